@@ -1,0 +1,45 @@
+# Two commands: `make demo` and `make test`. PYTHON and TORCH may be set on the command line, such as
+#   make demo TORCH="torch==2.13.0 --index-url ..."   (see docs/install.md)
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types floors tests figures wheel clean
+
+demo: .venv/.demo
+	$(BIN)/unmix demo
+
+test: lint types floors tests
+
+lint: .venv/.dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+floors: .venv/.dev
+	$(BIN)/lint-imports
+
+tests: .venv/.dev
+	$(BIN)/python -m pytest
+
+wheel: .venv/.dev
+	$(BIN)/python -m build --wheel
+
+.venv/.torch:
+	$(PYTHON) -m venv .venv || { echo "python venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PIP) $(TORCH)
+	@touch $@
+
+.venv/.demo: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e ".[demo]"
+	@touch $@
+
+.venv/.dev: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,146 @@
+"""Codes: the activations of m features on n rows, kept sparse; the dense matrix is a view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unmix.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of n rows over `width` features, in one of three layouts.
+
+    values: [n, k] with indices [n, k] (rectangular, from top-k; unused slots hold value 0);
+        [nnz] with indices [nnz] and pointers [n + 1] (ragged); or [n, width] with indices None (dense).
+    cost: [n] floating-point operations really spent on each row, where the encoder measured them.
+    certificate: [n] relative duality gap of each row, where the encoder solved a convex problem.
+    """
+
+    values: Tensor
+    indices: Tensor | None
+    width: int
+    pointers: Tensor | None = None
+    cost: Tensor | None = None
+    certificate: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.indices is None and (self.values.ndim != 2 or self.values.shape[1] != self.width):
+            raise UsageError(f"codes: dense values must be [n, {self.width}], got {list(self.values.shape)}")
+        if self.indices is not None and self.indices.shape != self.values.shape:
+            raise UsageError(
+                f"codes: indices {list(self.indices.shape)} and values {list(self.values.shape)} differ in shape"
+            )
+
+    def __len__(self) -> int:
+        return len(self.values) if self.pointers is None else len(self.pointers) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, m)."""
+        return len(self), self.width
+
+    def __repr__(self) -> str:
+        layout = "dense" if self.indices is None else "rectangular" if self.pointers is None else "ragged"
+        return f"Codes({len(self)} x {self.width}, {layout}, L0 {self.l0().mean().item() if len(self) else 0:.4g})"
+
+    def nonzero(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row numbers, feature numbers and values of every code that is not zero, sorted by row: each [nnz]."""
+        if self.indices is None:
+            rows, columns = self.values.nonzero(as_tuple=True)
+            return rows, columns, self.values[rows, columns]
+        if self.pointers is None:
+            rows, slots = self.values.nonzero(as_tuple=True)
+            return rows, self.indices[rows, slots].long(), self.values[rows, slots]
+        counts = self.pointers.diff()
+        rows = torch.repeat_interleave(torch.arange(len(self), device=counts.device), counts)
+        keep = self.values != 0
+        return rows[keep], self.indices[keep].long(), self.values[keep]
+
+    def dense(self) -> Tensor:
+        """The codes as a matrix [n, m]."""
+        if self.indices is None:
+            return self.values
+        rows, columns, values = self.nonzero()
+        return values.new_zeros(len(self), self.width).index_put_((rows, columns), values, accumulate=True)
+
+    def l0(self, threshold: float = 0.0) -> Tensor:
+        """Number of codes with |value| > threshold in each row: [n]."""
+        if self.pointers is None:
+            return (self.values.abs() > threshold).sum(1)
+        rows, _, values = self.nonzero()
+        return torch.bincount(rows[values.abs() > threshold], minlength=len(self))
+
+    def firing(self) -> Tensor:
+        """Number of rows in which each feature is not zero: [m]."""
+        return torch.bincount(self.nonzero()[1], minlength=self.width)
+
+    def decode(self, atoms: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Reconstruction h = codes @ atoms + bias; atoms [m, d], bias [d] -> [n, d]."""
+        if self.indices is None:
+            out = self.values @ atoms
+        elif self.pointers is None:
+            from unmix.kernels.topk import decode
+
+            out = decode(self.values, self.indices, atoms, None)
+        else:
+            out = torch.nn.functional.embedding_bag(
+                self.indices.long(),
+                atoms,
+                self.pointers[:-1].long(),
+                mode="sum",
+                per_sample_weights=self.values.to(atoms.dtype),
+            )
+            if not len(self.values):
+                out = atoms.new_zeros(len(self), atoms.shape[1])
+        return out if bias is None else out + bias
+
+    def ragged(self) -> Codes:
+        """The same codes in the ragged layout, zeros dropped."""
+        rows, columns, values = self.nonzero()
+        counts = torch.bincount(rows, minlength=len(self))
+        pointers = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return Codes(values, columns, self.width, pointers, self.cost, self.certificate)
+
+    def scaled(self, factor: float) -> Codes:
+        """Every value times `factor`."""
+        return replace(self, values=self.values * factor)
+
+    def to(self, device: str | torch.device) -> Codes:
+        """The same codes on another device."""
+        parts = ("values", "indices", "pointers", "cost", "certificate")
+        moved = {p: None if (t := getattr(self, p)) is None else t.to(device) for p in parts}
+        return replace(self, **moved)
+
+    @staticmethod
+    def concatenate(parts: list[Codes]) -> Codes:
+        """Codes of stacked rows; parts of unlike layouts become ragged. Raises `UsageError` for no parts."""
+        if not parts:
+            raise UsageError("codes: nothing to concatenate")
+        if len(parts) == 1:
+            return parts[0]
+
+        def joined(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            return None if any(value is None for value in values) else torch.cat(values)
+
+        layouts = {(p.indices is None, p.pointers is None, p.values.shape[1:]) for p in parts}
+        if len(layouts) > 1 or parts[0].pointers is not None:
+            parts = [part.ragged() for part in parts]
+            pointers, offset = [parts[0].pointers[:1]], 0  # type: ignore[index]
+            for part in parts:
+                pointers.append(part.pointers[1:] + offset)  # type: ignore[index]
+                offset += len(part.values)
+            return Codes(
+                torch.cat([p.values for p in parts]),
+                torch.cat([p.indices for p in parts]),  # type: ignore[misc]
+                parts[0].width,
+                torch.cat(pointers),
+                joined("cost"),
+                joined("certificate"),
+            )
+        values = torch.cat([p.values for p in parts])
+        return Codes(values, joined("indices"), parts[0].width, None, joined("cost"), joined("certificate"))

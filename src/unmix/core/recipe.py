@@ -1,0 +1,166 @@
+"""Recipes: frozen, validated configurations with one verb, and the tables that name them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unmix.core.digest import digest
+from unmix.core.errors import UsageError
+
+
+class Recipe(BaseModel):
+    """A frozen, validated configuration: its fields are all there is to it, and learned values never live in it.
+
+    Recipes compare, hash and print by value, and go to and from JSON by their `kind`, the class name.
+    Raises `UsageError`, naming the field, what was given and what would be right.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True, use_enum_values=True
+    )
+    reference: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    provides: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise UsageError(_sentence(type(self), error)) from None
+
+    @property
+    def kind(self) -> str:
+        """The name that stands for this class in tables, JSON and on the command line."""
+        return type(self).__name__
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values: `kind` first, then every field, nested recipes likewise."""
+        return {"kind": self.kind, **{name: _plain(getattr(self, name)) for name in type(self).model_fields}}
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated again."""
+        return type(self)(**{**{n: getattr(self, n) for n in type(self).model_fields}, **changes})
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of kind and fields; equal recipes have equal digests on every machine."""
+        return digest(self.as_dict())
+
+    def __str__(self) -> str:
+        changed = [
+            f"{name}={_short(getattr(self, name))}"
+            for name, field in type(self).model_fields.items()
+            if field.is_required() or getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
+        return f"{self.kind}({', '.join(changed)})"
+
+
+class Table(Mapping[str, type]):
+    """Names of one noun's classes, resolved when asked for: `FINDERS["TopKSAE"]` imports its module then.
+
+    entries: name -> "module:Class". Importing a table imports none of its modules.
+    """
+
+    def __init__(self, noun: str, entries: dict[str, str]) -> None:
+        self.noun, self.entries = noun, entries
+
+    def __getitem__(self, name: str) -> type:
+        if name not in self.entries:
+            raise UsageError(
+                f"{self.noun}={name}: no such {self.noun}; {suggest(name, self.entries)}"
+                + ("" if ":" not in name else " (a class of your own must be trusted by module name)")
+            )
+        return load_class(self.entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def make(self, value: Any, trust: frozenset[str] = frozenset()) -> Any:
+        """A recipe from a recipe, a name, or a dict with `kind`; `trust` names modules outside unmix.
+
+        Raises `UsageError` for an unknown kind, an unknown field or a value out of range.
+        """
+        if isinstance(value, Recipe):
+            if not any(_named(value, target) for target in self.entries.values()) and (
+                type(value).__module__.startswith("unmix.")
+            ):
+                raise UsageError(
+                    f"{self.noun}: {value.kind} is not a {self.noun}; {suggest('', self.entries)}"
+                )
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}
+        if not isinstance(value, Mapping) or "kind" not in value:
+            raise UsageError(f"{self.noun}: expected a recipe, a name or a dict with 'kind', got {value!r}")
+        fields = dict(value)
+        kind = fields.pop("kind")
+        if ":" in kind and kind.split(":")[0].split(".")[0] in {name.split(".")[0] for name in trust}:
+            return load_class(kind)(**fields)
+        return self[kind](**fields)
+
+
+def load_class(path: str) -> Any:
+    """The object named "module:attribute"; raises `UsageError` where it does not exist."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{path}: cannot import {module_name} ({error})") from error
+    target: Any = module
+    for part in attribute.split("."):
+        if not hasattr(target, part):
+            raise UsageError(f"{path}: {module_name} has no {part}; {suggest(part, vars(module))}")
+        target = getattr(target, part)
+    return target
+
+
+def suggest(given: str, known: Mapping[str, Any] | list[str]) -> str:
+    """One phrase: the near matches of a misspelt name, or all names where there is none."""
+    names = [name for name in known if not name.startswith("_")]
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    near = near or [name for name in names if given and name.lower().startswith(given.lower())][:3]
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    return "known: " + (", ".join(names[:24]) + (" ..." if len(names) > 24 else "") if names else "none")
+
+
+def _named(value: Recipe, target: str) -> bool:
+    return target == f"{type(value).__module__}:{type(value).__name__}"
+
+
+def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{cls.__name__}.{place}={first['input']!r}: no such field; {suggest(place, cls.model_fields)}"
+    if first["type"] == "missing":
+        return f"{cls.__name__}.{place}: must be given"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    if not place:
+        return f"{cls.__name__}: {message}"
+    return f"{cls.__name__}.{place}={first['input']!r}: {message}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Recipe):
+        return value.as_dict()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _short(value: Any) -> str:
+    text = str(value) if isinstance(value, Recipe) else json.dumps(_plain(value))
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,152 @@
+"""Rows: what a representation is to a finder; arrays in memory, memory maps and shards are Rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmix.core.digest import array_digest, digest
+from unmix.core.errors import UsageError
+from unmix.core.seeds import Stream
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """n rows of width d that can be read in blocks without holding them all."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def blocks(self, size: int, rng: Stream | None = None, device: str = "cpu") -> Iterator[Tensor]: ...
+
+    def take(self, rows: np.ndarray) -> Tensor: ...
+
+
+class ArrayRows:
+    """Rows held in one array (numpy, a memory map, or torch).
+
+    array: [n, d], real numbers, finite. Raises `UsageError` for another shape, no rows, or NaN.
+    """
+
+    def __init__(self, array: Any, name: str = "h", check: bool = True) -> None:
+        if isinstance(array, torch.Tensor):
+            array = array.detach()
+        elif not isinstance(array, np.ndarray):
+            array = np.asarray(array)
+        if array.ndim != 2:
+            raise UsageError(f"{name}: rows must be a matrix [n, d], got shape {list(array.shape)}")
+        if not array.shape[0] or not array.shape[1]:
+            raise UsageError(f"{name}: no rows or no columns, shape {list(array.shape)}")
+        if not isinstance(array, torch.Tensor) and array.dtype.kind not in "fiub":
+            raise UsageError(f"{name}: rows must be real numbers, got {array.dtype}")
+        self.array, self.name = array, name
+        if check:
+            for start, block in zip(range(0, len(array), 65536), self.blocks(65536), strict=True):
+                require_finite(block, name, start)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.array.shape[0], self.array.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the content."""
+        return array_digest(self.array)
+
+    def blocks(self, size: int, rng: Stream | None = None, device: str = "cpu") -> Iterator[Tensor]:
+        """Blocks [<= size, d] of one pass, in order, or shuffled by `rng`; float32, or float64 where given so."""
+        order = None if rng is None else rng.numpy().permutation(len(self.array))
+        for start in range(0, len(self.array), size):
+            if order is None:
+                yield as_tensor(self.array[start : start + size]).to(device)
+            else:
+                yield self.take(order[start : start + size]).to(device)
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """The named rows: [len(rows), d]."""
+        if isinstance(self.array, torch.Tensor):
+            return as_tensor(self.array[torch.from_numpy(np.asarray(rows)).to(self.array.device)])
+        return as_tensor(self.array[rows])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]})"
+
+
+class Subset:
+    """Some rows of other rows, by number; `index` [k] is kept in the order given."""
+
+    def __init__(self, rows: Rows, index: np.ndarray) -> None:
+        self.rows, self.index = rows, np.asarray(index, dtype=np.int64)
+        if not len(self.index):
+            raise UsageError("rows: an empty subset")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(k, d)."""
+        return len(self.index), self.rows.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the content: of the other rows and of the numbers taken."""
+        return digest([self.rows.digest, array_digest(self.index)])
+
+    def blocks(self, size: int, rng: Stream | None = None, device: str = "cpu") -> Iterator[Tensor]:
+        """Blocks of one pass, in the subset's order or shuffled by `rng`."""
+        order = self.index if rng is None else rng.numpy().permutation(self.index)
+        for start in range(0, len(order), size):
+            yield self.rows.take(order[start : start + size]).to(device)
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Rows by their number inside the subset."""
+        return self.rows.take(self.index[np.asarray(rows)])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def as_rows(rows: Any, name: str = "h") -> Rows:
+    """Rows from Rows or an array; raises `UsageError` for anything else."""
+    if isinstance(rows, (np.ndarray, torch.Tensor, list)):
+        return ArrayRows(rows, name)
+    if isinstance(rows, Rows):
+        return rows
+    raise UsageError(f"{name}: expected rows or an array [n, d], got {type(rows).__name__}")
+
+
+def as_tensor(array: Any) -> Tensor:
+    """An array as a float tensor: float64 stays, everything else becomes float32. Copies only where needed."""
+    if not isinstance(array, torch.Tensor):
+        if not array.flags.writeable or not array.flags.c_contiguous or array.dtype.kind != "f":
+            array = np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
+        array = torch.from_numpy(array)
+    return array if array.dtype == torch.float64 else array.float()
+
+
+def gather(rows: Rows, limit: int | None = None, rng: Stream | None = None) -> Tensor:
+    """All rows, or `limit` of them drawn without replacement by `rng`, as one tensor [n, d]."""
+    count = rows.shape[0]
+    if limit is None or limit >= count:
+        return torch.cat(list(rows.blocks(65536)))
+    chosen = (rng or Stream(0)).child("gather").numpy().choice(count, limit, replace=False)
+    return rows.take(np.sort(chosen))
+
+
+def require_finite(block: Tensor, name: str, start: int = 0) -> None:
+    """Raise `UsageError` that names the first row and column that is NaN or infinite."""
+    if not torch.isfinite(block).all():
+        row, column = (~torch.isfinite(block)).nonzero()[0].tolist()
+        raise UsageError(
+            f"{name}: row {start + row}, column {column} is {block[row, column].item()}; "
+            "drop or repair such rows first"
+        )

@@ -1,0 +1,15 @@
+"""Encoders: from a representation to codes over a given dictionary; amortised, iterative or greedy."""
+
+from unmix.core.recipe import Table
+
+ENCODERS = Table(
+    "encoder",
+    {
+        "Linear": "unmix.encoders.amortised:Linear",
+        "TopK": "unmix.encoders.amortised:TopK",
+        "MLP": "unmix.encoders.amortised:MLP",
+        "Fista": "unmix.encoders.iterative:Fista",
+        "Omp": "unmix.encoders.greedy:Omp",
+        "Nearest": "unmix.encoders.greedy:Nearest",
+    },
+)

@@ -1,0 +1,214 @@
+"""Amortised encoders: one pass of a small network with weights of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unmix.core import flops
+from unmix.core.codes import Codes
+from unmix.core.errors import UsageError
+from unmix.core.loop import minibatches, warm_then_decay
+from unmix.core.rows import Rows, gather
+from unmix.core.seeds import Stream
+from unmix.encoders.base import BoundEncoder, Encoder
+
+
+class Amortised(Encoder):
+    """An encoder that is a function with weights: fitted on rows with the dictionary frozen, or started as said.
+
+    init: "tied" takes the atoms as weights, "pinv" their pseudo-inverse; None asks for rows to fit on.
+    steps, batch, lr: of the fit on rows (Adam on the squared reconstruction error).
+    """
+
+    weights: ClassVar[bool] = True
+
+    init: Literal["tied", "pinv"] | None = None
+    steps: int = Field(400, ge=1)
+    batch: int = Field(1024, ge=1)
+    lr: float = Field(1e-3, gt=0)
+
+    def _prepare(self, atoms: Tensor, bias: Tensor, rows: Rows | None, rng: Stream) -> dict[str, Tensor]:
+        if rows is None and self.init is None:
+            raise UsageError(
+                f"{self.kind} has weights of its own: give rows to fit them on, or init='tied' or init='pinv'"
+            )
+        tensors = self._start(atoms, rng.child("weights"))
+        return tensors if rows is None else self._fit(tensors, atoms, bias, rows, rng.child("amortised"))
+
+    @abstractmethod
+    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Codes before any threshold, dense [n, m]."""
+
+    def _wanted(self) -> float | None:
+        """Mean number of active codes to aim for in the fit, or None."""
+        return None
+
+    def _fit(
+        self, tensors: dict[str, Tensor], atoms: Tensor, bias: Tensor, rows: Rows, rng: Stream
+    ) -> dict[str, Tensor]:
+        learnt = {n: t.clone().requires_grad_() for n, t in tensors.items() if n != "threshold"}
+        optimiser = torch.optim.Adam(learnt.values(), lr=self.lr, fused=atoms.device.type == "cpu")
+        sparsity = SparsityWeight(self._wanted())
+        device = str(atoms.device)
+        for step, h in minibatches(rows, self.batch, self.steps, rng, device=device):
+            x = h.to(atoms.dtype) - bias
+            codes = self._forward(learnt, x)
+            scale = x.square().sum(1).mean().clamp_min(1e-12)
+            loss = (x - codes @ atoms).square().sum(1).mean() / scale
+            loss = loss + sparsity.weight * codes.abs().sum(1).mean() / scale.sqrt()
+            optimiser.param_groups[0]["lr"] = self.lr * warm_then_decay(step, self.steps)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            sparsity.update(codes)
+        fitted = {name: tensor.detach() for name, tensor in learnt.items()}
+        wanted = self._wanted()
+        if wanted is not None:
+            sample = gather(rows, 4096, rng).to(atoms) - bias
+            with torch.no_grad():
+                fitted["threshold"] = threshold_for(self._forward(fitted, sample), wanted)
+        return fitted
+
+
+class Linear(Amortised):
+    """A linear read-out with a rectifier: z = relu(W (h - b) + c), or without it (signed codes).
+
+    rectify: relu; without it the codes are signed and dense. active: mean number of active codes to fit for
+    (a penalty is adapted during the fit, then a threshold set on the rows it was fitted on); None adds no penalty.
+    """
+
+    equation: ClassVar[str] = "z = relu(W (h - b) + c)"
+    reference: ClassVar[str] = "Cunningham et al. 2023, arXiv 2309.08600"
+    sparsity: ClassVar[str | None] = "active"
+
+    rectify: bool = True
+    active: float | None = Field(None, gt=0)
+
+    def _wanted(self) -> float | None:
+        return self.active
+
+    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
+        weight = torch.linalg.pinv(atoms).T.contiguous() if self.init == "pinv" else atoms.clone()
+        return {"weight": weight, "shift": atoms.new_zeros(len(atoms)), "threshold": atoms.new_zeros(())}
+
+    def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        codes = torch.addmm(tensors["shift"], x, tensors["weight"].T)
+        return codes.relu() if self.rectify else codes
+
+    def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
+        codes = self._forward(bound.tensors, x)
+        return Codes(codes * (codes.abs() > bound.tensors["threshold"]), None, codes.shape[1])
+
+    def _flops(self, m: int, d: int) -> float:
+        return flops.linear_code(m, d)
+
+
+class TopK(Amortised):
+    """The k largest of a linear read-out, rectified: z = top_k(relu(W (h - b) + c)).
+
+    k: at most this many active codes in each row; ties go to the lowest index.
+    """
+
+    equation: ClassVar[str] = "z = top_k(relu(W (h - b) + c))"
+    reference: ClassVar[str] = "Makhzani, Frey 2013, arXiv 1312.5663; Gao et al. 2024, arXiv 2406.04093"
+    sparsity: ClassVar[str | None] = "k"
+
+    k: int = Field(32, ge=1)
+
+    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
+        weight = torch.linalg.pinv(atoms).T.contiguous() if self.init == "pinv" else atoms.clone()
+        return {"weight": weight, "shift": atoms.new_zeros(len(atoms))}
+
+    def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        before = torch.addmm(tensors["shift"], x, tensors["weight"].T).relu()
+        best = before.topk(min(self.k, before.shape[1]), dim=1)
+        return torch.zeros_like(before).scatter(1, best.indices, best.values)
+
+    def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
+        from unmix.kernels.topk import encode_topk
+
+        values, indices = encode_topk(x, bound.tensors["weight"], bound.tensors["shift"], self.k)
+        return Codes(values, indices, len(bound.atoms))
+
+    def _flops(self, m: int, d: int) -> float:
+        return flops.linear_code(m, d)
+
+
+class MLP(Amortised):
+    """One hidden layer: z = relu(V relu(W (h - b) + c) + e); always fitted on rows.
+
+    hidden: units of the hidden layer. active: mean number of active codes to fit for; None adds no penalty.
+    """
+
+    equation: ClassVar[str] = "z = relu(V relu(W (h - b) + c) + e)"
+    reference: ClassVar[str] = "O'Neill, Gumran, Klindt 2024, arXiv 2411.13117"
+    sparsity: ClassVar[str | None] = "active"
+
+    hidden: int = Field(256, ge=1)
+    active: float | None = Field(None, gt=0)
+
+    def _wanted(self) -> float | None:
+        return self.active
+
+    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
+        if self.init is not None:
+            raise UsageError(f"MLP.init={self.init!r}: a hidden layer has no such start; give rows to fit on")
+        m, d = atoms.shape
+        draw = rng.torch()
+        into = torch.randn(self.hidden, d, generator=draw).to(atoms) * (2 / d) ** 0.5
+        out = torch.randn(m, self.hidden, generator=draw).to(atoms) * (2 / self.hidden) ** 0.5
+        zeros = atoms.new_zeros
+        return {
+            "weight": into,
+            "shift": zeros(self.hidden),
+            "out": out,
+            "out_shift": zeros(m),
+            "threshold": zeros(()),
+        }
+
+    def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        hidden = torch.addmm(tensors["shift"], x, tensors["weight"].T).relu()
+        return torch.addmm(tensors["out_shift"], hidden, tensors["out"].T).relu()
+
+    def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
+        codes = self._forward(bound.tensors, x)
+        return Codes(codes * (codes > bound.tensors["threshold"]), None, codes.shape[1])
+
+    def _flops(self, m: int, d: int) -> float:
+        return flops.linear_code(self.hidden, d) + flops.linear_code(m, self.hidden)
+
+
+class SparsityWeight:
+    """An l1 weight that moves by itself until the mean number of active codes is the one wanted.
+
+    weight <- weight exp(rate log(L0 / wanted)), clipped; a weight of 0 stays 0 where nothing is wanted.
+    """
+
+    def __init__(self, wanted: float | None, start: float = 1e-3, rate: float = 0.03) -> None:
+        self.wanted, self.rate = wanted, rate
+        self.weight = 0.0 if wanted is None else start
+
+    def update(self, codes: Tensor) -> None:
+        """Move the weight after a batch of dense codes [n, m]."""
+        if self.wanted is not None:
+            count = (codes > 0).sum().item() / max(1, len(codes))
+            step = min(max(count, 0.1) / self.wanted, 8.0)
+            self.weight = min(max(self.weight * step**self.rate, 1e-7), 1e2)
+
+
+def threshold_for(codes: Tensor, active: float) -> Tensor:
+    """The threshold above which `active` codes a row remain on average; 0 where fewer are active already."""
+    flat = codes.abs().flatten()
+    keep = round(active * len(codes))
+    if keep >= int((flat > 0).sum()):
+        return codes.new_zeros(())
+    return flat.kthvalue(len(flat) - keep).values

@@ -1,0 +1,161 @@
+"""Features: atoms, a bias and a bound encoder; what every finder returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmix.core.codes import Codes
+from unmix.core.digest import SCHEMA, array_digest, digest
+from unmix.core.errors import Failure, UsageError
+from unmix.core.rows import Rows, as_tensor
+from unmix.core.seeds import Stream
+from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
+from unmix.encoders import ENCODERS
+from unmix.encoders.base import BoundEncoder, Encoder
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Directions found in a representation and how to read them: h ~ codes @ atoms + bias.
+
+    atoms: [m, d]. bias: [d]. encoder: bound to them. names: [m] or None.
+    about: plain facts of the fit (finder, seed, steps, seconds, FLOPs, final loss).
+    """
+
+    atoms: Tensor
+    bias: Tensor
+    encoder: BoundEncoder
+    names: tuple[str, ...] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, d)."""
+        return self.atoms.shape[0], self.atoms.shape[1]
+
+    def encode(self, h: Any, block: int = 4096, cost: bool = False) -> Codes:
+        """Codes [n, m] of rows h [n, d] (an array or Rows); `cost` fills in FLOPs for every row.
+
+        Where the encoder stops by a rule, the cost is what was spent; elsewhere it is the fixed cost.
+        """
+        if isinstance(h, Rows):
+            codes = Codes.concatenate([self.encoder(part, block) for part in h.blocks(block)])
+        else:
+            codes = self.encoder(h, block)
+        if cost and codes.cost is None:
+            spent = torch.full((len(codes),), self.encoder.flops, dtype=torch.float64)
+            codes = dataclasses.replace(codes, cost=spent)
+        return codes
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Reconstruction [n, d]."""
+        return codes.decode(self.atoms, self.bias)
+
+    def reconstruct(self, h: Any) -> Tensor:
+        """decode(encode(h)): [n, d]."""
+        return self.decode(self.encode(h))
+
+    def to(self, target: str | torch.device | torch.dtype) -> Features:
+        """The same on another device or in another precision."""
+        moved = self.encoder.to(target)
+        return dataclasses.replace(self, atoms=moved.atoms, bias=moved.bias, encoder=moved)
+
+    @property
+    def digest(self) -> str:
+        """Digest of atoms, bias, encoder and its tensors."""
+        parts = {"atoms": array_digest(self.atoms), "bias": array_digest(self.bias)}
+        tensors = {name: array_digest(tensor) for name, tensor in sorted(self.encoder.tensors.items())}
+        return digest({**parts, "encoder": self.encoder.recipe.as_dict(), "tensors": tensors})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder of features.json and tensors.safetensors, whole or not at all."""
+        folder = Path(folder)
+        with replacing(folder) as part:
+            part.mkdir(parents=True)
+            tensors = {
+                f"encoder.{name}": tensor for name, tensor in self.encoder.tensors.items() if name != "gram"
+            }
+            write_tensors(part / "tensors.safetensors", {"atoms": self.atoms, "bias": self.bias, **tensors})
+            facts = {
+                "schema": SCHEMA,
+                "encoder": self.encoder.recipe.as_dict(),
+                "names": self.names,
+                "about": dict(self.about),
+            }
+            write_json(part / "features.json", facts)
+        return folder
+
+    @staticmethod
+    def load(folder: str | Path, device: str = "cpu") -> Features:
+        """Features from a folder; raises `UsageError` for another version and `Failure` for a cut-off file."""
+        folder = Path(folder)
+        facts = read_json(folder / "features.json")
+        if facts.get("schema") != SCHEMA:
+            raise UsageError(
+                f"{folder}: written by another version (schema {facts.get('schema')}, this one reads {SCHEMA}); "
+                "fit again, or use the version that wrote it"
+            )
+        tensors = read_tensors(folder / "tensors.safetensors", device)
+        try:
+            atoms, bias = tensors.pop("atoms"), tensors.pop("bias")
+        except KeyError as error:
+            raise Failure(f"{folder / 'tensors.safetensors'}: has no {error}; fit again") from None
+        recipe: Encoder = ENCODERS.make(facts["encoder"])
+        own = {name.removeprefix("encoder."): tensor for name, tensor in tensors.items()}
+        encoder = bound(recipe, atoms, bias, own)
+        names = None if facts["names"] is None else tuple(facts["names"])
+        return Features(atoms, bias, encoder, names, facts["about"])
+
+    def __repr__(self) -> str:
+        return f"Features({self.shape[0]} atoms of width {self.shape[1]}, encoder {self.encoder.recipe})"
+
+
+@dataclass(frozen=True)
+class _Dictionary:
+    atoms: Tensor
+    bias: Tensor
+
+
+def bound(encoder: Encoder, atoms: Tensor, bias: Tensor, tensors: Mapping[str, Tensor]) -> BoundEncoder:
+    """An encoder with tensors it held before; one that holds only a Gram is bound anew."""
+    dictionary = _Dictionary(atoms, bias)
+    return encoder.restore(dictionary, tensors) if encoder.weights else encoder.bind(dictionary)
+
+
+def assemble(
+    atoms: Tensor, bias: Tensor, encoder: Encoder, tensors: Mapping[str, Tensor] | None = None, **about: Any
+) -> Features:
+    """Features from fitted tensors; `tensors` are the encoder's own weights where it has any."""
+    atoms, bias = as_tensor(atoms), as_tensor(bias)
+    return Features(atoms, bias, bound(encoder, atoms, bias, tensors or {}), None, about)
+
+
+def replace(
+    features: Features, *, encoder: Encoder | str, rows: Any = None, rng: int | Stream = 0
+) -> Features:
+    """The same atoms with another inference: the amortisation gap is the difference of two scores.
+
+    encoder: a recipe or its name. rows: what weights of its own are fitted on; where it has weights, no rows are
+    given and the present encoder has a linear read-out of the same shape, that read-out is kept.
+    Raises `UsageError` where weights have no start.
+    """
+    recipe: Encoder = ENCODERS.make(encoder)
+    present = features.encoder
+    if recipe.weights and rows is None and getattr(recipe, "init", None) is None:
+        wanted = {"TopK": {"weight", "shift"}, "Linear": {"weight", "shift", "threshold"}}.get(
+            recipe.kind, set()
+        )
+        held = dict(present.tensors)
+        if present.recipe.weights and wanted and {"weight", "shift"} <= held.keys() and "out" not in held:
+            held["threshold"] = held.get("threshold", features.atoms.new_zeros(()))
+            tensors = {name: held[name] for name in wanted}
+            recipe._check(*features.shape)
+            return dataclasses.replace(features, encoder=recipe.restore(features, tensors))
+    return dataclasses.replace(features, encoder=recipe.bind(features, rows, rng))

@@ -1,0 +1,11 @@
+"""Studies: grids of cells, where they are kept, and what runs them."""
+
+from unmix.core.recipe import Table
+
+ENGINES = Table(
+    "engine",
+    {
+        "serial": "unmix.study.engines:Serial",
+        "processes": "unmix.study.engines:Processes",
+    },
+)

@@ -1,0 +1,184 @@
+"""Cells: one combination of world, finder, encoder and seed; fitted, encoded and scored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from unmix.core.digest import digest
+from unmix.core.errors import UsageError
+from unmix.core.recipe import Recipe
+from unmix.core.rows import ArrayRows, Rows, Subset
+from unmix.core.seeds import Stream
+from unmix.encoders import ENCODERS
+from unmix.encoders.matched import at_sparsity
+from unmix.finders import FINDERS
+from unmix.finders.features import Features, replace
+from unmix.scores import SCORES
+from unmix.scores.base import Inputs, Outcome
+from unmix.worlds import WORLDS
+
+
+class Cell(Recipe):
+    """One cell of a study.
+
+    world, finder, seed: what is fitted. samples: rows to fit on; None takes all there are.
+    encoder: None keeps the finder's own. l0: mean number of active codes the encoder is set to; None as it is.
+    test: held-out rows that scores are measured on. scores: their names.
+    """
+
+    world: Annotated[Any, BeforeValidator(WORLDS.make)]
+    finder: Annotated[Any, BeforeValidator(FINDERS.make)]
+    encoder: Annotated[
+        Any, BeforeValidator(lambda value: None if value is None else ENCODERS.make(value))
+    ] = None
+    samples: int | None = Field(None, ge=2)
+    l0: float | None = Field(None, gt=0)
+    seed: int = 0
+    test: int = Field(8192, ge=3)
+    scores: tuple[str, ...] = ("fvu", "l0", "dead")
+
+    @property
+    def fit_digest(self) -> str:
+        """Digest of what decides the fitted features; cells that differ only in encoder or scores share it."""
+        return digest([self.world.digest, self.finder.as_dict(), self.samples, self.seed, self.test])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the cell; data enter by their content, not by their path."""
+        encoder = None if self.encoder is None else self.encoder.as_dict()
+        return digest([self.fit_digest, encoder, self.l0, list(self.scores)])
+
+    @property
+    def label(self) -> str:
+        """A short name for progress lines."""
+        encoder = "" if self.encoder is None else f" + {self.encoder.kind}"
+        return f"{world_label(self.world)} {self.finder.kind}{encoder} seed {self.seed}"
+
+    def refusal(self) -> str | None:
+        """Why this cell is impossible, as a sentence, or None."""
+        gives = {"codes", "atoms", "h", "reconstruction"}
+        if "z" in self.world.provides:
+            gives |= {"z"}
+        if "atoms" in self.world.provides:
+            gives |= {"truth"}
+        for name in self.scores:
+            missing = sorted(SCORES[name].needs - gives)  # type: ignore[attr-defined]
+            if missing:
+                return f"{self.label}: score {name} needs {', '.join(missing)}, which {self.world.kind} does not know"
+        if self.world.size is None and self.samples is None:
+            return f"{self.label}: samples must be given, for {self.world.kind} has no end"
+        if self.l0 is not None and self.encoder is not None and self.encoder.sparsity is None:
+            return f"{self.label}: {self.encoder.kind} has no option that sets how many codes are active"
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows to fit on, held-out rows [n, d], and the truth of the held-out rows where the world knows it."""
+
+    train: Rows
+    test: Tensor
+    z: Tensor | None = None
+    truth: Tensor | None = None
+
+
+def world_label(world: Any) -> str:
+    """data, matched, or the recipe as text."""
+    return {"Data": "data", "MatchedWorld": "matched"}.get(world.kind, str(world))
+
+
+def split_rows(rows: Rows, test: int, items: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows to fit on and of the held-out rows (a tenth, at most `test`); whole documents of text.
+
+    The same for every seed, so that nothing is ever chosen on held-out rows.
+    """
+    n = rows.shape[0]
+    draw = Stream(0, ("split",)).numpy()
+    wanted = max(1, min(test, n // 10))
+    if getattr(items, "kind", "") != "text":
+        order = draw.permutation(n)
+        return np.sort(order[wanted:]), np.sort(order[:wanted])
+    document = items.documents()
+    count = int(document.max()) + 1
+    if count < 2:
+        cut = n - wanted
+        return np.arange(cut), np.arange(cut, n)
+    order = draw.permutation(count)
+    sizes = np.bincount(document, minlength=count)[order]
+    held = np.zeros(count, dtype=bool)
+    held[order[: max(1, int(np.searchsorted(sizes.cumsum(), wanted)))]] = True
+    inside = held[document]
+    return np.flatnonzero(~inside), np.flatnonzero(inside)[:test]
+
+
+def split(cell: Cell) -> Split:
+    """The rows of a cell; raises `UsageError` where there are fewer than asked for."""
+    world, seed = cell.world, Stream(cell.seed)
+    if world.kind == "Data":
+        rows = world.open()
+        train, test = split_rows(rows, cell.test, getattr(rows, "items", None))
+        if cell.samples is not None:
+            if cell.samples > len(train):
+                raise UsageError(f"samples={cell.samples}: only {len(train)} rows to fit on")
+            train = np.sort(seed.child("samples").numpy().choice(train, cell.samples, replace=False))
+        return Split(Subset(rows, train), rows.take(test))
+    train = world.sample(cell.samples, seed.child("train"))
+    test = world.sample(cell.test, seed.child("test"))
+    h, h_test = (s.h if s.h is not None else s.x for s in (train, test))
+    truth = world.atoms if "atoms" in world.provides else None
+    return Split(ArrayRows(h, check=False), h_test, test.z, truth)
+
+
+def swapped(cell: Cell, features: Features, part: Split) -> Features:
+    """The fitted features with the cell's encoder at the cell's sparsity, fitted on the rows to fit on only."""
+    if cell.encoder is None:
+        return features
+    encoder, rng = cell.encoder, Stream(cell.seed).child("encoder")
+    if cell.l0 is not None:
+        encoder = at_sparsity(encoder, features, part.train, cell.l0, rng)
+    weights = encoder.weights and encoder.init is None
+    same = features.encoder.recipe.kind == encoder.kind
+    rows = part.train if weights and not same else None
+    return replace(features, encoder=encoder, rows=rows, rng=rng)
+
+
+def measure(cell: Cell, features: Features, part: Split) -> dict[str, Any]:
+    """What is stored of a cell: facts and, for every score, value, chance, ceiling and interval."""
+    used = swapped(cell, features, part)
+    codes = used.encode(part.test, cost=True)
+    inputs = Inputs(codes, part.z, part.test, used.decode(codes), used.atoms, part.truth)
+    outcomes: dict[str, Outcome] = {
+        name: SCORES[name]().measure(inputs, Stream(cell.seed).child("scores")) for name in cell.scores
+    }
+    about = features.about
+    return {
+        "world": world_label(cell.world),
+        "samples": part.train.shape[0],
+        "finder": cell.finder.kind,
+        "encoder": used.encoder.recipe.kind,
+        "own": cell.encoder is None,
+        "seed": cell.seed,
+        "target_l0": cell.l0,
+        "encode_flops": float(codes.cost.mean()),  # type: ignore[union-attr]
+        "certificate": None if codes.certificate is None else float(codes.certificate.max()),
+        "fit_flops": about.get("flops"),
+        "fit_seconds": about.get("seconds"),
+        "scores": {name: _stored(outcome) for name, outcome in outcomes.items()},
+    }
+
+
+def _stored(outcome: Outcome) -> dict[str, float | None]:
+    numbers = {
+        "value": outcome.value,
+        "chance": outcome.chance,
+        "ceiling": outcome.ceiling,
+        "low": outcome.interval[0],
+        "high": outcome.interval[1],
+    }
+    return {name: None if math.isnan(number) else number for name, number in numbers.items()}

@@ -1,0 +1,153 @@
+"""Study: a grid of cells with a check before, a store below and a table after."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import BeforeValidator, Field
+
+from unmix.core.errors import UnmixError, UsageError
+from unmix.core.recipe import Recipe, Table, suggest
+from unmix.core.store import write_json
+from unmix.encoders import ENCODERS
+from unmix.finders import FINDERS
+from unmix.scores import SCORES
+from unmix.study.cells import Cell, measure, split
+from unmix.study.engines import Engine, Serial
+from unmix.study.runs import Store
+from unmix.worlds import WORLDS
+
+
+def _each(table: Table, optional: bool = False) -> BeforeValidator:
+    def make(values: Any) -> tuple[Any, ...]:
+        values = values if isinstance(values, (list, tuple)) else (values,)
+        return tuple(None if optional and value is None else table.make(value) for value in values)
+
+    return BeforeValidator(make)
+
+
+class Study(Recipe):
+    """Every combination of worlds, sample sizes, finders, encoders and seeds; its one verb is `run`.
+
+    worlds, finders: recipes. encoders: recipes, None for the finder's own. samples: rows to fit on; None takes all.
+    l0: mean number of active codes that encoders other than the finder's own are set to. test: held-out rows.
+    """
+
+    name: str = "study"
+    worlds: Annotated[tuple[Any, ...], _each(WORLDS)]
+    finders: Annotated[tuple[Any, ...], _each(FINDERS)]
+    encoders: Annotated[tuple[Any, ...], _each(ENCODERS, optional=True)] = (None,)
+    samples: tuple[int | None, ...] = (None,)
+    l0: float | None = Field(None, gt=0)
+    seeds: tuple[int, ...] = (0,)
+    test: int = Field(8192, ge=3)
+    scores: tuple[str, ...] = ("fvu", "l0", "dead")
+
+    def cells(self) -> list[Cell]:
+        """All cells of the grid, the possible and the impossible ones."""
+        for name in self.scores:
+            if name not in SCORES:
+                raise UsageError(f"scores: no score {name}; {suggest(name, SCORES)}")
+        return [
+            Cell(
+                world=world,
+                finder=finder,
+                encoder=encoder,
+                samples=samples,
+                l0=None if encoder is None else self.l0,
+                seed=seed,
+                test=self.test,
+                scores=self.scores,
+            )
+            for world, samples, finder, seed, encoder in itertools.product(
+                self.worlds, self.samples, self.finders, self.seeds, self.encoders
+            )
+        ]
+
+    def check(self) -> list[str]:
+        """One sentence for every cell that cannot be run; empty where all can."""
+        return [reason for cell in self.cells() if (reason := cell.refusal())]
+
+    def run(self, folder: str | Path, engine: Engine | None = None) -> Results:
+        """Run what is missing and give all results of the folder; done cells are not run again.
+
+        Raises `UsageError`, before anything runs, where a cell is impossible.
+        """
+        if refused := self.check():
+            raise UsageError(f"{self.name}: {len(refused)} cells cannot be run; first: {refused[0]}")
+        store = Store(folder).create()
+        missing = [cell for cell in self.cells() if store.outcome(cell) is None]
+        groups: dict[str, list[Cell]] = {}
+        for cell in missing:
+            groups.setdefault(cell.fit_digest, []).append(cell)
+        for _ in (engine or Serial()).map(functools.partial(run_cells, store.root), list(groups.values())):
+            pass
+        return Results(folder)
+
+
+def run_cells(root: Path, cells: list[Cell]) -> int:
+    """Fit once and measure every cell of one fit; a cell that fails is stored with its reason. Number done."""
+    store, done = Store(root), 0
+    part = features = None
+    for cell in cells:
+        try:
+            part = part or split(cell)
+            features = features or store.fit(cell, part)
+            store.keep(cell, measure(cell, features, part))
+            done += 1
+        except UnmixError as error:
+            store.keep(cell, {"error": str(error), "world": cell.label})
+    return done
+
+
+class Results:
+    """All results of a run folder, as tables."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.store = Store.open(folder)
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence for every cell that failed."""
+        return [f"{o['world']}: {o['error']}" for o in self.store.outcomes() if "error" in o]
+
+    def cells(self) -> list[tuple[Cell, dict[str, Any]]]:
+        """Every cell that ended well, with its outcome."""
+        return [(Cell(**_fields(o["cell"])), o) for o in self.store.outcomes() if "error" not in o]
+
+    def table(self) -> pd.DataFrame:
+        """One row for every cell: facts, then for every score NAME, NAME_chance, NAME_low, NAME_high."""
+        rows = []
+        for outcome in self.store.outcomes():
+            if "error" in outcome:
+                continue
+            row = {key: value for key, value in outcome.items() if key not in ("cell", "scores")}
+            row["width"] = outcome["cell"]["finder"].get("width")
+            for name, numbers in outcome["scores"].items():
+                row[name] = numbers["value"]
+                row.update({f"{name}_{part}": numbers[part] for part in ("chance", "low", "high")})
+            rows.append(row)
+        frame = pd.DataFrame(rows)
+        order = [name for name in ("world", "samples", "finder", "encoder", "own", "seed") if name in frame]
+        return frame.sort_values(order, kind="stable").reset_index(drop=True) if len(frame) else frame
+
+    def write_claims(self, claims: list[dict[str, Any]]) -> Path:
+        """claims.json beside the results; raises `UsageError` for a claim without its parts."""
+        parts = {"claim", "source", "published", "measured", "seeds", "interval", "verdict", "why"}
+        verdicts = {"replicates", "differs", "not comparable"}
+        for claim in claims:
+            if claim.keys() != parts or claim["verdict"] not in verdicts:
+                raise UsageError(
+                    f"claim {claim.get('claim')!r}: needs {sorted(parts)}, a verdict of {sorted(verdicts)}"
+                )
+        path = self.store.root / "claims.json"
+        write_json(path, claims)
+        return path
+
+
+def _fields(cell: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in cell.items() if key != "kind"}

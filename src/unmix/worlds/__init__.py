@@ -1,0 +1,12 @@
+"""Worlds: where observations come from; synthetic ones know the truth, data does not."""
+
+from unmix.core.recipe import Table
+
+WORLDS = Table(
+    "world",
+    {
+        "SparseWorld": "unmix.worlds.sparse:SparseWorld",
+        "MatchedWorld": "unmix.worlds.matched:MatchedWorld",
+        "Data": "unmix.activations.data:Data",
+    },
+)

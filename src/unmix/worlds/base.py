@@ -1,0 +1,38 @@
+"""World: the protocol of everything that observations are drawn from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from unmix.core.recipe import Recipe
+from unmix.core.sample import Sample
+from unmix.core.seeds import Stream
+
+
+class World(Recipe):
+    """Something that samples are drawn from; its own seed fixes dictionary and rules, `rng` only draws."""
+
+    @property
+    def size(self) -> int | None:
+        """Number of data, or None where there is no end."""
+        return None
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Names of the true latents; empty for data."""
+        return ()
+
+    @abstractmethod
+    def sample(self, n: int, rng: int | Stream = 0) -> Sample:
+        """n rows, the same for the same rng."""
+
+
+class DictionaryWorld(World):
+    """A world whose observations are sparse sums of true atoms: x = offset + z D + noise."""
+
+    @property
+    @abstractmethod
+    def atoms(self) -> Tensor:
+        """The true dictionary [latents, width], unit norm."""
