@@ -12,9 +12,7 @@ SCHEMA = 1
 
 def digest(value: Any) -> str:
     """Sixteen hexadecimal digits of plain JSON values; keys are sorted, the schema version is covered."""
-    text = json.dumps(
-        {"schema": SCHEMA, "value": value}, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    text = json.dumps({"schema": SCHEMA, "value": value}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

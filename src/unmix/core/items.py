@@ -71,9 +71,7 @@ class TextItems:
         """Write to a folder that exists."""
         for name in ("stream", "starts", "places"):
             np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
-        write_json(
-            folder / "items.json", {"kind": "text", "vocabulary": self.vocabulary, "titles": self.titles}
-        )
+        write_json(folder / "items.json", {"kind": "text", "vocabulary": self.vocabulary, "titles": self.titles})
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +87,7 @@ class ImageItems:
 
     def take(self, rows: np.ndarray) -> ImageItems:
         """Only these rows."""
-        return ImageItems(
-            self.images[rows], None if self.labels is None else tuple(self.labels[i] for i in rows)
-        )
+        return ImageItems(self.images[rows], None if self.labels is None else tuple(self.labels[i] for i in rows))
 
     def save(self, folder: Path) -> None:
         """Write to a folder that exists."""
@@ -130,9 +126,7 @@ def load_items(folder: str | Path) -> TextItems | ImageItems | VectorItems:
         except FileNotFoundError:
             raise Failure(f"{folder / name}.npy: missing; make the activations again") from None
         except ValueError as error:
-            raise Failure(
-                f"{folder / name}.npy: not a whole array ({error}); make the activations again"
-            ) from None
+            raise Failure(f"{folder / name}.npy: not a whole array ({error}); make the activations again") from None
 
     if facts.get("kind") == "text":
         titles, vocabulary = tuple(facts["titles"]), tuple(facts["vocabulary"])

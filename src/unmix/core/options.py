@@ -79,6 +79,10 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
         return {"True": True, "False": False, "None": None, "none": None}.get(text, text)
 
 

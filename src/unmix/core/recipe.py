@@ -94,9 +94,7 @@ class Table(Mapping[str, type]):
             if not any(_named(value, target) for target in self.entries.values()) and (
                 type(value).__module__.startswith("unmix.")
             ):
-                raise UsageError(
-                    f"{self.noun}: {value.kind} is not a {self.noun}; {suggest('', self.entries)}"
-                )
+                raise UsageError(f"{self.noun}: {value.kind} is not a {self.noun}; {suggest('', self.entries)}")
             return value
         if isinstance(value, str):
             value = {"kind": value}

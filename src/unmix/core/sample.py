@@ -36,9 +36,7 @@ class Sample:
         if not counts:
             raise UsageError("sample: every field is absent; give at least x or h")
         if len(set(counts.values())) > 1:
-            raise UsageError(
-                f"sample: fields differ in rows: {', '.join(f'{k} {v}' for k, v in counts.items())}"
-            )
+            raise UsageError(f"sample: fields differ in rows: {', '.join(f'{k} {v}' for k, v in counts.items())}")
 
     def __len__(self) -> int:
         return next(_count(v) for f in fields(self) if (v := getattr(self, f.name)) is not None)
@@ -53,9 +51,7 @@ class Sample:
         return replace(self, **{name: _take(getattr(self, name), rows) for name in self.provides})
 
     def __repr__(self) -> str:
-        shapes = ", ".join(
-            f"{n} {list(getattr(getattr(self, n), 'shape', []))}" for n in sorted(self.provides)
-        )
+        shapes = ", ".join(f"{n} {list(getattr(getattr(self, n), 'shape', []))}" for n in sorted(self.provides))
         return f"Sample({len(self)} rows: {shapes})"
 
 

@@ -9,16 +9,12 @@ import numpy as np
 from unmix.core.seeds import Stream
 
 
-def bootstrap_mean(
-    values: np.ndarray, rng: Stream, draws: int = 400, level: float = 0.95
-) -> tuple[float, float]:
+def bootstrap_mean(values: np.ndarray, rng: Stream, draws: int = 400, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the mean of `values` [n]; a single value gives itself twice."""
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
         return float(values.mean()), float(values.mean())
-    weights = (
-        rng.child("bootstrap").numpy().multinomial(len(values), np.full(len(values), 1 / len(values)), draws)
-    )
+    weights = rng.child("bootstrap").numpy().multinomial(len(values), np.full(len(values), 1 / len(values)), draws)
     low, high = np.quantile(weights @ values / len(values), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

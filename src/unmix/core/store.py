@@ -36,9 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
     except OSError as error:
-        raise Failure(
-            f"cannot write {path}: {error.strerror or error}; nothing stored before was changed"
-        ) from error
+        raise Failure(f"cannot write {path}: {error.strerror or error}; nothing stored before was changed") from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -67,9 +65,7 @@ def read_json(path: str | Path) -> Any:
         raise Failure(f"{path}: not whole or not JSON ({error}); remove it to have it made again") from None
 
 
-def write_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write named tensors as safetensors, whole or not at all."""
     from safetensors.torch import save_file
 

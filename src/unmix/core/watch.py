@@ -57,9 +57,7 @@ class Progress(Watch):
         numbers = "  ".join(f"{name} {float(value):.4g}" for name, value in facts.items())
         if self.terminal:
             bar = "━" * round(28 * share)
-            sys.stderr.write(
-                f"\r\033[K{self.label:<34.34} {bar:<28} {share:4.0%}  {left:3.0f} s left  {numbers}"
-            )
+            sys.stderr.write(f"\r\033[K{self.label:<34.34} {bar:<28} {share:4.0%}  {left:3.0f} s left  {numbers}")
         else:
             sys.stderr.write(f"{self.label}: {step}/{total}, {left:.0f} s left  {numbers}\n")
         sys.stderr.flush()

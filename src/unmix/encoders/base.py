@@ -52,9 +52,7 @@ class BoundEncoder:
         require_finite(h, "h")
         starts = range(0, max(1, len(h)), block)
         with torch.no_grad():
-            return Codes.concatenate(
-                [self.recipe._encode(self, h[s : s + block] - self.bias) for s in starts]
-            )
+            return Codes.concatenate([self.recipe._encode(self, h[s : s + block] - self.bias) for s in starts])
 
     def to(self, target: str | torch.device | torch.dtype) -> BoundEncoder:
         """The same on another device or in another precision."""

@@ -37,9 +37,7 @@ class Omp(Encoder):
         from unmix.kernels.omp import omp
 
         gram = bound.tensors.get("gram")
-        values, indices = omp(
-            x, bound.atoms, self.k, positive=self.positive, gram=gram, tolerance=self.tolerance
-        )
+        values, indices = omp(x, bound.atoms, self.k, positive=self.positive, gram=gram, tolerance=self.tolerance)
         steps = (values != 0).sum(1).double()
         m, d = bound.atoms.shape
         cost = flops.product(1, d, m) + m * steps * (steps + 1) + steps**3

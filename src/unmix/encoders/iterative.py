@@ -50,9 +50,7 @@ class Fista(Encoder):
             backend={"auto": "auto", "fista": "torch", "coordinate": "numba"}[self.solver],
         )
         m, d = bound.atoms.shape
-        return Codes(
-            result.values, result.indices, m, result.pointers, cost=result.flops, certificate=result.gap
-        )
+        return Codes(result.values, result.indices, m, result.pointers, cost=result.flops, certificate=result.gap)
 
     def _flops(self, m: int, d: int) -> float:
         return flops.product(1, d, m) + self.max_iterations * min(2.0 * m * m, 4.0 * m * d)

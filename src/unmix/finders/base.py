@@ -25,9 +25,7 @@ class Finder(Recipe):
     seeded: ClassVar[bool] = True
     nonnegative: ClassVar[bool] = False
 
-    def fit(
-        self, rows: Any, rng: int | Stream = 0, watch: Watch | None = None, device: str = "cpu"
-    ) -> Features:
+    def fit(self, rows: Any, rng: int | Stream = 0, watch: Watch | None = None, device: str = "cpu") -> Features:
         """Features of rows [n, d] (an array, a memory map, shards); global random state is not touched.
 
         Raises `UsageError` for NaN, too few rows, or an option that does not fit them.
@@ -48,15 +46,11 @@ class Finder(Recipe):
             "rows_digest": rows.digest,
             "seconds": round(time.perf_counter() - begun, 3),
         }
-        return Features(
-            features.atoms, features.bias, features.encoder, features.names, {**features.about, **facts}
-        )
+        return Features(features.atoms, features.bias, features.encoder, features.names, {**features.about, **facts})
 
     def _check(self, rows: Rows) -> None:
         if self.nonnegative and any(bool((block < 0).any()) for block in rows.blocks(65536)):
-            raise UsageError(
-                f"{self.kind}: needs rows without negative entries; use SparseCoding for signed rows"
-            )
+            raise UsageError(f"{self.kind}: needs rows without negative entries; use SparseCoding for signed rows")
 
     def estimate(self, rows: Rows) -> dict[str, float]:
         """What a fit costs before it is run: floating-point operations and bytes of memory at least."""

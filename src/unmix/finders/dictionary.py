@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar, Literal
 
 import torch
@@ -14,7 +15,7 @@ from unmix.core.loop import minibatches
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
-from unmix.encoders.base import BoundEncoder, Encoder
+from unmix.encoders.base import Encoder
 from unmix.encoders.greedy import Omp
 from unmix.encoders.iterative import Fista
 from unmix.encoders.matched import at_sparsity
@@ -97,7 +98,7 @@ class SparseCoding(Finder):
             spent += _spent(codes, encoder, atoms) + flops.product(self.width, self.width, d)
             facts = {"fvu": error.mean() / x.square().sum(1).mean(), "l0": codes.l0().double().mean()}
             watch.on_step(step + 1, steps, facts)
-            watch.save(lambda step=step, encoder=encoder: _keep(step + 1, atoms, a, b, spent, encoder))
+            watch.save(functools.partial(_keep, step + 1, atoms, a, b, spent, encoder))
         final = self._final_encoder(encoder, scale)
         facts = {name: float(value) for name, value in facts.items()}
         return assemble(atoms, centre, final, None, flops=spent, **facts)
@@ -165,9 +166,7 @@ def _spent(codes: Codes, encoder: Encoder, atoms: Tensor) -> float:
     return len(codes) * encoder._flops(*atoms.shape)
 
 
-def _keep(
-    step: int, atoms: Tensor, a: Tensor, b: Tensor, spent: float, encoder: Encoder
-) -> dict[str, Tensor]:
+def _keep(step: int, atoms: Tensor, a: Tensor, b: Tensor, spent: float, encoder: Encoder) -> dict[str, Tensor]:
     state = {
         "atoms": atoms,
         "a": a,

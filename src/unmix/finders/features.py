@@ -79,9 +79,7 @@ class Features:
         folder = Path(folder)
         with replacing(folder) as part:
             part.mkdir(parents=True)
-            tensors = {
-                f"encoder.{name}": tensor for name, tensor in self.encoder.tensors.items() if name != "gram"
-            }
+            tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.tensors.items() if name != "gram"}
             write_tensors(part / "tensors.safetensors", {"atoms": self.atoms, "bias": self.bias, **tensors})
             facts = {
                 "schema": SCHEMA,
@@ -137,9 +135,7 @@ def assemble(
     return Features(atoms, bias, bound(encoder, atoms, bias, tensors or {}), None, about)
 
 
-def replace(
-    features: Features, *, encoder: Encoder | str, rows: Any = None, rng: int | Stream = 0
-) -> Features:
+def replace(features: Features, *, encoder: Encoder | str, rows: Any = None, rng: int | Stream = 0) -> Features:
     """The same atoms with another inference: the amortisation gap is the difference of two scores.
 
     encoder: a recipe or its name. rows: what weights of its own are fitted on; where it has weights, no rows are
@@ -149,9 +145,7 @@ def replace(
     recipe: Encoder = ENCODERS.make(encoder)
     present = features.encoder
     if recipe.weights and rows is None and getattr(recipe, "init", None) is None:
-        wanted = {"TopK": {"weight", "shift"}, "Linear": {"weight", "shift", "threshold"}}.get(
-            recipe.kind, set()
-        )
+        wanted = {"TopK": {"weight", "shift"}, "Linear": {"weight", "shift", "threshold"}}.get(recipe.kind, set())
         held = dict(present.tensors)
         if present.recipe.weights and wanted and {"weight", "shift"} <= held.keys() and "out" not in held:
             held["threshold"] = held.get("threshold", features.atoms.new_zeros(()))

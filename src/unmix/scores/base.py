@@ -81,9 +81,7 @@ class Score(Recipe):
     def measure(self, inputs: Inputs, rng: int | Stream = 0) -> Outcome:
         """The score of the inputs; raises `UsageError` that names what is missing."""
         if missing := sorted(self.needs - inputs.provides):
-            raise UsageError(
-                f"{self.name}: needs {', '.join(missing)}, given {', '.join(sorted(inputs.provides))}"
-            )
+            raise UsageError(f"{self.name}: needs {', '.join(missing)}, given {', '.join(sorted(inputs.provides))}")
         return self._measure(inputs, as_stream(rng).child(self.name))
 
     @abstractmethod

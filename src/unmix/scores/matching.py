@@ -46,9 +46,7 @@ def mcc(codes: Codes | Any, latents: Any, rng: int | Stream = 0, draws: int = 1)
     return Outcome(float(strength.mean()), _mean(chances), 1.0, interval, detail)
 
 
-def dictionary_mcc(
-    atoms: Any, truth: Any, rng: int | Stream = 0, draws: int = 2, signed: bool = False
-) -> Outcome:
+def dictionary_mcc(atoms: Any, truth: Any, rng: int | Stream = 0, draws: int = 2, signed: bool = False) -> Outcome:
     """Mean |cosine| between true atoms and found atoms under a best one-to-one matching.
 
     (1/f) sum_j |cos(t_j, d_pi(j))|; a zero atom has cosine 0, a true atom left over counts 0.
@@ -72,9 +70,7 @@ def dictionary_mcc(
     )
 
 
-def dictionary_chance(
-    m: int, f: int, d: int, rng: int | Stream = 0, draws: int = 2, signed: bool = False
-) -> float:
+def dictionary_chance(m: int, f: int, d: int, rng: int | Stream = 0, draws: int = 2, signed: bool = False) -> float:
     """Expected `dictionary_mcc` of two independent Gaussian dictionaries with m and f atoms of width d."""
     stream = as_stream(rng).child("chance")
     values = []

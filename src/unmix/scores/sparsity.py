@@ -24,9 +24,7 @@ def fvu(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:
     """
     a, b = as_tensor(h).double(), as_tensor(reconstruction).double()
     if a.shape != b.shape or a.ndim != 2 or not len(a):
-        raise UsageError(
-            f"fvu: h is {list(a.shape)}, reconstruction {list(b.shape)}; both must be [n, d], n >= 1"
-        )
+        raise UsageError(f"fvu: h is {list(a.shape)}, reconstruction {list(b.shape)}; both must be [n, d], n >= 1")
     total = (a - a.mean(0)).square().sum(1)
     error = (a - b).square().sum(1)
     if total.sum() <= 1e-24 * a.square().sum() or total.sum() == 0:
@@ -35,9 +33,7 @@ def fvu(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:
     return Outcome(float(error.sum() / total.sum()), 1.0, 0.0, (low, high))
 
 
-def _ratio_interval(
-    top: np.ndarray, bottom: np.ndarray, rng: Stream, draws: int = 200
-) -> tuple[float, float]:
+def _ratio_interval(top: np.ndarray, bottom: np.ndarray, rng: Stream, draws: int = 200) -> tuple[float, float]:
     generator = rng.child("bootstrap").numpy()
     ratios = []
     for _ in range(draws if len(top) > 1 else 1):

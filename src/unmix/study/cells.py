@@ -34,9 +34,7 @@ class Cell(Recipe):
 
     world: Annotated[Any, BeforeValidator(WORLDS.make)]
     finder: Annotated[Any, BeforeValidator(FINDERS.make)]
-    encoder: Annotated[
-        Any, BeforeValidator(lambda value: None if value is None else ENCODERS.make(value))
-    ] = None
+    encoder: Annotated[Any, BeforeValidator(lambda value: None if value is None else ENCODERS.make(value))] = None
     samples: int | None = Field(None, ge=2)
     l0: float | None = Field(None, gt=0)
     seed: int = 0

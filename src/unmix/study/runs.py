@@ -54,7 +54,7 @@ class Store:
         return Features.load(folder) if (folder / "features.json").is_file() else None
 
     def fit(self, cell: Cell, part: Split) -> Features:
-        """The features of a cell: stored ones, or fitted now, from the checkpoint of an interrupted fit if there is one."""
+        """The features of a cell: stored, or fitted now, going on from the checkpoint of an interrupted fit."""
         if (known := self.features(cell)) is not None:
             return known
         working = self.root / "fits" / f"{cell.fit_digest}.working"

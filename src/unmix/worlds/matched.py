@@ -28,9 +28,7 @@ class MatchedWorld(DictionaryWorld):
     Latents fire independently. Signal and noise covariances add up to the spectrum exactly when N >= d.
     """
 
-    equation: ClassVar[str] = (
-        "h = offset + z D + e,  z_j = b_j a_j,  b_j ~ Bernoulli(rate_j),  cov(h) = given"
-    )
+    equation: ClassVar[str] = "h = offset + z D + e,  z_j = b_j a_j,  b_j ~ Bernoulli(rate_j),  cov(h) = given"
     reference: ClassVar[str] = "unmix"
     provides: ClassVar[frozenset[str]] = frozenset({"h", "z", "atoms"})
 
@@ -65,9 +63,7 @@ class MatchedWorld(DictionaryWorld):
         codes = features.encode(h)
         x = h.double()
         mean = x.mean(0)
-        values, vectors = torch.linalg.eigh(
-            torch.cov((x - mean).T, correction=0).reshape(x.shape[1], x.shape[1])
-        )
+        values, vectors = torch.linalg.eigh(torch.cov((x - mean).T, correction=0).reshape(x.shape[1], x.shape[1]))
         spectrum = values.flip(0).clamp_min(0)
         residual = (x - features.decode(codes).double()) @ vectors.flip(1)
         noise = torch.minimum(residual.var(0, correction=0), 0.99 * spectrum)

@@ -1,0 +1,5 @@
+"""`python -m unmix` is the `unmix` command."""
+
+from unmix.cli import main
+
+main()

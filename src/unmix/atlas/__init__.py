@@ -1,0 +1,1 @@
+"""Atlas: a folder of static files that shows every feature in a browser, without server, network or account."""

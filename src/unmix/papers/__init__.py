@@ -1,0 +1,5 @@
+"""Papers: one short file for every study that reproduces one."""
+
+from unmix.core.recipe import Table
+
+STUDIES = Table("study", {"amortisation-gap": "unmix.papers.amortisation_gap:AmortisationGap"})

@@ -1,0 +1,142 @@
+"""The verbs of the command line on a run folder, for Python: fit, compare, trust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmix.core.errors import UsageError
+from unmix.core.seeds import Stream
+from unmix.study.cells import Cell, Split, split
+from unmix.study.engines import Engine
+from unmix.study.study import Results, Study
+from unmix.worlds.matched import MatchedWorld
+
+TRUTH = ("fvu", "l0", "dead", "mcc", "dictionary_mcc", "found")
+
+
+def fit(
+    world: Any,
+    finders: Sequence[Any],
+    folder: str | Path,
+    seeds: Sequence[int] = (0,),
+    samples: Sequence[int | None] = (None,),
+    engine: Engine | None = None,
+    test: int = 8192,
+) -> Results:
+    """Fit every finder with every seed on a world (data or synthetic) and score it on held-out rows."""
+    scores = TRUTH if "z" in world.provides else TRUTH[:3]
+    study = Study(
+        name="fit",
+        worlds=(world,),
+        finders=tuple(finders),
+        samples=tuple(samples),
+        seeds=tuple(seeds),
+        scores=scores,
+        test=test,
+    )
+    return study.run(folder, engine)
+
+
+def compare(
+    folder: str | Path,
+    encoders: Sequence[Any],
+    l0: float | None = None,
+    seeds: Sequence[int] | None = None,
+    engine: Engine | None = None,
+) -> Results:
+    """Swap the encoders of every fit on data in a run, at matched sparsity.
+
+    l0: mean number of active codes; None takes the mean of the fits' own, so that all are compared at one sparsity.
+    seeds: only these seeds of the fits. Raises `UsageError` where the run has no fits.
+    """
+    results = Results(folder)
+    fits = _fits(results)
+    if l0 is None:
+        l0 = round(float(np.mean([outcome["scores"]["l0"]["value"] for _, outcome in fits])), 1)
+    for cell, _ in fits:
+        if seeds is None or cell.seed in seeds:
+            Study(
+                name="compare",
+                worlds=(cell.world,),
+                finders=(cell.finder,),
+                encoders=tuple(encoders),
+                samples=(cell.samples,),
+                l0=l0,
+                seeds=(cell.seed,),
+                test=cell.test,
+                scores=cell.scores,
+            ).run(folder, engine)
+    return Results(folder)
+
+
+def trust(
+    folder: str | Path,
+    sizes: Sequence[float] = (0.1, 0.32, 1.0),
+    seeds: Sequence[int] = (0,),
+    engine: Engine | None = None,
+) -> Results:
+    """Try the finders of a run on a matched world whose truth is known, at shares `sizes` of the data's rows.
+
+    The world is matched to the fit that explains most on held-out rows. Raises `UsageError` without fits on data.
+    """
+    results = Results(folder)
+    fits = _fits(results)
+    world, rows = matched_world(results)
+    samples = sorted({max(2, round(share * rows)) for share in sizes})
+    finders = {cell.finder.digest: cell.finder for cell, _ in fits}
+    return fit(world, list(finders.values()), folder, seeds, samples, engine, fits[0][0].test)
+
+
+def best_fit(results: Results) -> Cell:
+    """The fit on data that explains most of the held-out rows with its own encoder."""
+    return min(_fits(results), key=lambda pair: pair[1]["scores"]["fvu"]["value"])[0]
+
+
+def matched_world(results: Results) -> tuple[MatchedWorld, int]:
+    """The world matched to the best fit, and the number of rows that it was fitted on."""
+    cell = best_fit(results)
+    part = split(cell)
+    features = results.store.features(cell)
+    if features is None:
+        raise UsageError(f"{results.store.root}: the fit of {cell.label} is missing; fit again")
+    return MatchedWorld.of(features, part.train), part.train.shape[0]
+
+
+def data_split(results: Results) -> Split:
+    """Rows of the run's data: those fitted on and those held out."""
+    return split(best_fit(results))
+
+
+def estimate(world: Any, finders: Sequence[Any], seeds: Sequence[int], samples: int | None) -> dict[str, float]:
+    """What fits would cost: floating-point operations, bytes of memory, bytes on disk, seconds on this machine."""
+    import time
+
+    import torch
+
+    rows = split(Cell(world=world, finder=finders[0], samples=samples, scores=("l0",))).train
+    costs = [finder.estimate(rows) for finder in finders]
+    probe = torch.randn(1024, 1024, generator=Stream(0).child("probe").torch())
+    begun, count = time.perf_counter(), 0
+    while time.perf_counter() - begun < 0.3:
+        probe @ probe
+        count += 1
+    rate = count * 2 * 1024**3 / (time.perf_counter() - begun)
+    flops = len(seeds) * sum(cost["flops"] for cost in costs)
+    widths = [getattr(finder, "width", rows.shape[1]) for finder in finders]
+    return {
+        "flops": flops,
+        "seconds": flops / (0.4 * rate),
+        "memory_bytes": max(cost["bytes"] for cost in costs) + 4.0 * rows.shape[0] * rows.shape[1],
+        "disk_bytes": len(seeds) * sum(12.0 * width * rows.shape[1] for width in widths),
+    }
+
+
+def _fits(results: Results) -> list[tuple[Cell, dict[str, Any]]]:
+    fits = [(c, o) for c, o in results.cells() if c.world.kind == "Data" and c.encoder is None]
+    if not fits:
+        raise UsageError(f"{results.store.root}: no fits on data here; run: unmix fit DATA -o {results.store.root}")
+    return fits
