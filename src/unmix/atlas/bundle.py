@@ -1,0 +1,221 @@
+"""The atlas as a folder: one summary of all features, details in chunks, and the page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmix.atlas.payload import diverging, png, rounded, sheet, shrunk, write_script
+from unmix.atlas.turned import Turned, companions, nearest
+from unmix.atlas.views import SHEET_COLUMNS, Shown, View, view_of
+from unmix.core.codes import Codes
+from unmix.core.errors import UsageError
+from unmix.core.items import ImageItems, TextItems, VectorItems
+from unmix.core.seeds import Stream, as_stream
+from unmix.core.store import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK = 64  # features in one file of details
+BINS = 28
+LISTED = 5  # tokens or labels of a feature that the list shows
+BANDS = ("high", "middle", "low")
+
+
+def write_atlas(
+    folder: str | Path,
+    *,
+    title: str,
+    subtitle: str,
+    codes: Codes,
+    items: TextItems | ImageItems | VectorItems,
+    atoms: Tensor,
+    table: pd.DataFrame | None = None,
+    about: dict[str, str] | None = None,
+    verdict: str,
+    contexts: int = 20,
+    neighbours: int = 8,
+    atom_images: bool = False,
+    rng: int | Stream | None = None,
+) -> Path:
+    """Write a folder that shows every feature in a browser, from disk, without a server; returns its index.html.
+
+    codes: n rows of m features; items: how to show the n rows; atoms: [m, d].
+    table: one row per feature, in order; its columns are shown, searched and sorted by ("name" names the feature).
+    about: facts for the About page; verdict: one sentence on how far to trust the features.
+    contexts: top contexts of a feature; a quarter as many are drawn from each third of its activations (by `rng`).
+    neighbours: how many nearest features, by cosine of atoms and by firing together.
+    atom_images: show atoms as pictures, where d is height times width of the image items.
+    The same inputs give the same bytes. An older atlas at `folder` is replaced when the new one is whole.
+    Raises `UsageError` for inputs of unlike sizes, NaN in codes or atoms, or a folder that holds something else.
+    """
+    folder = Path(folder)
+    _check(folder, codes, items, atoms, table, contexts, neighbours, atom_images)
+    rows, width = codes.shape
+    turned, view = Turned(codes), view_of(items)
+    atoms = atoms.detach().cpu().float()
+    stream = as_stream(rng).child("atlas")
+    summary: dict[str, list[Any]] = {key: [] for key in ("rate", "count", "mean", "peak", "labels", "bins")}
+    words: list[list[int]] = []
+    with replacing(folder) as part:
+        data = part / "data"
+        data.mkdir(parents=True)
+        for number, first in enumerate(range(0, width, CHUNK)):
+            last = min(first + CHUNK, width)
+            near = _neighbours(turned, atoms, first, last, neighbours)
+            details = []
+            for feature, (where, values) in enumerate(turned.features(first, last), first):
+                detail = _evidence(view, where, values, rows, contexts, stream.child(feature))
+                _summarise(summary, where, values, rows, detail["common"])
+                words.append(_words(detail["top"]) if view.facts.get("documents") else [])
+                details.append(detail | next(near))
+            write_script(data, f"detail-{number:03d}", details)
+            view.end_chunk(data, number)
+            if atom_images:
+                _write_atoms(data / f"atoms-{number:03d}.png", atoms[first:last], items)
+        view.end(data)
+        write_script(data, "words", words)
+        facts = {
+            "title": title,
+            "subtitle": subtitle,
+            "verdict": verdict,
+            "about": [[str(key), str(value)] for key, value in (about or {}).items()],
+            "kind": items.kind,
+            "rows": rows,
+            "width": width,
+            "chunk": CHUNK,
+            "signed": any(low < 0 for low, _, _ in summary["bins"]),
+            "atoms": _atom_size(items) if atom_images else None,
+            **view.facts,
+            **_columns(table),
+            **summary,
+        }
+        write_script(data, "summary", facts)
+        for name in ("index.html", "atlas.css", "atlas.js"):
+            (part / name).write_bytes((files("unmix.atlas") / "static" / name).read_bytes())
+    return folder / "index.html"
+
+
+def _check(
+    folder: Path,
+    codes: Codes,
+    items: TextItems | ImageItems | VectorItems,
+    atoms: Tensor,
+    table: pd.DataFrame | None,
+    contexts: int,
+    neighbours: int,
+    atom_images: bool,
+) -> None:
+    rows, width = codes.shape
+    if not rows or not width:
+        raise UsageError(f"codes: an atlas needs rows and features, got {rows} x {width}")
+    if len(items) != rows:
+        raise UsageError(f"items: {len(items)} items for {rows} rows of codes; give the items of the same rows")
+    if atoms.ndim != 2 or len(atoms) != width:
+        raise UsageError(f"atoms: expected [{width}, d], one for each feature, got {list(atoms.shape)}")
+    if not torch.isfinite(atoms).all():
+        feature = int((~torch.isfinite(atoms)).any(1).nonzero()[0])
+        raise UsageError(f"atoms: atom {feature} holds NaN or infinite values; fit again before writing an atlas")
+    if table is not None and len(table) != width:
+        raise UsageError(f"table: {len(table)} lines for {width} features; give one line for each, in order")
+    if contexts < 1 or neighbours < 0:
+        raise UsageError(f"contexts: at least 1 (and neighbours at least 0), got {contexts} and {neighbours}")
+    if atom_images:
+        if not isinstance(items, ImageItems):
+            raise UsageError(f"atom_images: only for items that are images, got {items.kind} items")
+        size = items.images.shape[1:]
+        if len(size) != 2 or atoms.shape[1] != size[0] * size[1]:
+            raise UsageError(f"atom_images: atoms of {atoms.shape[1]} values are no pictures of {list(size)} pixels")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "data" / "summary.js").is_file():
+        raise UsageError(f"folder: {folder} holds something that is not an atlas; name a new or empty folder")
+    if folder.is_file():
+        raise UsageError(f"folder: {folder} is a file; name a new or empty folder")
+
+
+def _evidence(
+    view: View, where: np.ndarray, values: np.ndarray, rows: int, contexts: int, stream: Stream
+) -> dict[str, Any]:
+    """What one feature's page shows of its rows: top contexts, contexts of each third, tokens or labels."""
+    activations = np.zeros(rows, np.float32)
+    activations[where] = values
+    order = where[np.argsort(-np.abs(values), kind="stable")]
+    shown = Shown(view)
+    top = [view.context(row, activations) for row in shown.choose(order, contexts)]
+    bands = []
+    if len(order) >= len(BANDS):
+        for name, band in zip(BANDS, np.array_split(order, len(BANDS)), strict=True):
+            drawn = shown.choose(stream.child(name).numpy().permutation(band), max(1, contexts // 4))
+            drawn.sort(key=lambda row: (-abs(activations[row]), row))
+            reach = [rounded(activations[band[-1]]), rounded(activations[band[0]])]
+            bands.append([name, *reach, len(band), [view.context(row, activations) for row in drawn]])
+    return {"top": top, "bands": bands, "common": view.common(where, values)}
+
+
+def _summarise(
+    summary: dict[str, list[Any]], where: np.ndarray, values: np.ndarray, rows: int, common: list[list[Any]]
+) -> None:
+    low, high = (min(0.0, float(values.min())), max(0.0, float(values.max()))) if len(values) else (0.0, 0.0)
+    bins = np.histogram(values, BINS, (low, high))[0].tolist() if len(values) else []
+    summary["rate"].append(rounded(len(where) / rows))
+    summary["count"].append(len(where))
+    summary["mean"].append(rounded(np.abs(values).mean(dtype=np.float64)) if len(values) else None)
+    summary["peak"].append(rounded(values[np.abs(values).argmax()]) if len(values) else None)
+    summary["labels"].append([entry[0] for entry in common[:LISTED]])
+    summary["bins"].append([rounded(low), rounded(high), bins])
+
+
+def _words(contexts: list[list[Any]]) -> list[int]:
+    """Numbers of all tokens in a feature's top text contexts, for the search."""
+    return sorted({token for context in contexts for token in context[4]})
+
+
+def _neighbours(turned: Turned, atoms: Tensor, first: int, last: int, limit: int) -> Iterator[dict[str, Any]]:
+    """Nearest and co-firing features of a chunk, one record per feature."""
+    directions = torch.nn.functional.normalize(atoms, dim=1)
+    near = nearest(directions, first, last, limit)
+    both, counts = turned.together(first, last), turned.counts()
+    for feature in range(first, last):
+        together = companions(both[feature - first], feature, counts, turned.shape[0], limit)
+        yield {
+            "near": [[other, rounded(cosine, 3)] for other, cosine in near[feature - first]],
+            "together": [[g, rounded(jaccard, 3), rounded(lift, 3), n] for g, jaccard, lift, n in together],
+        }
+
+
+def _columns(table: pd.DataFrame | None) -> dict[str, Any]:
+    """The table's columns as names, number or text, and values; NaN becomes None."""
+    import pandas as pd
+
+    names: list[str] | None = None
+    columns: list[dict[str, Any]] = []
+    for position in range(0 if table is None else table.shape[1]):
+        column = table.iloc[:, position]  # type: ignore[union-attr]
+        number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        values = [
+            None if pd.isna(value) else rounded(value) if number else str(value) for value in column.tolist()
+        ]
+        if str(column.name) == "name":
+            names = ["" if value is None else str(value) for value in values]
+        else:
+            columns.append({"name": str(column.name), "number": bool(number), "values": values})
+    return {"names": names, "columns": columns}
+
+
+def _atom_size(items: TextItems | ImageItems | VectorItems) -> list[int]:
+    """Width and height of an atom's picture, and pictures in a line of their sheet."""
+    assert isinstance(items, ImageItems)
+    height, width = shrunk(np.asarray(items.images[:1])).shape[1:3]
+    return [width, height, SHEET_COLUMNS]
+
+
+def _write_atoms(path: Path, atoms: Tensor, items: TextItems | ImageItems | VectorItems) -> None:
+    assert isinstance(items, ImageItems)
+    pictures = diverging(atoms.numpy().reshape(len(atoms), *items.images.shape[1:3]))
+    path.write_bytes(png(sheet(shrunk(pictures), SHEET_COLUMNS)))

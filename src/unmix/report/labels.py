@@ -1,0 +1,115 @@
+"""Labels: words beside points, none over another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from unmix.report.style import MUTED
+
+Box = tuple[float, float, float, float]
+RADII = (7, 12, 18, 26, 36, 48, 62, 78)
+ANGLES = (0, 180, 45, 315, 135, 225, 90, 270, 22, 338, 158, 202)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A point in the units of the data, the words that belong to it and their colour."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def place(
+    axes: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]], lines: Iterable[Sequence[float]] = ()
+) -> list[Label]:
+    """Draw labels near their points, first come first served; gives back those that found no free place.
+
+    points (x, y) are never covered, lines (x0, y0, x1, y1) only where nothing else is free. The limits of the axes
+    must be set before. A label that had to move away gets a thin line to its point.
+    """
+    renderer = cast(FigureCanvasAgg, axes.figure.canvas).get_renderer()  # type: ignore[union-attr]
+    inside = axes.get_window_extent(renderer).extents
+    to_pixels = axes.transData.transform
+    taken: list[Box] = [_around(*to_pixels(point), 3.6) for point in points]
+    soft: list[Box] = []
+    for x0, y0, x1, y1 in lines:
+        (a, b), (c, d) = to_pixels([(x0, y0), (x1, y1)])
+        steps = max(2, int(math.hypot(c - a, d - b) / 4))
+        soft += [_around(a + (c - a) * i / steps, b + (d - b) * i / steps, 1.5) for i in range(steps + 1)]
+    left_out = []
+    for label in labels:
+        x, y = to_pixels((label.x, label.y))
+        text = axes.annotate(
+            label.text, (label.x, label.y), (0, 0), textcoords="offset points", color=label.colour, fontsize=8
+        )
+        extent = text.get_window_extent(renderer)
+        best: tuple[float, Box, float, float] | None = None
+        for radius in RADII:
+            for angle in ANGLES:
+                dx, dy = radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
+                box = _box(x + dx, y + dy, dx, extent.width, extent.height)
+                if not _within(box, inside) or any(_overlap(box, other) for other in taken):
+                    continue
+                cost = radius + ANGLES.index(angle) * 0.3 + 14 * sum(_overlap(box, other) for other in soft)
+                if best is None or cost < best[0]:
+                    best = cost, box, dx, dy
+        if best is None:
+            text.remove()
+            left_out.append(label)
+            continue
+        _, box, dx, dy = best
+        taken.append(box)
+        text.set_horizontalalignment(_side(dx))
+        text.set_verticalalignment("center")
+        text.set_position((dx, dy))
+        if math.hypot(dx, dy) > 13:
+            line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", (label.x, label.y), (dx, dy), textcoords="offset points", arrowprops=line)
+    return left_out
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions at least `gap` apart, as near to `values` as a sweep up and one down bring them, within the bounds."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    placed = [values[i] for i in order]
+    for i in range(1, len(placed)):
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    ceiling = high
+    for i in reversed(range(len(placed))):
+        placed[i] = min(placed[i], ceiling)
+        ceiling = placed[i] - gap
+    if placed and placed[0] < low:
+        placed = [low + i * gap for i in range(len(placed))]
+    result = [0.0] * len(values)
+    for position, i in zip(placed, order, strict=True):
+        result[i] = position
+    return result
+
+
+def _side(dx: float) -> str:
+    return "center" if abs(dx) < 1 else "left" if dx > 0 else "right"
+
+
+def _box(x: float, y: float, dx: float, width: float, height: float) -> Box:
+    left = {"center": x - width / 2, "left": x, "right": x - width}[_side(dx)]
+    return left - 1, y - height / 2, left + width + 1, y + height / 2
+
+
+def _around(x: float, y: float, radius: float) -> Box:
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def _overlap(one: Box, two: Box) -> bool:
+    return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
+
+
+def _within(box: Box, outer: Sequence[float]) -> bool:
+    return box[0] >= outer[0] and box[1] >= outer[1] and box[2] <= outer[2] + 8 and box[3] <= outer[3] + 10
