@@ -15,10 +15,10 @@ torch.set_num_threads(2)
 
 @pytest.fixture(autouse=True)
 def global_random_state_is_left_alone():
-    before = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state().clone())
+    before = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state().clone())  # noqa: NPY002
     yield
     assert random.getstate() == before[0]
-    assert (np.random.get_state()[1] == before[1]).all()
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
 
 

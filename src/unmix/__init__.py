@@ -43,7 +43,7 @@ _WHERE = {
     "mcc": "scores.matching",
     "replace": "finders.features",
 }
-__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
+__all__ = [*_WHERE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

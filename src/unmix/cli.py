@@ -29,7 +29,9 @@ EngineName = Annotated[str, typer.Option("--engine", help="serial or processes."
 
 @app.command()
 def demo(
-    data: Annotated[str, typer.Option(help="text (a sentence encoder on Python's documentation) or digits.")] = "text",
+    data: Annotated[
+        str, typer.Option(help="text (a sentence encoder on Python's documentation) or digits.")
+    ] = "text",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default unmix-demo-DATA.")] = None,
     small: Annotated[bool, typer.Option("--small", help="A smaller, faster version of everything.")] = False,
     dry_run: DryRun = False,
@@ -96,7 +98,7 @@ def fit(
     seeds, samples = given.pop("seed", [0]), given.pop("samples", [None])
     world = _world(data, given)
     finders = recipes(FINDERS, "finder", given, ["TopKSAE"])
-    finish(given, ["finder", "finder.FIELD", "KIND.FIELD", "seed", "samples", "world.FIELD"])
+    finish(given, ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "world.FIELD"])
     from unmix.study import verbs
 
     if dry_run:
@@ -213,16 +215,19 @@ def export(
     run: Run,
     codes: Annotated[Path | None, typer.Option(help="Active codes of all rows, as .csv or .parquet.")] = None,
     features: Annotated[Path | None, typer.Option(help="One line for each feature, as .csv or .parquet.")] = None,
-    finder: Annotated[str | None, typer.Option(help="Which finder's fit; default the one that explains most.")] = None,
+    finder: Annotated[
+        str | None, typer.Option(help="Which finder's fit; default the one that explains most.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed.")] = None,
 ) -> None:
     """Write the codes and features of a fit as tables."""
-    from unmix.atlas.run import chosen
     from unmix.study.export import codes_table, feature_table, write_table
+    from unmix.study.study import Results
+    from unmix.study.verbs import chosen
 
     if codes is None and features is None:
         raise UsageError("export: say what to write, --codes FILE or --features FILE")
-    fitted, rows, _ = chosen(run, finder, seed)
+    _, fitted, rows, _ = chosen(Results(run), finder, seed)
     found = fitted.encode(rows)
     if codes is not None:
         _print(str(write_table(codes_table(found), codes)))
@@ -244,7 +249,9 @@ def report(
 def atlas(
     run: Run,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default RUN/atlas.")] = None,
-    finder: Annotated[str | None, typer.Option(help="Which finder's fit; default the one that explains most.")] = None,
+    finder: Annotated[
+        str | None, typer.Option(help="Which finder's fit; default the one that explains most.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed.")] = None,
 ) -> None:
     """Write a static atlas of a fit's features, to open in a browser without a server."""
@@ -264,9 +271,13 @@ def _world(data: str, given: dict[str, list[Any]]) -> Any:
         if len(made) != 1:
             raise UsageError("world: one at a time here; use a study for a grid")
         return made[0]
+    from unmix.activations import TRANSFORMS
     from unmix.activations.data import Data
 
-    return Data(path=data)
+    transforms = recipes(TRANSFORMS, "transform", given, [])
+    file = Path(data.rpartition(":")[0] or data)
+    path = str(Path(data).resolve()) if file.exists() or Path(data).exists() else data
+    return Data(path=path, transforms=tuple(transforms))
 
 
 def _engine(name: str) -> Any:

@@ -40,7 +40,7 @@ def run_demo(data: str, out: Path, small: bool = False, dry_run: bool = False) -
 
         recipe = TextActivations(model=MODEL, layer=LAYER, tokens=plan["rows"])
         rows = recipe.collect("standard-library", out / "activations", Progress("activations"))
-        world = Data(path=str(out / "activations"))
+        world = Data(path=str((out / "activations").resolve()))
     else:
         world = Data(path="digits")
         rows = world.open()

@@ -104,7 +104,9 @@ def test_weights_need_rows_or_a_start(name, dictionary, rows):
     fields = {k: v for k, v in FIELDS[name].items() if k != "init"}
     with pytest.raises(UsageError, match="give rows"):
         replace(dictionary, encoder=ENCODERS[name](**fields))
-    fitted = replace(dictionary, encoder=ENCODERS[name](**fields, **({} if "steps" in fields else {"steps": 20})), rows=rows)
+    fitted = replace(
+        dictionary, encoder=ENCODERS[name](**fields, **({} if "steps" in fields else {"steps": 20})), rows=rows
+    )
     assert fitted.encode(rows).shape == (70, 20)
 
 

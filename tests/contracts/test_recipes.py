@@ -14,7 +14,14 @@ from unmix.scores import SCORES
 from unmix.study import ENGINES
 from unmix.worlds import WORLDS
 
-TABLES = {"world": WORLDS, "encoder": ENCODERS, "finder": FINDERS, "score": SCORES, "engine": ENGINES, "study": STUDIES}
+TABLES = {
+    "world": WORLDS,
+    "encoder": ENCODERS,
+    "finder": FINDERS,
+    "score": SCORES,
+    "engine": ENGINES,
+    "study": STUDIES,
+}
 ENTRIES = [(noun, name) for noun, table in TABLES.items() for name in table]
 REQUIRED = {
     "SAE": {"active": 2.0},
@@ -84,5 +91,5 @@ def test_a_class_from_outside_needs_trust():
 
 
 def test_a_recipe_of_another_noun_is_refused():
-    with pytest.raises(UsageError, match="is not a encoder|is not an encoder"):
+    with pytest.raises(UsageError, match="PCA is no encoder"):
         ENCODERS.make(FINDERS.make({"kind": "PCA"}))

@@ -161,7 +161,12 @@ def test_options_make_recipes_and_refuse_unknown_fields():
 
     given = options.parse(["finder=PCA,KMeans", "finder.width=4,8", "KMeans.starts=2"])
     made = options.recipes(FINDERS, "finder", given, [])
-    assert [str(r) for r in made] == ["PCA(width=4)", "PCA(width=8)", "KMeans(width=4, starts=2)", "KMeans(width=8, starts=2)"]
+    assert [str(r) for r in made] == [
+        "PCA(width=4)",
+        "PCA(width=8)",
+        "KMeans(width=4, starts=2)",
+        "KMeans(width=8, starts=2)",
+    ]
     assert not given
     with pytest.raises(UsageError, match="did you mean width"):
         options.recipes(FINDERS, "finder", options.parse(["finder=PCA", "finder.widht=4"]), [])

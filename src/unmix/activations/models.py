@@ -67,11 +67,13 @@ class FolderModel:
         Raises `UsageError` where transformers is missing or does not know the model, `Failure` for cut-off weights.
         """
         transformers = _transformers()
+        import torch
         from safetensors import SafetensorError
 
         self.weights  # noqa: B018 (refuses a folder without safetensors before anything is built)
         try:
-            with _offline():
+            # Weights that a checkpoint lacks are drawn; that must not move the caller's random state.
+            with _offline(), torch.random.fork_rng(devices=[]):
                 model = transformers.AutoModel.from_pretrained(
                     str(self.folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
                 )
@@ -108,7 +110,9 @@ class DottedModel:
         target = load_class(self.path)
         if not isinstance(target, nn.Module):
             if not callable(target):
-                raise UsageError(f"model={self.path}: neither a torch module nor callable, but {type(target).__name__}")
+                raise UsageError(
+                    f"model={self.path}: neither a torch module nor callable, but {type(target).__name__}"
+                )
             try:
                 with torch.random.fork_rng(devices=[]):
                     target = target(**self.arguments)
@@ -138,6 +142,8 @@ def find_model(name: str, arguments: Mapping[str, Any] | None = None) -> FolderM
     name: a folder with config.json; an installed package (or import name) that carries one; or "my.module:build",
     then `arguments` are given to build. Raises `UsageError` that says what was looked for and how to get it.
     """
+    if arguments and ":" not in name:
+        raise UsageError(f"arguments={dict(arguments)}: only a model given as my.module:build takes arguments")
     if Path(name).is_dir():
         folder = _model_folder(sorted(Path(name).glob("config.json")) + sorted(Path(name).glob("*/config.json")))
         if folder is None:

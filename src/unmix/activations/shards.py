@@ -24,7 +24,7 @@ from unmix.core.seeds import Stream
 from unmix.core.store import read_json, write_json
 
 SCHEMA = 1
-DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 CHUNK_BYTES = 1 << 20
 AGAIN = "make the activations again in another folder, or with --overwrite"
 
@@ -56,7 +56,8 @@ class ShardRows:
         self._bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         if self._bounds[-1] != self._shape[0]:
             raise Failure(
-                f"{self.folder / 'manifest.json'}: shards hold {self._bounds[-1]} rows, expected {self._shape[0]}; {AGAIN}"
+                f"{self.folder / 'manifest.json'}: shards hold {self._bounds[-1]} rows, "
+                f"expected {self._shape[0]}; {AGAIN}"
             )
         for number, count in enumerate(counts):
             check_size(self.folder / shard_name(number), count * self._shape[1] * self.dtype.itemsize)
@@ -235,7 +236,9 @@ class ShardWriter:
         if array.ndim != 2 or array.shape[1] != self.width:
             raise UsageError(f"block: must be [b, {self.width}], got {list(array.shape)}")
         if self.dtype.itemsize == 2 and array.size and not np.abs(array).max() <= np.finfo(np.float16).max:
-            raise Failure(f"{self.folder}: a value of {np.abs(array).max():.4g} does not fit float16; use dtype=float32")
+            raise Failure(
+                f"{self.folder}: a value of {np.abs(array).max():.4g} does not fit float16; use dtype=float32"
+            )
         array = array.astype(self.dtype, copy=False)
         while len(array):
             part = array[: self.per_shard - self._open_rows]
@@ -368,4 +371,6 @@ def _disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Failure(f"cannot write in {folder}: {error.strerror or error}; whole shards stay as they are") from error
+        raise Failure(
+            f"cannot write in {folder}: {error.strerror or error}; whole shards stay as they are"
+        ) from error

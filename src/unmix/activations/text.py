@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import codecs
 import json
+import os
 import re
 import sysconfig
 import warnings
@@ -18,7 +19,7 @@ from unmix.core.seeds import Stream
 Corpus = list[tuple[str, str]]
 SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl")
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "lib2to3", "__pycache__"}
-SKIPPED |= {"turtledemo", "ensurepip", "__phello__", "lib-dynload"}
+SKIPPED |= {"pydoc_data", "turtledemo", "ensurepip", "__phello__", "lib-dynload"}
 
 
 def standard_library_text() -> Corpus:
@@ -33,9 +34,9 @@ def standard_library_text() -> Corpus:
     for name in sorted(topics):
         found.setdefault(topics[name].strip(), f"topic: {name}")
     root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(_sources(root)):
         parts = path.relative_to(root).with_suffix("").parts
-        if SKIPPED & set(parts) or parts[0].startswith("_sysconfigdata") or parts[0] == "pydoc_data":
+        if parts[0].startswith("_sysconfigdata"):
             continue
         module = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
         for title, text in _docstrings(path, module):
@@ -43,6 +44,12 @@ def standard_library_text() -> Corpus:
     texts = [(title, text) for text, title in found.items() if len(text) >= 20]
     order = Stream(0, ("standard library",)).numpy().permutation(len(texts))
     return [texts[i] for i in order]
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in SKIPPED]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
 def _docstrings(path: Path, module: str) -> Iterator[tuple[str, str]]:
@@ -84,7 +91,9 @@ def read_text(path: str | Path, encoding: str = "utf-8", shortest: int = 200) ->
     for file in files:
         text = _decoded(file, encoding)
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        corpus += _json_lines(file, name, text) if file.suffix.lower() == ".jsonl" else _passages(name, text, shortest)
+        corpus += (
+            _json_lines(file, name, text) if file.suffix.lower() == ".jsonl" else _passages(name, text, shortest)
+        )
     if not corpus:
         raise UsageError(f"data={path}: the text is empty; give a text with words in it")
     return corpus
@@ -95,8 +104,8 @@ def open_text(name: str, encoding: str = "utf-8") -> Corpus:
     from unmix.activations import TEXTS
 
     table: Table = TEXTS
-    if name in table:
-        return table[name]()  # type: ignore[return-value]
+    if name in table.entries:
+        return table[name]()
     if not Path(name).exists():
         raise UsageError(f"data={name}: no such file or folder; known names: {', '.join(table)}")
     return read_text(name, encoding)
@@ -109,7 +118,8 @@ def _decoded(path: Path, encoding: str) -> str:
         return data[skipped:].decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{path}: byte {error.start + skipped} is not {encoding} text; name its encoding, such as --encoding latin-1"
+            f"{path}: byte {error.start + skipped} is not {encoding} text; "
+            "name its encoding, such as --encoding latin-1"
         ) from None
 
 

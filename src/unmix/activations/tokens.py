@@ -122,7 +122,7 @@ def readable_vocabulary(tokenizer: Any) -> tuple[str, ...]:
 
 
 def byte_characters() -> dict[str, int]:
-    """The byte that each character stands for in byte-level BPE: printable ones for themselves, the rest from U+0100."""
+    """The byte each character stands for in byte-level BPE: printable ones for themselves, others from U+0100."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(byte): byte for byte in printable}
     others = (byte for byte in range(256) if byte not in set(printable))

@@ -27,6 +27,7 @@ CHUNK = 64  # features in one file of details
 BINS = 28
 LISTED = 5  # tokens or labels of a feature that the list shows
 BANDS = ("high", "middle", "low")
+STATIC = ("index.html", "atlas.css", "atlas.js", "page.js")
 
 
 def write_atlas(
@@ -50,9 +51,10 @@ def write_atlas(
     codes: n rows of m features; items: how to show the n rows; atoms: [m, d].
     table: one row per feature, in order; its columns are shown, searched and sorted by ("name" names the feature).
     about: facts for the About page; verdict: one sentence on how far to trust the features.
-    contexts: top contexts of a feature; a quarter as many are drawn from each third of its activations (by `rng`).
+    contexts: top contexts of a feature (half above and half below zero, where it has both signs); a quarter as
+        many are drawn, by `rng`, from each third of its activations.
     neighbours: how many nearest features, by cosine of atoms and by firing together.
-    atom_images: show atoms as pictures, where d is height times width of the image items.
+    atom_images: show atoms as pictures, where d is the number of values of an image.
     The same inputs give the same bytes. An older atlas at `folder` is replaced when the new one is whole.
     Raises `UsageError` for inputs of unlike sizes, NaN in codes or atoms, or a folder that holds something else.
     """
@@ -98,7 +100,7 @@ def write_atlas(
             **summary,
         }
         write_script(data, "summary", facts)
-        for name in ("index.html", "atlas.css", "atlas.js"):
+        for name in STATIC:
             (part / name).write_bytes((files("unmix.atlas") / "static" / name).read_bytes())
     return folder / "index.html"
 
@@ -131,8 +133,8 @@ def _check(
         if not isinstance(items, ImageItems):
             raise UsageError(f"atom_images: only for items that are images, got {items.kind} items")
         size = items.images.shape[1:]
-        if len(size) != 2 or atoms.shape[1] != size[0] * size[1]:
-            raise UsageError(f"atom_images: atoms of {atoms.shape[1]} values are no pictures of {list(size)} pixels")
+        if atoms.shape[1] != np.prod(size):
+            raise UsageError(f"atom_images: atoms of {atoms.shape[1]} values are no pictures of {list(size)} values")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "data" / "summary.js").is_file():
         raise UsageError(f"folder: {folder} holds something that is not an atlas; name a new or empty folder")
     if folder.is_file():
@@ -147,13 +149,16 @@ def _evidence(
     activations[where] = values
     order = where[np.argsort(-np.abs(values), kind="stable")]
     shown = Shown(view)
-    top = [view.context(row, activations) for row in shown.choose(order, contexts)]
+    above, below = order[activations[order] > 0], order[activations[order] < 0]
+    lower = 0 if not len(below) else contexts // 2 if len(above) else contexts
+    chosen = shown.choose(above, contexts - lower) + shown.choose(below, lower)
+    top = [view.context(row, activations) for row in chosen]
     bands = []
     if len(order) >= len(BANDS):
         for name, band in zip(BANDS, np.array_split(order, len(BANDS)), strict=True):
             drawn = shown.choose(stream.child(name).numpy().permutation(band), max(1, contexts // 4))
             drawn.sort(key=lambda row: (-abs(activations[row]), row))
-            reach = [rounded(activations[band[-1]]), rounded(activations[band[0]])]
+            reach = [rounded(abs(activations[row])) for row in (band[-1], band[0])]
             bands.append([name, *reach, len(band), [view.context(row, activations) for row in drawn]])
     return {"top": top, "bands": bands, "common": view.common(where, values)}
 
@@ -198,9 +203,7 @@ def _columns(table: pd.DataFrame | None) -> dict[str, Any]:
     for position in range(0 if table is None else table.shape[1]):
         column = table.iloc[:, position]  # type: ignore[union-attr]
         number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        values = [
-            None if pd.isna(value) else rounded(value) if number else str(value) for value in column.tolist()
-        ]
+        values = [None if pd.isna(value) else rounded(value) if number else str(value) for value in column.tolist()]
         if str(column.name) == "name":
             names = ["" if value is None else str(value) for value in values]
         else:
@@ -217,5 +220,5 @@ def _atom_size(items: TextItems | ImageItems | VectorItems) -> list[int]:
 
 def _write_atoms(path: Path, atoms: Tensor, items: TextItems | ImageItems | VectorItems) -> None:
     assert isinstance(items, ImageItems)
-    pictures = diverging(atoms.numpy().reshape(len(atoms), *items.images.shape[1:3]))
+    pictures = diverging(atoms.numpy().reshape(len(atoms), *items.images.shape[1:]))
     path.write_bytes(png(sheet(shrunk(pictures), SHEET_COLUMNS)))

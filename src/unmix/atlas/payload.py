@@ -79,8 +79,14 @@ def shrunk(pictures: np.ndarray, largest: int = LARGEST) -> np.ndarray:
 
 
 def diverging(atoms: np.ndarray) -> np.ndarray:
-    """Atoms [k, height, width] as colours [k, height, width, 3]: blue below zero, red above, pale at zero."""
-    top = np.abs(atoms).max((1, 2), keepdims=True)
-    share = (atoms / np.where(top > 0, top, 1))[..., None].astype(np.float64)
+    """Atoms [k, height, width] as colours [k, height, width, 3]: blue below zero, red above, pale at zero.
+
+    Atoms that have colours themselves, [k, height, width, 3], keep them about a middle grey.
+    """
+    top = np.abs(atoms).max(tuple(range(1, atoms.ndim)), keepdims=True)
+    share = (atoms / np.where(top > 0, top, 1)).astype(np.float64)
+    if atoms.ndim == 4:
+        return (128 + 127 * share).round().astype(np.uint8)
+    share = share[..., None]
     colours = np.where(share < 0, _PALE - share * (_COLD - _PALE), _PALE + share * (_WARM - _PALE))
     return colours.round().astype(np.uint8)

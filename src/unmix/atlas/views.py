@@ -13,6 +13,7 @@ from unmix.atlas.payload import png, rounded, sheet, shrunk, write_script
 from unmix.core.items import ImageItems, TextItems, VectorItems
 
 PER_DOCUMENT = 3  # contexts from one document, unless there are not enough documents
+ALIKE = (5, 3)  # contexts that agree in so many tokens before and after theirs count as the same
 LOOK = 4000  # candidates looked at for one list; repeats beyond this many leave the list shorter
 COMMON = 16  # tokens or labels listed for a feature
 SHEET_COLUMNS = 32
@@ -114,11 +115,13 @@ class TextView:
         return int(self.documents[row])
 
     def fresh(self, row: int, shown: Shown) -> bool:
-        """Whether the row lies in no window shown so far and its own window reads differently from all of them."""
+        """Whether the row lies in no window shown so far and reads differently from all of them around its token."""
         place, first, last = int(self.places[row]), int(self.firsts[row]), int(self.lasts[row])
         if any(a <= place < b for a, b in shown.spans):
             return False
-        if not shown.new_content(self.stream[first:last].tobytes()):
+        if not shown.new_content(
+            self.stream[max(first, place - ALIKE[0]) : min(last, place + ALIKE[1] + 1)].tobytes()
+        ):
             return False
         shown.spans.append((first, last))
         return True

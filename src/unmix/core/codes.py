@@ -45,7 +45,8 @@ class Codes:
 
     def __repr__(self) -> str:
         layout = "dense" if self.indices is None else "rectangular" if self.pointers is None else "ragged"
-        return f"Codes({len(self)} x {self.width}, {layout}, L0 {self.l0().mean().item() if len(self) else 0:.4g})"
+        active = self.l0().double().mean().item() if len(self) else 0.0
+        return f"Codes({len(self)} x {self.width}, {layout}, L0 {active:.4g})"
 
     def nonzero(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row numbers, feature numbers and values of every code that is not zero, sorted by row: each [nnz]."""
@@ -82,20 +83,14 @@ class Codes:
         """Reconstruction h = codes @ atoms + bias; atoms [m, d], bias [d] -> [n, d]."""
         if self.indices is None:
             out = self.values @ atoms
-        elif self.pointers is None:
-            from unmix.kernels.topk import decode
-
-            out = decode(self.values, self.indices, atoms, None)
+        elif not self.values.numel():
+            out = atoms.new_zeros(len(self), atoms.shape[1])
         else:
+            starts = None if self.pointers is None else self.pointers[:-1].long()
+            weights = self.values.to(atoms.dtype)
             out = torch.nn.functional.embedding_bag(
-                self.indices.long(),
-                atoms,
-                self.pointers[:-1].long(),
-                mode="sum",
-                per_sample_weights=self.values.to(atoms.dtype),
+                self.indices.long(), atoms, starts, mode="sum", per_sample_weights=weights
             )
-            if not len(self.values):
-                out = atoms.new_zeros(len(self), atoms.shape[1])
         return out if bias is None else out + bias
 
     def ragged(self) -> Codes:

@@ -79,6 +79,9 @@ class Table(Mapping[str, type]):
             )
         return load_class(self.entries[name])
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
@@ -94,7 +97,7 @@ class Table(Mapping[str, type]):
             if not any(_named(value, target) for target in self.entries.values()) and (
                 type(value).__module__.startswith("unmix.")
             ):
-                raise UsageError(f"{self.noun}: {value.kind} is not a {self.noun}; {suggest('', self.entries)}")
+                raise UsageError(f"{self.noun}: {value.kind} is no {self.noun}; {suggest('', self.entries)}")
             return value
         if isinstance(value, str):
             value = {"kind": value}

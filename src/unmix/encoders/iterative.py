@@ -49,8 +49,14 @@ class Fista(Encoder):
             max_iterations=self.max_iterations,
             backend={"auto": "auto", "fista": "torch", "coordinate": "numba"}[self.solver],
         )
-        m, d = bound.atoms.shape
-        return Codes(result.values, result.indices, m, result.pointers, cost=result.flops, certificate=result.gap)
+        return Codes(
+            result.values,
+            result.indices,
+            len(bound.atoms),
+            result.pointers,
+            cost=result.flops,
+            certificate=result.gap,
+        )
 
     def _flops(self, m: int, d: int) -> float:
         return flops.product(1, d, m) + self.max_iterations * min(2.0 * m * m, 4.0 * m * d)

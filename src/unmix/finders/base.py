@@ -31,7 +31,7 @@ class Finder(Recipe):
         Raises `UsageError` for NaN, too few rows, or an option that does not fit them.
         """
         rows = as_rows(rows)
-        n, d = rows.shape
+        n = rows.shape[0]
         if n < 2:
             raise UsageError(f"{self.kind}: needs at least 2 rows, got {n}")
         self._check(rows)

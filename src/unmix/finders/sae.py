@@ -35,8 +35,8 @@ class TopKSAE(Finder):
     width: int = Field(1024, ge=1)
     k: int = Field(32, ge=1)
     steps: int = Field(2000, ge=1)
-    batch: int = Field(1024, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    batch: int = Field(512, ge=1)
+    lr: float = Field(3e-3, gt=0)
     aux_k: int = Field(64, ge=0)
     dead_after: int = Field(100_000, ge=1)
 

@@ -79,7 +79,9 @@ class AmortisationGap(Recipe):
             ("dictionary MCC of sparse coding", "SparseCoding", "own", "dictionary_mcc", 0.838, "metric"),
         ]
         claims = [_claim(table, *row) for row in rows]
-        means = {name: table[(table["name"] == name) & table["own"]]["mcc"].mean() for name in ("SAE", "SparseCoding")}
+        means = {
+            name: table[(table["name"] == name) & table["own"]]["mcc"].mean() for name in ("SAE", "SparseCoding")
+        }
         ordered = means["SAE"] < means["SparseCoding"]
         claims.append(
             {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,15 +35,14 @@ def place(
     points (x, y) are never covered, lines (x0, y0, x1, y1) only where nothing else is free. The limits of the axes
     must be set before. A label that had to move away gets a thin line to its point.
     """
-    renderer = cast(FigureCanvasAgg, axes.figure.canvas).get_renderer()  # type: ignore[union-attr]
+    renderer = cast(FigureCanvasAgg, axes.figure.canvas).get_renderer()
     inside = axes.get_window_extent(renderer).extents
     to_pixels = axes.transData.transform
-    taken: list[Box] = [_around(*to_pixels(point), 3.6) for point in points]
+    taken: list[Box] = [_around(x, y, 3.6) for x, y in map(to_pixels, points)]
     soft: list[Box] = []
     for x0, y0, x1, y1 in lines:
         (a, b), (c, d) = to_pixels([(x0, y0), (x1, y1)])
-        steps = max(2, int(math.hypot(c - a, d - b) / 4))
-        soft += [_around(a + (c - a) * i / steps, b + (d - b) * i / steps, 1.5) for i in range(steps + 1)]
+        soft += _along(a, b, c, d)
     left_out = []
     for label in labels:
         x, y = to_pixels((label.x, label.y))
@@ -56,7 +55,8 @@ def place(
             for angle in ANGLES:
                 dx, dy = radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
                 box = _box(x + dx, y + dy, dx, extent.width, extent.height)
-                if not _within(box, inside) or any(_overlap(box, other) for other in taken):
+                used = [box, *(_along(x, y, x + dx, y + dy) if radius > 13 else [])]
+                if not _within(box, inside) or any(_overlap(part, other) for part in used for other in taken):
                     continue
                 cost = radius + ANGLES.index(angle) * 0.3 + 14 * sum(_overlap(box, other) for other in soft)
                 if best is None or cost < best[0]:
@@ -77,7 +77,7 @@ def place(
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions at least `gap` apart, as near to `values` as a sweep up and one down bring them, within the bounds."""
+    """Positions at least `gap` apart and within the bounds, near to `values`: one sweep up, then one down."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     placed = [values[i] for i in order]
     for i in range(1, len(placed)):
@@ -94,7 +94,7 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return result
 
 
-def _side(dx: float) -> str:
+def _side(dx: float) -> Literal["left", "center", "right"]:
     return "center" if abs(dx) < 1 else "left" if dx > 0 else "right"
 
 
@@ -107,9 +107,16 @@ def _around(x: float, y: float, radius: float) -> Box:
     return x - radius, y - radius, x + radius, y + radius
 
 
+def _along(x0: float, y0: float, x1: float, y1: float) -> list[Box]:
+    """Small boxes along a line, from seven pixels after its beginning."""
+    length = math.hypot(x1 - x0, y1 - y0)
+    steps = [step / length for step in range(7, int(length) + 1, 3)]
+    return [_around(x0 + (x1 - x0) * step, y0 + (y1 - y0) * step, 1.2) for step in steps]
+
+
 def _overlap(one: Box, two: Box) -> bool:
     return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
 
 
 def _within(box: Box, outer: Sequence[float]) -> bool:
-    return box[0] >= outer[0] and box[1] >= outer[1] and box[2] <= outer[2] + 8 and box[3] <= outer[3] + 10
+    return box[0] >= outer[0] and box[1] >= outer[1] and box[2] <= outer[2] + 12 and box[3] <= outer[3] + 2

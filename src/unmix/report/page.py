@@ -49,7 +49,8 @@ class DataTable:
     """A table: numbers right-aligned, a column X that has a companion X_half shown as `0.83 ± 0.02`.
 
     formats: column -> format specification (".3f", ",d", ".0%", "si") or a function to text. labels, units: column ->
-    heading and unit in the heading. Missing values are shown as a dash.
+    heading and unit in the heading. All three may name columns that are not here, so that tables can share them.
+    Missing values are shown as a dash.
     """
 
     kind: ClassVar[str] = "table"
@@ -71,9 +72,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Claims:
-    """Published numbers beside measured ones: each {claim, source, published, measured, seeds, interval, verdict, why}.
+    """Published numbers beside measured ones, as `claims.json` holds them.
 
-    interval: text, a pair of numbers or None. Raises `UsageError` for a claim without its parts or another verdict.
+    Each has claim, source, published, measured, seeds, interval (text, a pair of numbers or None), verdict, why.
+    Raises `UsageError` for a claim without its parts or with another verdict.
     """
 
     kind: ClassVar[str] = "claims"
@@ -85,9 +87,8 @@ class Claims:
             if missing := [part for part in PARTS if part not in claim]:
                 raise UsageError(f"claim {claim.get('claim')!r}: {', '.join(missing)} missing")
             if claim["verdict"] not in VERDICTS:
-                raise UsageError(
-                    f"claim {claim['claim']!r}: verdict must be one of {', '.join(VERDICTS)}, got {claim['verdict']!r}"
-                )
+                known = ", ".join(VERDICTS)
+                raise UsageError(f"claim {claim['claim']!r}: verdict must be {known}; got {claim['verdict']!r}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,13 @@ class Page:
     verdict: str
     sections: Sequence[Section]
     command: str = ""
+
+
+def beside(*figures: Figure) -> Figure:
+    """Several figures as one: their panels side by side, their captions one after the other."""
+    panels = tuple(panel for figure in figures for panel in figure.panels)
+    commands = dict.fromkeys(figure.command for figure in figures if figure.command)
+    return Figure(panels, " ".join(figure.caption for figure in figures if figure.caption), "; ".join(commands))
 
 
 def render(page: Page) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -10,6 +13,7 @@ from unmix.report.labels import Label, place
 from unmix.report.page import Figure
 from unmix.report.style import (
     AMORTISED,
+    CONTROLS,
     INK,
     ITERATIVE,
     MUTED,
@@ -46,10 +50,10 @@ def gaps(scores: pd.DataFrame, world: str | None = None, tolerance: float = 0.1)
         slow = group[group["encoder"].isin(ITERATIVE)]
         fast = group[group["encoder"].isin(AMORTISED)].sort_values(["own", "fvu"], ascending=[False, True])
         for one in fast.to_dict("records"):
-            near = slow[(slow["l0"] - one["l0"]).abs() <= tolerance * max(one["l0"], slow["l0"].max())]
+            near = slow[(slow["l0"] - one["l0"]).abs() <= tolerance * one["l0"]]
             if near.empty:
                 continue
-            two = near.sort_values("fvu").iloc[0].to_dict()
+            two = near.sort_values(["fvu", "encode_flops"]).iloc[0].to_dict()
             pair = _of(rows, one).merge(_of(rows, two), on="seed", suffixes=("", "_iterative"))
             differences = (pair["fvu"] - pair["fvu_iterative"]).tolist() or [one["fvu"] - two["fvu"]]
             mean, low, _ = seed_interval(differences)
@@ -77,9 +81,11 @@ def gaps(scores: pd.DataFrame, world: str | None = None, tolerance: float = 0.1)
 def pareto(scores: pd.DataFrame, world: str | None = None, look: Look | None = None, command: str = "") -> Figure:
     """FVU against FLOPs of encoding, a panel for every dictionary, and FVU against L0 for all of them.
 
+    Controls (RandomAtoms, DataAtoms) get no panel of their own beside other dictionaries.
+
     scores, one row for every finder, encoder and seed: world, samples, finder, encoder, seed, own, target_l0, l0,
     fvu, encode_flops (NaN where unknown). world: which rows; by default 'data', or the first there is. Only rows of
-    the largest `samples` are drawn. An arrow runs from the amortised encoder to the best iterative one at the same L0.
+    the largest `samples` are drawn. An arrow runs from the amortised encoder to the best iterative one at equal L0.
     Raises `UsageError` for missing columns.
     """
     rows = _rows(scores, world)
@@ -87,18 +93,19 @@ def pareto(scores: pd.DataFrame, world: str | None = None, look: Look | None = N
         return Figure(nothing("No row has both an L0 and an FVU."), "FVU against L0 and FLOPs.", command)
     look = look or Look(rows["finder"], rows["encoder"])
     means, arrows = _means(rows), gaps(scores, world)
-    top = float(rows["fvu"].max()) * 1.18 or 1.0
     priced = rows[rows["encode_flops"] > 0]
+    controls = priced["finder"].isin(CONTROLS)
+    priced = priced if controls.all() else priced[~controls]
     finders = list(dict.fromkeys(priced["finder"]))
-    width = WIDE if len(finders) in (0, 1, 3) else NARROW
+    width = NARROW if len(finders) in (2, 4, 5) or len(finders) > 7 else WIDE
     svgs, left_out = [], 0
     for finder in finders:
         mine, arrow = priced[priced["finder"] == finder], arrows[arrows["finder"] == finder]
         with drawing():
             canvas, axes = panel(width)
             axes.set_title(short(finder), color=look.colour(finder))
-            log_x(axes, priced["encode_flops"], 0.16)
-            axes.set_ylim(0, top)
+            log_x(axes, priced["encode_flops"], 0.16, 0.55)
+            axes.set_ylim(-0.03 * _top(priced), _top(priced))
             axes.set_xlabel("FLOPs to encode a row")
             left_out += _draw(axes, mine, means[means["finder"] == finder], arrow, "encode_flops", look)
             svgs.append(to_svg(canvas, _alt(finder, means)))
@@ -108,7 +115,7 @@ def pareto(scores: pd.DataFrame, world: str | None = None, look: Look | None = N
         low, high = float(rows["l0"].min()), float(rows["l0"].max())
         spare = max(0.15 * (high - low), 0.12 * high, 0.5)
         axes.set_xlim(max(0.0, low - spare), high + 1.6 * spare)
-        axes.set_ylim(0, top)
+        axes.set_ylim(-0.03 * _top(rows), _top(rows))
         axes.set_xlabel("L0 (active codes per row)")
         left_out += _draw(axes, rows, means, arrows, "l0", look)
         svgs.append(to_svg(canvas, "FVU against L0 of every dictionary and encoder."))
@@ -134,16 +141,18 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
     return grouped[["l0", "fvu", "encode_flops"]].mean().reset_index()
 
 
-def _of(rows: pd.DataFrame, point: dict[str, object]) -> pd.DataFrame:
+def _top(rows: pd.DataFrame) -> float:
+    return float(rows["fvu"].max()) * 1.18 or 1.0
+
+
+def _of(rows: pd.DataFrame, point: dict[Any, Any]) -> pd.DataFrame:
     """The seeds of one mean."""
     same = (rows["finder"] == point["finder"]) & (rows["encoder"] == point["encoder"]) & (rows["own"] == point["own"])
     target = point["target_l0"]
     return rows[same & (rows["target_l0"].isna() if pd.isna(target) else rows["target_l0"] == target)]
 
 
-def _draw(
-    axes: Axes, rows: pd.DataFrame, means: pd.DataFrame, arrows: pd.DataFrame, x: str, look: Look
-) -> int:
+def _draw(axes: Axes, rows: pd.DataFrame, means: pd.DataFrame, arrows: pd.DataFrame, x: str, look: Look) -> int:
     """Seeds, means, curves over sparsities, arrows and labels on one axes; number of labels without a place."""
     by_cost = x == "encode_flops"
     axes.set_ylabel("FVU (share not explained)")
@@ -151,15 +160,17 @@ def _draw(
     means = means[means[x] > 0] if by_cost else means
     lines: list[tuple[float, float, float, float]] = []
     for (finder, encoder), group in means.groupby(["finder", "encoder"], sort=False):
-        colour, marker = look.colour(finder), look.marker(encoder)
+        colour, marker = look.colour(str(finder)), look.marker(str(encoder))
         seeds = rows[(rows["finder"] == finder) & (rows["encoder"] == encoder)]
-        axes.scatter(seeds[x], seeds["fvu"], 14, colour, marker, alpha=0.3, linewidths=0)
+        axes.scatter(seeds[x], seeds["fvu"], s=14, c=colour, marker=marker, alpha=0.3, linewidths=0)
         curve = group[group["target_l0"].notna()].sort_values("target_l0")
         if len(curve) > 1:
             axes.plot(curve[x], curve["fvu"], color=colour, linewidth=0.9, alpha=0.6)
             points = curve[[x, "fvu"]].to_numpy().tolist()
-            lines += [(*a, *b) for a, b in zip(points, points[1:], strict=False)]
-        axes.scatter(group[x], group["fvu"], 40, colour, marker, edgecolors=PAPER, linewidths=0.7, zorder=4)
+            lines += [(*a, *b) for a, b in itertools.pairwise(points)]
+        axes.scatter(
+            group[x], group["fvu"], s=40, c=colour, marker=marker, edgecolors=PAPER, linewidths=0.7, zorder=4
+        )
     labels = []
     for arrow in arrows.to_dict("records"):
         ends = [(arrow[end][x], arrow[end]["fvu"]) for end in ("from", "to")]
@@ -171,19 +182,31 @@ def _draw(
         middle = ((x0 * x1) ** 0.5, (y0 + y1) / 2)
         lines += [(x0, y0, *middle), (*middle, x1, y1)]
         labels.append(Label(*middle, f"gap {arrow['gap']:.3f}", INK))
-    shared = means.groupby(["finder", "encoder"]).size()
+    named = _named(means)
     several = means["finder"].nunique() > 1
-    for point in means.sort_values("fvu").to_dict("records"):
-        name = short(point["encoder"], 16)
-        if shared[(point["finder"], point["encoder"])] > 1 and point["own"]:
-            name += " (own)"
+    if not by_cost and several:
+        named = means.sort_values("fvu", ascending=False).drop_duplicates("finder")
+        named = named.assign(name=named["finder"].map(short))
+    for point in named.sort_values("fvu").to_dict("records"):
+        name = point["name"]
         if by_cost:
-            name += f", L0 {point['l0']:.3g}"
-        elif several:
-            name = f"{short(point['finder'], 14)} {name}"
+            name = f"{name}, L0 {point['l0']:.3g}" if name else f"L0 {point['l0']:.3g}"
         labels.append(Label(point[x], point["fvu"], name, look.colour(point["finder"]) if several else MUTED))
-    marks = means[[x, "fvu"]].to_numpy().tolist()
+    marks = list(zip(means[x], means["fvu"], strict=True))
     return len(place(axes, labels, marks, lines))
+
+
+def _named(means: pd.DataFrame) -> pd.DataFrame:
+    """The means that get a label, and its words: every one, but of a curve over sparsities only its two ends."""
+    parts = []
+    for (_, encoder), group in means.groupby(["finder", "encoder"], sort=False):
+        curve = group[group["target_l0"].notna()].sort_values("target_l0")
+        rest = group[group["target_l0"].isna()]
+        own = " (own)" if len(curve) else ""
+        parts.append(rest.assign(name=[f"{short(str(encoder), 16)}{own}"] * len(rest)))
+        parts.append(curve.iloc[[-1]].assign(name=short(str(encoder), 16)) if len(curve) else curve)
+        parts.append(curve.iloc[[0]].assign(name="") if len(curve) > 1 else curve[:0])
+    return pd.concat([part for part in parts if len(part)]) if len(means) else means.assign(name="")
 
 
 def _alt(finder: str, means: pd.DataFrame) -> str:
@@ -199,14 +222,22 @@ def _caption(rows: pd.DataFrame, arrows: pd.DataFrame, left_out: int) -> str:
     size = "" if pd.isna(samples) else f", {samples:,.0f} rows"
     text = (
         f"What is left unexplained, and what an encoder costs ({rows['world'].iloc[0]}{size}, {seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'}). Solid marks are means, pale ones single seeds; round and square marks "
-        "are amortised encoders, triangles iterative ones on the same dictionary."
+        f"{'seed' if seeds == 1 else 'seeds'}). Solid marks are means, pale ones single seeds; round and square "
+        "marks are amortised encoders, triangles iterative ones on the same dictionary."
     )
-    for arrow in arrows.to_dict("records"):
+    told = arrows if arrows["finder"].isin(CONTROLS).all() else arrows[~arrows["finder"].isin(CONTROLS)]
+    if len(told) > 3:
+        least, most = (told.loc[told["gap"].agg(which)] for which in ("idxmin", "idxmax"))
+        text += (
+            f" The amortisation gap lies between {least['gap']:.3f} ({short(least['finder'])}) and {most['gap']:.3f} "
+            f"({short(most['finder'])}) FVU."
+        )
+        told = told[:0]
+    for arrow in told.to_dict("records"):
         half = "" if pd.isna(arrow["gap_half"]) else f" ± {arrow['gap_half']:.3f}"
         cost = "" if pd.isna(arrow["cost"]) else f" for {arrow['cost']:,.3g} times the FLOPs"
         text += (
             f" Amortisation gap of {short(arrow['finder'])}: {arrow['gap']:.3f}{half} FVU "
             f"({short(arrow['amortised'])} to {short(arrow['iterative'])} at L0 {arrow['l0']:.3g}{cost})."
         )
-    return text + (f" {left_out} labels found no room." if left_out else "")
+    return text + (f" Points without a label: {left_out}, for want of room." if left_out else "")

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,17 +22,18 @@ from unmix.core.errors import UsageError
 from unmix.report.tables import si
 
 INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
-# Okabe and Ito's colour-blind-safe hues, the lightest three darkened to be seen on white; then two greys for controls.
+# Okabe and Ito's colour-blind-safe hues, the lightest three darkened for white; then two greys for controls.
+# page.css holds the same colours by number, and lighter ones for the dark.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2629a", "#b87a00", "#3a93cc", "#7a6a1a", "#6e7781", "#98a1ab")
-DARK = ("#4fa8e8", "#ff8a4c", "#3cc79a", "#e59bc6", "#f0b429", "#9ad1f5", "#cdbb5e", "#8b949e", "#6b737c")
 FINDERS = ("TopKSAE", "SparseCoding", "FastICA", "PCA", "NMF", "SAE", "KMeans", "RandomAtoms", "DataAtoms")
 MARKERS = {"TopK": "o", "Linear": "s", "MLP": "D", "Fista": "^", "Omp": "v", "Nearest": "P"}
 SPARE_MARKERS = ("X", "p", "h", "*", "<", ">")
+CONTROLS = ("RandomAtoms", "DataAtoms")
 AMORTISED = ("Linear", "TopK", "MLP")
 ITERATIVE = ("Fista", "Omp")
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
-WIDE, NARROW, HEIGHT = 4.75, 3.2, 2.9
-RC = {
+WIDE, NARROW, HEIGHT = 4.45, 3.2, 2.9
+RC: dict[Any, Any] = {
     "figure.dpi": 72,
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -109,11 +111,13 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def panel(width: float = WIDE, height: float = HEIGHT, left: float = 0.62, right: float = 0.16) -> tuple[Canvas, Axes]:
-    """A canvas of width x height inches with one axes, margins in inches."""
+def panel(
+    width: float = WIDE, height: float = HEIGHT, left: float = 0.62, right: float = 0.16, top: float = 0.36
+) -> tuple[Canvas, Axes]:
+    """A canvas of width x height inches with one axes, margins in inches; less at the top where there is no title."""
     canvas = Canvas(figsize=(width, height))
     FigureCanvasAgg(canvas)
-    box = (left / width, 0.5 / height, 1 - (left + right) / width, 1 - 0.86 / height)
+    box = (left / width, 0.5 / height, 1 - (left + right) / width, 1 - (0.5 + top) / height)
     return canvas, canvas.add_axes(box)
 
 
@@ -159,7 +163,9 @@ def checked(frame: pd.DataFrame, name: str, text: Iterable[str], numbers: Iterab
     """
     text, numbers = list(text), list(numbers)
     if missing := [column for column in [*text, *numbers] if column not in frame]:
-        raise UsageError(f"{name}: columns {', '.join(missing)} are missing; got {', '.join(map(str, frame.columns))}")
+        raise UsageError(
+            f"{name}: columns {', '.join(missing)} are missing; got {', '.join(map(str, frame.columns))}"
+        )
     copy = frame.reset_index(drop=True)
     for column in text:
         copy[column] = copy[column].astype(str)
@@ -178,15 +184,20 @@ def short(text: str, length: int = 26) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def log_x(axes: Axes, values: Iterable[float], pad: float = 0.12) -> None:
-    """A logarithmic x axis around positive values, at least a decade wide, with ticks such as 10k."""
+def log_x(axes: Axes, values: Iterable[float], pad: float = 0.12, right: float | None = None) -> None:
+    """A logarithmic x axis around positive values, at least a decade wide, with ticks such as 10k.
+
+    pad, right: free room on the left and on the right, as a share of the range.
+    """
     axes.set_xscale("log")
     logs = np.log10([value for value in values if value > 0] or [1.0])
     low, high = float(logs.min()), float(logs.max())
     spare = max(pad * (high - low), (1.0 - (high - low)) / 2, 0.08)
-    axes.set_xlim(10 ** (low - spare), 10 ** (high + spare))
-    decades = high - low + 2 * spare
+    after = spare if right is None else max(spare, right * (high - low))
+    axes.set_xlim(10 ** (low - spare), 10 ** (high + after))
+    decades = high - low + spare + after
     inner = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 2.6 else (1.0,)
-    axes.xaxis.set_major_locator(ticker.LogLocator(10, inner, numticks=7))
+    inches = axes.figure.get_figwidth() * axes.get_position().width  # type: ignore[union-attr]
+    axes.xaxis.set_major_locator(ticker.LogLocator(10, inner, numticks=max(3, int(inches / 0.4))))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: si(value)))

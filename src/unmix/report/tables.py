@@ -13,7 +13,7 @@ import pandas as pd
 from unmix.core.errors import UsageError
 
 Form = str | Callable[[Any], str]
-DASH = "–"
+DASH = "–"  # noqa: RUF001
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,6 @@ def columns(table: Any) -> list[Column]:
     """The columns of a `DataTable`; raises `UsageError` for a format that does not fit its column."""
     frame = table.frame
     names = [str(name) for name in frame.columns]
-    unknown = sorted({*table.formats, *table.labels, *table.units} - set(names))
-    if unknown:
-        raise UsageError(f"table: no column {', '.join(unknown)}; there are {', '.join(names)}")
     halves = {f"{name}_half" for name in names} & set(names)
     result = []
     for position, name in enumerate(names):
@@ -53,7 +50,7 @@ def columns(table: Any) -> list[Column]:
 
 
 def shown(value: Any) -> str:
-    """One value as text: yes and no, thousands apart, four figures, lists with commas, pairs of numbers as a range."""
+    """One value as text: yes or no, thousands apart, four figures, lists with commas, pairs of floats as a range."""
     if isinstance(value, (list, tuple)):
         if len(value) == 2 and all(isinstance(v, float) for v in value):
             return f"{shown(value[0])} to {shown(value[1])}"

@@ -115,12 +115,21 @@ def split_rows(rows: Rows, test: int, items: Any = None) -> tuple[np.ndarray, np
     return np.flatnonzero(~inside), np.flatnonzero(inside)[:test]
 
 
+def all_rows(cell: Cell) -> tuple[Rows, Any]:
+    """Every row of a cell's data, as its features saw them, and how to show them."""
+    rows = cell.world.open()
+    items = rows.items
+    train, _ = split_rows(rows, cell.test, items)
+    return cell.world.transformed(rows, train), items
+
+
 def split(cell: Cell) -> Split:
     """The rows of a cell; raises `UsageError` where there are fewer than asked for."""
     world, seed = cell.world, Stream(cell.seed)
     if world.kind == "Data":
         rows = world.open()
-        train, test = split_rows(rows, cell.test, getattr(rows, "items", None))
+        train, test = split_rows(rows, cell.test, rows.items)
+        rows = world.transformed(rows, train)
         if cell.samples is not None:
             if cell.samples > len(train):
                 raise UsageError(f"samples={cell.samples}: only {len(train)} rows to fit on")

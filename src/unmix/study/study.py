@@ -119,6 +119,19 @@ class Results:
         """Every cell that ended well, with its outcome."""
         return [(Cell(**_fields(o["cell"])), o) for o in self.store.outcomes() if "error" not in o]
 
+    @functools.cached_property
+    def _recipes(self) -> dict[str, set[str]]:
+        recipes: dict[str, set[str]] = {}
+        for outcome in self.store.outcomes():
+            if "error" not in outcome:
+                made = FINDERS.make(outcome["cell"]["finder"])
+                recipes.setdefault(made.kind, set()).add(str(made))
+        return recipes
+
+    def label(self, finder: Any) -> str:
+        """A finder's name in tables: its kind, or the whole recipe where the run has several of that kind."""
+        return finder.kind if len(self._recipes.get(finder.kind, ())) < 2 else str(finder)
+
     def table(self) -> pd.DataFrame:
         """One row for every cell: facts, then for every score NAME, NAME_chance, NAME_low, NAME_high."""
         rows = []
@@ -126,7 +139,8 @@ class Results:
             if "error" in outcome:
                 continue
             row = {key: value for key, value in outcome.items() if key not in ("cell", "scores")}
-            row["width"] = outcome["cell"]["finder"].get("width")
+            recipe = FINDERS.make(outcome["cell"]["finder"])
+            row["finder"], row["recipe"] = self.label(recipe), str(recipe)
             for name, numbers in outcome["scores"].items():
                 row[name] = numbers["value"]
                 row.update({f"{name}_{part}": numbers[part] for part in ("chance", "low", "high")})

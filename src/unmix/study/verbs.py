@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from unmix.core.errors import UsageError
+from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
-from unmix.study.cells import Cell, Split, split
+from unmix.finders.features import Features
+from unmix.study.cells import Cell, Split, all_rows, split
 from unmix.study.engines import Engine
 from unmix.study.study import Results, Study
 from unmix.worlds.matched import MatchedWorld
@@ -96,14 +98,26 @@ def best_fit(results: Results) -> Cell:
     return min(_fits(results), key=lambda pair: pair[1]["scores"]["fvu"]["value"])[0]
 
 
+def chosen(results: Results, finder: str | None = None, seed: int | None = None) -> tuple[Cell, Features, Rows, Any]:
+    """A fit on data by finder and seed, by default the one that explains most: cell, features, rows, items.
+
+    Raises `UsageError` where the run has no such fit.
+    """
+    fits = [(cell, outcome) for cell, outcome in _fits(results) if finder in (None, cell.finder.kind)]
+    fits = [(cell, outcome) for cell, outcome in fits if seed in (None, cell.seed)]
+    if not fits:
+        known = ", ".join(f"{cell.finder.kind} seed {cell.seed}" for cell, _ in _fits(results))
+        raise UsageError(f"finder={finder}, seed={seed}: no such fit here; known: {known}")
+    cell = min(fits, key=lambda pair: pair[1]["scores"]["fvu"]["value"])[0]
+    rows, items = all_rows(cell)
+    return cell, _features(results, cell), rows, items
+
+
 def matched_world(results: Results) -> tuple[MatchedWorld, int]:
     """The world matched to the best fit, and the number of rows that it was fitted on."""
     cell = best_fit(results)
     part = split(cell)
-    features = results.store.features(cell)
-    if features is None:
-        raise UsageError(f"{results.store.root}: the fit of {cell.label} is missing; fit again")
-    return MatchedWorld.of(features, part.train), part.train.shape[0]
+    return MatchedWorld.of(_features(results, cell), part.train), part.train.shape[0]
 
 
 def data_split(results: Results) -> Split:
@@ -133,6 +147,13 @@ def estimate(world: Any, finders: Sequence[Any], seeds: Sequence[int], samples: 
         "memory_bytes": max(cost["bytes"] for cost in costs) + 4.0 * rows.shape[0] * rows.shape[1],
         "disk_bytes": len(seeds) * sum(12.0 * width * rows.shape[1] for width in widths),
     }
+
+
+def _features(results: Results, cell: Cell) -> Features:
+    features = results.store.features(cell)
+    if features is None:
+        raise UsageError(f"{results.store.root}: the fit of {cell.label} is missing; fit again")
+    return features
 
 
 def _fits(results: Results) -> list[tuple[Cell, dict[str, Any]]]:

@@ -43,7 +43,7 @@ function number(x) {
   return String(Number(x.toPrecision(3))).replace("-", "−");
 }
 const percent = (x) => x === null ? "–" : x === 0 ? "0 %" : `${Number((100 * x).toPrecision(x < 1e-5 ? 1 : 3))} %`;
-const visible = (text) => text === "" ? "∅" : text.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/^ +$/, "␣");
+const visible = (text) => text === "" ? "∅" : text.replace(/[\n\r\u2028\u2029]/g, "↵").replace(/\t/g, "⇥").replace(/^ +$/, "␣");
 const plural = (n, one) => `${whole(n)} ${one}${n === 1 ? "" : "s"}`;
 const dead = (f) => S.count[f] === 0;
 const words = (f) => S.labels[f].map((id) => visible(T.tokens[id]));
@@ -68,7 +68,7 @@ Promise.all([load("summary"), load("texts")]).then(([summary, texts]) => {
   $("title").append(S.title);
   $("subtitle").append(S.subtitle);
   $("verdict").append(el("b", {}, "How far to trust this "), S.verdict);
-  $("search").placeholder = S.kind === "vector" ? "Number or name" : `Number, name or ${S.kind === "text" ? "token" : "label"}`;
+  $("search").placeholder = T.tokens.length ? `Number, name or ${S.kind === "text" ? "token" : "label"}` : "Number or name";
   $("deep-label").hidden = S.kind !== "text";
   $("sort").append(...columns.map((c) => el("option", { value: c.key }, c.label)));
   const count = (test) => whole(S.rate.filter((r, f) => test(f, r)).length);
@@ -77,7 +77,7 @@ Promise.all([load("summary"), load("texts")]).then(([summary, texts]) => {
   listen();
   arrange();
   route();
-}).catch((error) => $("page").append(el("p", { class: "notice" }, error.message)));
+}).catch((error) => show([el("p", { class: "notice" }, error.message)]));
 
 const SHOWN = {
   all: ["all", () => true],
@@ -118,7 +118,8 @@ function arrange() {
   $("rows").style.height = "";
   $("rows").append(el("div", { class: "nothing" },
     el("p", {}, query.trim() ? "No feature matches " : "No feature is of this kind.", query.trim() ? el("q", {}, query.trim()) : null),
-    hidden ? el("p", {}, `${plural(hidden, "match").replace("matchs", "matches")} hidden by “show: ${SHOWN[$("show").value][0]}”.`) : null,
+    hidden ? el("p", {}, `${plural(hidden, "feature")} left out by “show: ${SHOWN[$("show").value][0]}”.`) : null,
+    query.trim() && S.kind === "text" && !state.words ? el("p", {}, "Names and the most frequent tokens were searched, the contexts were not.") : null,
     el("button", { type: "button", onclick: clear }, "Show all features")));
 }
 
@@ -135,14 +136,14 @@ function draw() {
 
 function line(f, place) {
   const column = columns.find((c) => c.key === state.sort);
-  const second = state.sort === "index" || state.sort === "rate" ? "" : ` · ${column.label} ${column.show(column.values[f])}`;
+  const first = ["index", "rate"].includes(state.sort) ? "" : `${column.label} ${column.show(column.values[f])} · `;
   return el("a", { class: dead(f) ? "line dead" : "line", href: `#f=${f}`, "--top": `${place * ROW}px`, "data-f": f,
     "aria-current": f === state.current ? "true" : null },
   el("span", { class: "index" }, String(f)),
   S.atoms ? atomPicture(f, 34) : null,
   el("span", { class: "words" },
-    el("bdi", { class: "label" }, dead(f) ? S.names?.[f] || "never fires" : named(f) || percent(S.rate[f])),
-    el("span", { class: "facts" }, dead(f) ? "dead" : `fires ${percent(S.rate[f])}`, second)),
+    el("bdi", { class: "label" }, dead(f) ? S.names?.[f] || "never fires" : named(f) || `peak ${number(S.peak[f])}`),
+    el("span", { class: "facts" }, first, dead(f) ? "dead" : `fires ${percent(S.rate[f])}`)),
   spark(f));
 }
 
@@ -165,24 +166,28 @@ function route() {
   browse(false);
   if (match && Number(match[1]) < S.width) return open(Number(match[1]));
   state.current = null;
-  $("about").setAttribute("aria-current", "page");
+  $("home").setAttribute("aria-current", "page");
   document.title = S.title;
-  $("page").replaceChildren(...overview(match ? Number(match[1]) : null));
+  show(overview(match ? Number(match[1]) : null));
   drawMap();
   draw();
 }
 
 function open(f) {
   state.current = f;
-  $("about").removeAttribute("aria-current");
+  $("home").removeAttribute("aria-current");
   document.title = [String(f), named(f), S.title].filter(Boolean).join(" – ");
   reveal();
   const chunk = Math.floor(f / S.chunk);
   load(`detail-${pad(chunk)}`).then((details) => {
     if (state.current !== f) return;
-    $("page").replaceChildren(...featurePage(f, details[f % S.chunk]));
-    $("page").scrollTop = 0;
-  }).catch((error) => state.current === f && $("page").replaceChildren(steps(f), el("p", { class: "notice" }, error.message)));
+    show(featurePage(f, details[f % S.chunk]));
+  }).catch((error) => state.current === f && show([steps(f), el("p", { class: "notice" }, error.message)]));
+}
+
+function show(parts) {
+  $("page").replaceChildren();
+  fill($("page"), {}, parts).scrollTop = 0;
 }
 
 function go(f) { history.replaceState(null, "", `#f=${f}`); route(); if (innerWidth <= 860) scrollTo(0, $("page").offsetTop); }
@@ -191,14 +196,16 @@ function step(by) {
   if (n) go(state.order[at < 0 ? 0 : Math.min(n - 1, Math.max(0, at + by))]);
 }
 function random() {
-  const live = state.order.filter((f) => !dead(f)), pool = live.length ? live : state.order;
+  const pool = state.order.filter((f) => !dead(f) && f !== state.current);
   if (pool.length) go(pool[Math.floor(Math.random() * pool.length)]);
 }
 function browse(on) { document.body.classList.toggle("browsing", on); $("browse").setAttribute("aria-expanded", String(on)); if (on) draw(); }
 
 function listen() {
   addEventListener("hashchange", route);
-  addEventListener("resize", () => { draw(); if (state.current === null) drawMap(); });
+  const redraw = () => { draw(); if (state.current === null) drawMap(); };
+  addEventListener("resize", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   $("scroll").addEventListener("scroll", draw, { passive: true });
   $("search").addEventListener("input", arrange);
   $("show").addEventListener("change", arrange);
@@ -212,7 +219,7 @@ function listen() {
     try { state.words = $("deep").checked ? await load("words") : null; arrange(); }
     catch (error) { $("count").textContent = error.message; }
   });
-  $("tools").addEventListener("submit", (event) => { event.preventDefault(); if (state.order.length) go(state.order[0]); });
+  $("tools").addEventListener("submit", (event) => { event.preventDefault(); if (state.order.length) { $("search").blur(); go(state.order[0]); } });
   $("browse").addEventListener("click", () => browse(!document.body.classList.contains("browsing")));
   $("veil").addEventListener("click", () => browse(false));
   $("rows").addEventListener("click", (event) => { if (event.target.closest("a")) browse(false); });
@@ -222,7 +229,8 @@ function listen() {
     const typing = event.target.closest?.("input, select, textarea");
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (typing) {
-      if (event.key === "Escape") { event.target.blur(); browse(false); }
+      // A search field would clear itself without an event; the results are kept to step through.
+      if (event.key === "Escape") { event.preventDefault(); event.target.blur(); browse(false); }
       return;
     }
     // Arrow keys scroll a page that the reader has put the focus in.

@@ -1,0 +1,281 @@
+"""Collect: a language model's activations on a text, to shards; special tokens are handled by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from unmix.activations.hooks import capture, layer_of, quiet
+from unmix.activations.models import FolderModel, find_model
+from unmix.activations.shards import (
+    DTYPES,
+    SCHEMA,
+    ShardRows,
+    ShardWriter,
+    check_folder,
+    clear_folder,
+    library_version,
+)
+from unmix.activations.text import Corpus, open_text
+from unmix.activations.tokens import END, ROLES, START, Passages, passages, readable_vocabulary
+from unmix.core.digest import digest
+from unmix.core.errors import Failure, UsageError
+from unmix.core.items import TextItems
+from unmix.core.recipe import Recipe
+from unmix.core.watch import Watch
+
+BATCHES_PER_WINDOW = 8
+Choice = Literal["exclude", "keep"]
+
+
+class TextActivations(Recipe):
+    """h = the output of one layer at each token of a text: rows [n, d] in the order of the text.
+
+    model: a transformers folder, or an installed package that carries one. layer: dotted name, "encoder.layer.3".
+    tokens: ordinary tokens of text to read, at most (start and end tokens do not count). context: tokens the model
+    reads at once. batch: passages at once; they are bucketed by length, their rows stay in the text's order.
+    start, end: [CLS] or BOS, [SEP] or EOS. special: other special tokens in the text, such as [UNK]. padding can
+    only be excluded. massive: tokens, neither start nor end, with a norm over `massive_factor` times the median
+    norm of the first window (arXiv 2402.17762). dtype: of the stored rows.
+    """
+
+    equation: ClassVar[str] = "h[t] = layer(text)[t]"
+    reference: ClassVar[str] = "massive activations: Sun, Chen, Kolter, Liu 2024, arXiv 2402.17762"
+
+    model: str
+    layer: str = Field(min_length=1)
+    tokens: int = Field(100_000, ge=1)
+    context: int = Field(128, ge=1)
+    batch: int = Field(32, ge=1)
+    start: Choice = "exclude"
+    end: Choice = "exclude"
+    special: Choice = "keep"
+    padding: Literal["exclude"] = "exclude"
+    massive: Choice = "exclude"
+    massive_factor: float = Field(10.0, gt=1)
+    dtype: Literal["float32", "float16"] = "float32"
+
+    def collect(
+        self,
+        data: Corpus | str | Path,
+        folder: str | Path,
+        watch: Watch | None = None,
+        overwrite: bool = False,
+        device: str = "cpu",
+        shard_bytes: int = 64 << 20,
+    ) -> ShardRows:
+        """The rows, made once for the same recipe, weights, tokenizer and data, and found again from then on.
+
+        data: [(title, text)], or what `open_text` takes. An interrupted job goes on after its last whole shard and
+        gives the same bytes. Raises `UsageError` for a wrong layer, an empty text or a folder with other work
+        (unless `overwrite`), and `Failure` for a NaN or infinite activation.
+        """
+        folder, watch = Path(folder), watch or Watch()
+        data = _corpus(data)
+        source = self._source()
+        key = digest(
+            {
+                "schema": SCHEMA,
+                "recipe": {name: value for name, value in self.as_dict().items() if name != "model"},
+                "weights": source.digest,
+                "tokenizer": source.tokenizer_digest,
+                "data": (data_digest := digest([list(pair) for pair in data])),
+            }
+        )
+        if overwrite:
+            clear_folder(folder)
+        check_folder(folder, key)
+        if (folder / "manifest.json").exists():
+            return ShardRows(folder)
+        tokenizer, model, layer, text = self._open(source, data, device)
+        with quiet(model):
+            probe = _forward(model, layer, self.layer, text, np.arange(1), 1, device)
+            with ShardWriter(folder, probe.shape[1], self.dtype, key, shard_bytes=shard_bytes) as writer:
+                wanted, median = self._write(writer, model, layer, text, watch, device)
+                writer.about = {
+                    "kind": "text",
+                    "model": self.model,
+                    "layer": self.layer,
+                    "weights": source.digest,
+                    "tokenizer": source.tokenizer_digest,
+                    "data": data_digest,
+                    "documents": len(text.titles),
+                    "passages": len(text),
+                    "tokens": self._counts(text, wanted, np.asarray(writer.state["massive"], np.int64)),
+                    "median_norm": median,
+                    "recipe": self.as_dict(),
+                    "libraries": {name: library_version(name) for name in ("torch", "transformers", "tokenizers")},
+                }
+                vocabulary = readable_vocabulary(tokenizer)
+                rows = writer.finish(TextItems(text.stream, text.starts, wanted, vocabulary, text.titles))
+        watch.done()
+        return rows
+
+    def estimate(self, data: Corpus | str | Path, device: str = "cpu") -> dict[str, float]:
+        """What `collect` costs, from a few measured batches: rows, bytes on disk, seconds, bytes of memory.
+
+        Rows are an upper bound where massive tokens are excluded. Memory is the weights, about sixteen rows for each
+        token of a batch, the rows of a window and the text's ids; Python and torch themselves come on top.
+        """
+        _, model, layer, text = self._open(self._source(), _corpus(data), device)
+        some = np.unique(np.linspace(0, len(text) - 1, 3 * self.batch).astype(int))
+        with quiet(model):
+            width = _forward(model, layer, self.layer, text, some[:4], self.batch, device).shape[1]
+            begun = time.perf_counter()
+            read = len(_forward(model, layer, self.layer, text, some, self.batch, device))
+            spent = time.perf_counter() - begun
+        rows = int(self._candidates(text).sum())
+        window = min(len(text.stream), BATCHES_PER_WINDOW * self.batch * self.context)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        batch = 16 * self.batch * self.context * width * 4
+        return {
+            "rows": rows,
+            "bytes": rows * width * DTYPES[self.dtype].itemsize + 12 * len(text.stream),
+            "seconds": spent / read * len(text.stream),
+            "memory": weights + batch + 2 * window * width * 4 + 20 * len(text.stream),
+        }
+
+    def _source(self) -> FolderModel:
+        source = find_model(self.model)
+        if not isinstance(source, FolderModel):
+            raise UsageError(
+                f"model={self.model}: a text needs a tokenizer; give a transformers folder or package, "
+                "or use ModuleActivations on arrays"
+            )
+        return source
+
+    def _open(self, source: FolderModel, data: Corpus, device: str) -> tuple[Any, nn.Module, nn.Module, Passages]:
+        tokenizer, model = source.tokenizer(), source.load().to(device)
+        layer = layer_of(model, self.layer)
+        limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+        limit = min((int(value) for value in limits if value), default=self.context)
+        if self.context > limit:
+            raise UsageError(f"context={self.context}: {self.model} reads at most {limit} tokens")
+        return tokenizer, model, layer, passages(data, tokenizer, self.tokens, self.context)
+
+    def _windows(self, text: Passages) -> Iterator[tuple[int, np.ndarray]]:
+        size = BATCHES_PER_WINDOW * self.batch
+        for number, first in enumerate(range(0, len(text), size)):
+            yield number, np.arange(first, min(first + size, len(text)))
+
+    def _candidates(self, text: Passages) -> np.ndarray:
+        """Which places of the stream get a row by the name of their token: [t] of bool."""
+        dropped = [role for role, name in enumerate(ROLES) if role and getattr(self, name) == "exclude"]
+        wanted = ~np.isin(text.roles, dropped)
+        if not wanted.any():
+            raise UsageError("data: only start, end or special tokens are left; give a text with words in it")
+        return wanted
+
+    def _write(
+        self, writer: ShardWriter, model: nn.Module, layer: nn.Module, text: Passages, watch: Watch, device: str
+    ) -> tuple[np.ndarray, float]:
+        """Fill the shards; the places in the stream that have a row, and the median norm."""
+        wanted = self._candidates(text)
+        edges = (text.roles == START) | (text.roles == END)
+        state = writer.state or {"window": 0, "rows": 0, "massive": [], "median": None}
+        skip, done, massive, median = writer.rows - state["rows"], state["rows"], state["massive"], state["median"]
+        for number, chosen in self._windows(text):
+            if number < state["window"]:
+                continue
+            # With every whole shard goes what is needed to make the window that it ended in once more.
+            writer.state = {"window": number, "rows": done, "massive": list(massive), "median": median}
+            first, last = int(text.bounds[chosen[0]]), int(text.bounds[chosen[-1] + 1])
+            h = _forward(model, layer, self.layer, text, chosen, self.batch, device)
+            norms = np.linalg.norm(h.astype(np.float64), axis=1)
+            plain = wanted[first:last] & ~edges[first:last]
+            if median is None and plain.any():
+                median = float(np.median(norms[plain]))
+            over = np.zeros(len(h), bool) if median is None else plain & (norms > self.massive_factor * median)
+            massive = massive + (first + np.flatnonzero(over)).tolist()
+            keep = wanted[first:last] & ~over if self.massive == "exclude" else wanted[first:last]
+            writer.append(h[keep][skip:])
+            skip, done = 0, done + int(keep.sum())
+            watch.on_step(last, len(text.stream), {"rows": done})
+        writer.state = {**writer.state, "massive": massive}
+        if self.massive == "exclude":
+            wanted = wanted.copy()
+            wanted[massive] = False
+        return np.flatnonzero(wanted), float(median or 0.0)
+
+    def _counts(self, text: Passages, places: np.ndarray, massive: np.ndarray) -> dict[str, dict[str, int]]:
+        """Tokens kept and dropped, by name; massive ones are counted apart from the ordinary."""
+        kept = np.zeros(len(text.stream), bool)
+        kept[places] = True
+        names = np.asarray([*ROLES, "massive"])[text.roles]
+        names[massive] = "massive"
+        counts = {
+            name: {"kept": int((kept & (names == name)).sum()), "dropped": int((~kept & (names == name)).sum())}
+            for name in (*ROLES, "massive")
+        }
+        lengths, padded = np.diff(text.bounds), 0
+        for _, chosen in self._windows(text):
+            padded += sum(int(lengths[b].max() * len(b)) for b in _buckets(lengths, chosen, self.batch))
+        return {**counts, "padding": {"kept": 0, "dropped": padded - len(text.stream)}}
+
+
+def _buckets(lengths: np.ndarray, chosen: np.ndarray, batch: int) -> list[np.ndarray]:
+    order = chosen[np.argsort(-lengths[chosen], kind="stable")]
+    return [order[begin : begin + batch] for begin in range(0, len(order), batch)]
+
+
+def _forward(
+    model: nn.Module, layer: nn.Module, name: str, text: Passages, chosen: np.ndarray, batch: int, device: str
+) -> np.ndarray:
+    """The layer's output at every token of the chosen passages, in their order: [tokens, d] float32."""
+    lengths = np.diff(text.bounds)
+    offsets = np.concatenate([[0], np.cumsum(lengths[chosen])])
+    place = {int(passage): int(offset) for passage, offset in zip(chosen, offsets[:-1], strict=True)}
+    out: np.ndarray | None = None
+    for bucket in _buckets(lengths, chosen, batch):
+        ids = np.zeros((len(bucket), int(lengths[bucket].max())), np.int64)
+        mask = np.arange(ids.shape[1])[None] < lengths[bucket][:, None]
+        for row, passage in enumerate(bucket):
+            ids[row, : lengths[passage]] = text.stream[text.bounds[passage] : text.bounds[passage + 1]]
+        with capture(layer, stop=True) as captured:
+            model(
+                input_ids=torch.from_numpy(ids).to(device),
+                attention_mask=torch.from_numpy(mask.astype(np.int64)).to(device),
+            )
+        if captured.value is None:
+            raise UsageError(f"layer={name}: does not run when the model reads a text; name another layer")
+        if captured.value.ndim != 3 or captured.value.shape[:2] != ids.shape:
+            raise UsageError(
+                f"layer={name}: gives {list(captured.value.shape)}, expected [passages, tokens, d] = "
+                f"[{ids.shape[0]}, {ids.shape[1]}, d]; name a layer with a row for each token"
+            )
+        h = captured.value.float().cpu().numpy()
+        if not np.isfinite(h[mask]).all():
+            row, column = np.argwhere(~np.isfinite(h).all(2) & mask)[0]
+            _not_finite(text, int(text.bounds[bucket[row]] + column), name)
+        if out is None:
+            out = np.empty((int(offsets[-1]), h.shape[2]), np.float32)
+        for row, passage in enumerate(bucket):
+            begin = place[int(passage)]
+            out[begin : begin + lengths[passage]] = h[row, : lengths[passage]]
+    assert out is not None
+    return out
+
+
+def _not_finite(text: Passages, place: int, layer: str) -> None:
+    document = int(np.searchsorted(text.starts, place, side="right") - 1)
+    raise Failure(
+        f"layer={layer}: NaN or infinite at token {place - int(text.starts[document])} of document "
+        f"{text.titles[document]!r} (token id {int(text.stream[place])}); check the weights or leave that text out"
+    )
+
+
+def _corpus(data: Corpus | str | Path) -> Corpus:
+    if isinstance(data, (str, Path)):
+        return open_text(str(data))
+    pairs: Sequence[Any] = data
+    for number, pair in enumerate(pairs):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise UsageError(f"data: entry {number} must be (title, text), got {type(pair).__name__}")
+    return data

@@ -1,0 +1,266 @@
+"""Compiled l1 problem: working-set coordinate descent on the Gram matrix, one row at a time."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from unmix.kernels._compiled import compiled
+from unmix.kernels._omp_compiled import BLOCK, _block_maximum, _strongest
+
+
+@compiled(fastmath={"contract"})
+def _add_rows(gram, members, factors, count, out):
+    """out -= factors @ gram[members], four rows at a time."""
+    i, m = 0, len(out)
+    while i + 4 <= count:
+        a0, a1, a2, a3 = factors[i], factors[i + 1], factors[i + 2], factors[i + 3]
+        r0, r1 = gram[members[i]], gram[members[i + 1]]
+        r2, r3 = gram[members[i + 2]], gram[members[i + 3]]
+        for j in range(m):
+            out[j] -= (a0 * r0[j] + a1 * r1[j]) + (a2 * r2[j] + a3 * r3[j])
+        i += 4
+    while i < count:
+        a0, r0 = factors[i], gram[members[i]]
+        for j in range(m):
+            out[j] -= a0 * r0[j]
+        i += 1
+
+
+@compiled(fastmath={"contract"})
+def _axpy(a, x, y, count):
+    for i in range(count):
+        y[i] -= a * x[i]
+
+
+@compiled()
+def _sweep(inner, slope, code, count, penalty, positive):
+    """One pass of coordinate descent over the working set; returns how much the objective fell."""
+    fall = 0.0
+    for i in range(count):
+        size = inner[i, i]
+        old = code[i]
+        pull = slope[i] + size * old
+        new = old * 0
+        if pull > penalty:
+            new = (pull - penalty) / size
+        elif not positive and pull < -penalty:
+            new = (pull + penalty) / size
+        change = new - old
+        if change != 0:
+            code[i] = new
+            _axpy(change, inner[i], slope, count)
+            fall += 0.5 * size * change * change
+    return fall
+
+
+@compiled()
+def _certificate(start, correlation, energy, members, code, count, penalty, largest):
+    """Objective and duality gap: P = |r|^2 / 2 + penalty |z|_1, D = s <r, h> - s^2 |r|^2 / 2 for the best scaled r."""
+    fit, rest, weight = 0.0, 0.0, 0.0
+    for i in range(count):
+        z = float(code[i])
+        fit += z * start[members[i]]
+        rest += z * correlation[members[i]]
+        weight += abs(z)
+    residual = max(0.0, energy - fit - rest)
+    cross = energy - fit
+    primal = 0.5 * residual + penalty * weight
+    scale = cross / residual if residual > 0 else 1.0
+    if largest > 0:
+        scale = min(scale, penalty / largest)
+    scale = max(scale, 0.0)
+    return primal, primal - (scale * cross - 0.5 * scale * scale * residual)
+
+
+@compiled()
+def _admit(correlation, weight, penalty, positive, position, members, code, count, wanted, scratch):
+    """Take up to `wanted` of the atoms that violate optimality most into the working set; returns its new size."""
+    m = len(correlation)
+    found = 0
+    for begin in range(0, m, BLOCK):
+        end = min(m, begin + BLOCK)
+        if _block_maximum(correlation, weight, begin, end, not positive) > penalty:
+            for j in range(begin, end):
+                size = correlation[j] if positive else abs(correlation[j])
+                if size * weight[j] > penalty and position[j] < 0:
+                    scratch[found] = j
+                    found += 1
+    if found > wanted:
+        order = np.argsort(-np.abs(correlation[scratch[:found]]))
+        picked = scratch[:found][order[:wanted]]
+        scratch[:wanted] = picked
+        found = wanted
+    for i in range(found):
+        position[scratch[i]] = count
+        members[count] = scratch[i]
+        code[count] = 0
+        count += 1
+    return count
+
+
+@compiled()
+def _lasso_rows_part(
+    part,
+    start,
+    gram,
+    weight,
+    energy,
+    penalty,
+    positive,
+    tolerance,
+    limit,
+    pointers,
+    places,
+    given,
+    parts,
+    counts,
+    gap,
+    objective,
+    rounds,
+    cost,
+    values,
+    indices,
+):
+    n, m = start.shape
+    correlation = np.empty(m, start.dtype)
+    position = np.full(m, -1, np.int64)
+    members, scratch = np.empty(m, np.int64), np.empty(m, np.int64)
+    code, applied = np.zeros(m, start.dtype), np.zeros(m, start.dtype)
+    slope, change = np.empty(m, start.dtype), np.empty(m, start.dtype)
+    changed = np.empty(m, np.int64)
+    room = min(m, 64)
+    inner = np.empty((room, room), start.dtype)
+    for row in range(part * n // parts, (part + 1) * n // parts):
+        correlation[:] = start[row]
+        bound = start.dtype.type(penalty[row])
+        unit = max(0.5 * energy[row], 1e-300)
+        count, known = 0, 0
+        for i in range(pointers[row], pointers[row + 1]):
+            j = places[i]
+            if given[i] != 0 and position[j] < 0 and weight[j] > 0 and (given[i] > 0 or not positive):
+                position[j] = count
+                members[count] = j
+                code[count] = given[i]
+                applied[count] = 0
+                count += 1
+        fresh, precision, turn, spent, best, stalls = count > 0, tolerance, 0, 0.0, np.inf, 0
+        while True:
+            moved = 0
+            for i in range(count):
+                if code[i] != applied[i]:
+                    change[moved] = code[i] - applied[i]
+                    changed[moved] = members[i]
+                    applied[i] = code[i]
+                    moved += 1
+            _add_rows(gram, changed, change, moved, correlation)
+            spent += 2.0 * moved * m
+            _, largest = _strongest(correlation, weight, not positive)
+            objective[row], distance = _certificate(
+                start[row], correlation, energy[row], members, code, count, penalty[row], float(largest)
+            )
+            gap[row] = max(0.0, distance) / unit
+            turn += 1
+            if gap[row] <= tolerance or turn > limit:
+                break
+            before = count
+            wanted = max(16, count)
+            count = _admit(correlation, weight, bound, positive, position, members, code, count, wanted, scratch)
+            if count == before and not fresh:
+                # Nothing to add: solve more precisely, until rounding (or a penalty of 0) keeps the gap open.
+                precision *= 0.1
+                stalls = stalls + 1 if gap[row] > 0.9 * best else 0
+                if stalls == 3:
+                    break
+            best = min(best, gap[row])
+            fresh = False
+            for i in range(before, count):
+                applied[i] = 0
+            if count > room:
+                room = min(m, max(2 * room, count))
+                inner = np.empty((room, room), start.dtype)
+                known = 0
+            for i in range(count):
+                line = gram[members[i]]
+                for j in range(known if i < known else 0, count):
+                    inner[i, j] = line[members[j]]
+                slope[i] = correlation[members[i]]
+            known = count
+            for _ in range(limit):
+                fall = _sweep(inner, slope, code, count, bound, positive)
+                spent += 2.0 * count * count
+                if fall <= precision * precision * unit or fall == 0:
+                    break
+        rounds[row] = turn
+        cost[row] = spent
+        kept = 0
+        for i in range(count):
+            position[members[i]] = -1
+            if code[i] != 0:
+                values[row, kept] = code[i]
+                indices[row, kept] = members[i]
+                kept += 1
+        counts[row] = kept
+
+
+@compiled(parallel=True)
+def lasso_rows(
+    start,
+    gram,
+    weight,
+    energy,
+    penalty,
+    positive,
+    tolerance,
+    limit,
+    pointers,
+    places,
+    given,
+    parts,
+    counts,
+    gap,
+    objective,
+    rounds,
+    cost,
+    values,
+    indices,
+):
+    """Solve rows from start = h D' [n, m] and gram; weight is 1 for atoms that may be used and 0 for zero atoms.
+
+    pointers, places, given: a first guess in the ragged layout (empty lists where there is none). Each row's codes
+    go to the front of values and indices [n, m], as many as counts [n] says.
+    """
+    for part in numba.prange(parts):
+        _lasso_rows_part(
+            part,
+            start,
+            gram,
+            weight,
+            energy,
+            penalty,
+            positive,
+            tolerance,
+            limit,
+            pointers,
+            places,
+            given,
+            parts,
+            counts,
+            gap,
+            objective,
+            rounds,
+            cost,
+            values,
+            indices,
+        )
+
+
+@compiled()
+def gather_ragged(values, indices, pointers, flat_values, flat_indices):
+    """Copy the first pointers[i + 1] - pointers[i] codes of each row to flat arrays, in rising order of index."""
+    for row in range(len(pointers) - 1):
+        start, count = pointers[row], pointers[row + 1] - pointers[row]
+        order = np.argsort(indices[row, :count])
+        for i in range(count):
+            flat_values[start + i] = values[row, order[i]]
+            flat_indices[start + i] = indices[row, order[i]]

@@ -1,0 +1,61 @@
+"""Compiled statistics of sparse codes, and the inner loop of the dictionary update."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from unmix.kernels._compiled import compiled
+from unmix.kernels._topk_compiled import _dot
+
+
+@compiled(fastmath={"contract"})
+def _statistics_part(part, pointers, indices, values, starts, rows, codes, x, bounds, a, b):
+    for latent in range(bounds[part], bounds[part + 1]):
+        line, target = a[latent], b[latent]
+        for place in range(starts[latent], starts[latent + 1]):
+            row, code = rows[place], codes[place]
+            for i in range(pointers[row], pointers[row + 1]):
+                line[indices[i]] += code * values[i]
+            source = x[row]
+            for i in range(len(target)):
+                target[i] += code * source[i]
+
+
+@compiled(parallel=True)
+def statistics(pointers, indices, values, starts, rows, codes, x, bounds, a, b):
+    """a [m, m] = Z' Z and b [m, d] = Z' X from the codes by row (pointers, indices, values) and by latent."""
+    for part in numba.prange(len(bounds) - 1):
+        _statistics_part(part, pointers, indices, values, starts, rows, codes, x, bounds, a, b)
+
+
+@compiled(fastmath={"contract"})
+def update_block(atoms, rest, a, first, last, positive, sphere, threshold, idle):
+    """Block coordinate descent of atoms first..last - 1 in place, from rest [last - first, d] = (B - A D) of them."""
+    d = atoms.shape[1]
+    change = np.empty(d, atoms.dtype)
+    for j in range(first, last):
+        size = a[j, j]
+        if size <= threshold:
+            idle[j] = True
+            continue
+        atom, pull = atoms[j], rest[j - first]
+        for i in range(d):
+            new = atom[i] + pull[i] / size
+            change[i] = max(new, new * 0) if positive else new
+        norm = math.sqrt(_dot(change, change))
+        if norm == 0 and sphere:
+            continue
+        scale = 1 / norm if sphere or norm > 1 else norm * 0 + 1
+        for i in range(d):
+            new = change[i] * scale
+            change[i] = new - atom[i]
+            atom[i] = new
+        for other in range(j + 1, last):
+            share = a[other, j]
+            if share != 0:
+                line = rest[other - first]
+                for i in range(d):
+                    line[i] -= share * change[i]

@@ -1,0 +1,125 @@
+"""fit, compare and trust on data: splits, matched sparsity, the matched world, the verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from unmix.activations.data import Data
+
+from unmix.core.errors import UsageError
+from unmix.core.items import TextItems
+from unmix.core.rows import ArrayRows
+from unmix.encoders import ENCODERS
+from unmix.encoders.matched import at_sparsity
+from unmix.finders.dictionary import SparseCoding
+from unmix.finders.sae import TopKSAE
+from unmix.study import verbs
+from unmix.study.agreement import agreement
+from unmix.study.cells import split_rows
+from unmix.study.export import codes_table, feature_table, write_table
+from unmix.study.verdict import verdict
+from unmix.worlds.sparse import SparseWorld
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A whole run on rows whose truth the verbs are not told."""
+    folder = tmp_path_factory.mktemp("verbs")
+    world = SparseWorld(latents=24, width=12, active=2, noise=0.02)
+    np.save(folder / "h.npy", world.sample(3000, 0).x.numpy())
+    finders = (
+        TopKSAE(width=24, k=2, steps=300, batch=256),
+        SparseCoding(width=24, active=2.0, passes=12, batch=256),
+    )
+    verbs.fit(Data(path=str(folder / "h.npy")), finders, folder / "run", seeds=(0, 1))
+    verbs.compare(folder / "run", [ENCODERS[n]() for n in ("Linear", "TopK", "Fista", "Omp")], l0=2)
+    verbs.trust(folder / "run", sizes=(0.2, 1.0))
+    return folder / "run"
+
+
+def test_compare_is_at_matched_sparsity(run):
+    from unmix.study.study import Results
+
+    table = Results(run).table()
+    compared = table[(table["world"] == "data") & ~table["own"]]
+    assert len(compared) == 2 * 2 * 4
+    assert compared["l0"].between(1.5, 2.4).all(), compared[["finder", "encoder", "l0"]]
+    assert compared["fvu"].between(0, 1).all()
+    own = compared[compared["finder"] == "TopKSAE"].groupby("encoder")["fvu"].mean()
+    assert own["Omp"] < own["TopK"], "exact greedy inference explains more than the amortised encoder"
+
+
+def test_trust_says_what_recovery_to_expect(run):
+    from unmix.study.study import Results
+
+    results = Results(run)
+    table = results.table()
+    matched = table[table["world"] == "matched"]
+    assert set(matched["samples"]) == {540, 2700}
+    assert matched["dictionary_mcc_chance"].between(0.2, 0.9).all()
+    best = matched[(matched["finder"] == "SparseCoding") & (matched["samples"] == 2700)]
+    assert best["dictionary_mcc"].iloc[0] > best["dictionary_mcc_chance"].iloc[0] + 0.1
+    found = verdict(results)
+    assert "matched world" in found.sentence and "%" in found.sentence
+    pairs = agreement(results)
+    assert set(pairs["finder"]) == {"TopKSAE", "SparseCoding"}
+    assert pairs["agreement"].between(0, 1).all() and (pairs["cosines"].map(len) == 24).all()
+
+
+def test_verbs_name_what_is_missing(tmp_path, run):
+    with pytest.raises(UsageError, match="no run here"):
+        verbs.compare(tmp_path / "none", [ENCODERS["Omp"]()])
+    world = SparseWorld(latents=6, width=4, active=1)
+    verbs.fit(world, [TopKSAE(width=6, k=1, steps=5)], tmp_path / "synthetic", samples=(100,))
+    with pytest.raises(UsageError, match="no fits on data"):
+        verbs.trust(tmp_path / "synthetic")
+    with pytest.raises(UsageError, match="only 2700 rows"):
+        verbs.fit(
+            Data(path=str(run.parent / "h.npy")), [TopKSAE(width=6, k=1, steps=5)], tmp_path / "r", samples=(5000,)
+        )
+
+
+def test_held_out_rows_are_whole_documents_and_the_same_for_every_seed():
+    starts = np.arange(0, 1001, 20)
+    items = TextItems(np.zeros(1000, dtype=np.int32), starts, np.arange(1000), ("a",), ("t",) * 50)
+    rows = ArrayRows(np.random.default_rng(0).standard_normal((1000, 3)))
+    train, test = split_rows(rows, 8192, items)
+    assert not set(items.documents()[train]) & set(items.documents()[test])
+    assert 80 <= len(test) <= 120
+    again = split_rows(rows, 8192, items)
+    assert (again[1] == test).all()
+    train, test = split_rows(rows, 50, None)
+    assert len(test) == 50 and len(train) == 950 and not set(train) & set(test)
+
+
+@pytest.mark.parametrize("name", ["Fista", "Omp", "TopK"])
+def test_at_sparsity_reaches_the_number_asked_for(name):
+    world = SparseWorld(latents=40, width=20, active=4)
+    x = world.sample(2000, 0).x
+    features = TopKSAE(width=40, k=4, steps=100).fit(x)
+    encoder = at_sparsity(ENCODERS[name](), features, x, 4)
+    found = encoder.bind(features, x if encoder.weights else None)(x).l0().double().mean().item()
+    assert found == pytest.approx(4, rel=0.12)
+    with pytest.raises(UsageError, match="no option"):
+        at_sparsity(ENCODERS["Nearest"](), features, x, 4)
+
+
+def test_codes_and_features_to_csv_and_parquet(tmp_path):
+    import pandas as pd
+
+    x = SparseWorld().sample(50, 0).x
+    features = TopKSAE(width=16, k=3, steps=10).fit(x)
+    codes = features.encode(x)
+    table = codes_table(codes)
+    for ending in ("csv", "parquet"):
+        path = write_table(table, tmp_path / f"codes.{ending}")
+        again = pd.read_csv(path) if ending == "csv" else pd.read_parquet(path)
+        dense = torch.zeros(50, 16)
+        dense[again["row"].to_numpy(), again["feature"].to_numpy()] = torch.tensor(again["value"].to_numpy()).float()
+        assert torch.allclose(dense, codes.dense(), atol=1e-6)
+    frame = feature_table(features, codes)
+    assert len(frame) == 16
+    assert frame["rate"].sum() * 50 == pytest.approx(codes.l0().sum().item())
+    with pytest.raises(UsageError, match=r"\.csv or \.parquet"):
+        write_table(table, tmp_path / "codes.xlsx")
