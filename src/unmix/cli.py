@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
-from unmix.core.errors import UnmixError, UsageError
+from unmix.core.errors import Failure, UnmixError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,10 +73,11 @@ def activations(
     dry_run: DryRun = False,
 ) -> None:
     """Run a model on data and keep one layer's activations as memory-mapped shards."""
-    from unmix.activations.collect import collect_command
+    from unmix.activations.command import collect_command
     from unmix.core.options import parse
 
-    _print(collect_command(model, layer, data, out, parse(options or []), encoding, overwrite, dry_run))
+    told = collect_command(model, layer, data, out, parse(options or []), encoding, overwrite, dry_run)
+    _print(told) if isinstance(told, str) else _dry(told)
 
 
 @app.command()
@@ -290,6 +290,8 @@ def _results(results: Any, world: str | None = None) -> None:
     from unmix.study.present import show_table
 
     show_table(results, world)
+    if results.failures:
+        raise Failure(f"{len(results.failures)} cells failed; first: {results.failures[0]}")
 
 
 def _dry(costs: dict[str, float]) -> None:
@@ -309,21 +311,17 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         status = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Exit as error:
-        status = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        status = 2
-    except click.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         status = _interrupted()
     except UnmixError as error:
         if debug:
             raise
         typer.echo(f"error: {error}", err=True)
         status = error.exit_status
-    except KeyboardInterrupt:
-        status = _interrupted()
     except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own errors
+            error.show()
+            sys.exit(error.exit_code)
         if debug:
             raise
         typer.echo(f"error: unexpected {type(error).__name__}: {error} (add --debug for the traceback)", err=True)

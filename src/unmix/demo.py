@@ -74,7 +74,7 @@ def _plan(data: str, small: bool) -> dict[str, Any]:
     if data == "digits":
         width, k = 96, 8
         finders = (
-            TopKSAE(width=width, k=k, steps=1000 if small else 4000, batch=256, aux_k=8, dead_after=5000),
+            TopKSAE(width=width, k=k, steps=800 if small else 2500, batch=256, aux_k=8, dead_after=5000),
             SparseCoding(width=width, active=k, passes=20 if small else 60, batch=256),
         )
         what = "demo: scikit-learn's 1,797 digits as rows of 64 pixels"

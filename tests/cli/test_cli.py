@@ -59,7 +59,11 @@ def test_show_gives_fields_equation_and_reference():
         (["show", "Topk_SAE"], 2, "did you mean"),
         (["list", "finder"], 2, "did you mean finders"),
         (["compare", "nowhere"], 2, "no run here"),
-        (["activations", "no-such-model", "--layer", "a", "--data", "x.txt", "-o", "acts"], 2, "no-such-model"),
+        (
+            ["activations", "no-such-model", "--layer", "a", "--data", "standard-library", "-o", "acts"],
+            2,
+            "no-such-model",
+        ),
         (["nonsense"], 2, "No such command"),
     ],
 )
@@ -93,7 +97,7 @@ def test_compare_trust_table_export_report_and_atlas(run, tmp_path):
     assert "chance" in trusted.stdout
     assert unmix("table", run, "--csv", tmp_path / "t.csv").returncode == 0
     header, *lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert "fvu" in header and len(lines) == 2 + 4 + 4
+    assert "fvu" in header and len(lines) == 2 + 4 + 2
     exported = unmix("export", run, "--codes", tmp_path / "c.parquet", "--features", tmp_path / "f.csv")
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "c.parquet").stat().st_size > 500

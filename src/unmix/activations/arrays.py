@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from unmix.activations.shards import ShardRows
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems, Items, VectorItems
 from unmix.core.rows import ArrayRows, Rows
+from unmix.core.seeds import untouched
 
 KINDS = "a folder of activations, .npy, .npz or .safetensors"
 
@@ -56,10 +56,9 @@ def open_rows(path: str | Path) -> Rows:
 
 def digits() -> ItemRows:
     """scikit-learn's handwritten digits: pixels / 16, rows [1797, 64] float32, with images and labels 0 to 9."""
-    state = random.getstate()
-    from sklearn.datasets import load_digits
+    with untouched():
+        from sklearn.datasets import load_digits
 
-    random.setstate(state)  # the first import of sklearn.datasets moves Python's own random state
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)
     labels = data.target.astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ class Codes:
     def to(self, device: str | torch.device) -> Codes:
         """The same codes on another device."""
         parts = ("values", "indices", "pointers", "cost", "certificate")
-        moved = {p: None if (t := getattr(self, p)) is None else t.to(device) for p in parts}
+        moved: dict[str, Any] = {p: None if (t := getattr(self, p)) is None else t.to(device) for p in parts}
         return replace(self, **moved)
 
     @staticmethod

@@ -37,8 +37,8 @@ class Recipe(BaseModel):
 
     @property
     def kind(self) -> str:
-        """The name that stands for this class in tables, JSON and on the command line."""
-        return type(self).__name__
+        """The name of this class in tables and JSON: its `name` where it has one, else the class name."""
+        return getattr(type(self), "name", type(self).__name__)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values: `kind` first, then every field, nested recipes likewise."""
@@ -94,9 +94,8 @@ class Table(Mapping[str, type]):
         Raises `UsageError` for an unknown kind, an unknown field or a value out of range.
         """
         if isinstance(value, Recipe):
-            if not any(_named(value, target) for target in self.entries.values()) and (
-                type(value).__module__.startswith("unmix.")
-            ):
+            inside = type(value).__module__.startswith("unmix.")
+            if inside and not any(_named(value, target) for target in self.entries.values()):
                 raise UsageError(f"{self.noun}: {value.kind} is no {self.noun}; {suggest('', self.entries)}")
             return value
         if isinstance(value, str):

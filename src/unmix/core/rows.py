@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
 
 
-@runtime_checkable
 class Rows(Protocol):
     """n rows of width d that can be read in blocks without holding them all."""
 
@@ -119,7 +118,7 @@ def as_rows(rows: Any, name: str = "h") -> Rows:
     """Rows from Rows or an array; raises `UsageError` for anything else."""
     if isinstance(rows, (np.ndarray, torch.Tensor, list)):
         return ArrayRows(rows, name)
-    if isinstance(rows, Rows):
+    if hasattr(rows, "blocks") and hasattr(rows, "take"):
         return rows
     raise UsageError(f"{name}: expected rows or an array [n, d], got {type(rows).__name__}")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,16 @@ class Stream:
         import torch
 
         return torch.Generator(device=device).manual_seed(self.number)
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Python's global random state as it was, whatever the block does: importing scikit-learn moves it."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def as_stream(rng: int | Stream | None) -> Stream:

@@ -27,6 +27,7 @@ class Amortised(Encoder):
     """
 
     weights: ClassVar[bool] = True
+    _last_shift: ClassVar[str] = "shift"
 
     init: Literal["tied", "pinv"] | None = None
     steps: int = Field(400, ge=1)
@@ -45,8 +46,12 @@ class Amortised(Encoder):
     def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]: ...
 
     @abstractmethod
+    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """What the last nonlinearity is applied to, dense [n, m]."""
+
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Codes before any threshold, dense [n, m]."""
+        return self._before(tensors, x).relu()
 
     def _wanted(self) -> float | None:
         """Mean number of active codes to aim for in the fit, or None."""
@@ -70,13 +75,21 @@ class Amortised(Encoder):
             loss.backward()
             optimiser.step()
             sparsity.update(codes)
-        fitted = {name: tensor.detach() for name, tensor in learnt.items()}
+        fitted = {**tensors, **{name: tensor.detach() for name, tensor in learnt.items()}}
         wanted = self._wanted()
-        if wanted is not None:
-            sample = gather(rows, 4096, rng).to(atoms) - bias
-            with torch.no_grad():
-                fitted["threshold"] = threshold_for(self._forward(fitted, sample), wanted)
-        return fitted
+        return (
+            fitted if wanted is None else self._calibrated(fitted, gather(rows, 4096, rng).to(atoms) - bias, wanted)
+        )
+
+    def _calibrated(self, tensors: dict[str, Tensor], x: Tensor, wanted: float) -> dict[str, Tensor]:
+        """Make `wanted` codes active on average: by a threshold where more are, by a larger shift where fewer are."""
+        with torch.no_grad():
+            before = self._before(tensors, x)
+            size = before if getattr(self, "rectify", True) else before.abs()
+            level = size.flatten().kthvalue(max(1, size.numel() - round(wanted * len(x)))).values
+        if level < 0:
+            return {**tensors, self._last_shift: tensors[self._last_shift] - level}
+        return {**tensors, "threshold": level}
 
 
 class Linear(Amortised):
@@ -100,9 +113,12 @@ class Linear(Amortised):
         weight = torch.linalg.pinv(atoms).T.contiguous() if self.init == "pinv" else atoms.clone()
         return {"weight": weight, "shift": atoms.new_zeros(len(atoms)), "threshold": atoms.new_zeros(())}
 
+    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return torch.addmm(tensors["shift"], x, tensors["weight"].T)
+
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        codes = torch.addmm(tensors["shift"], x, tensors["weight"].T)
-        return codes.relu() if self.rectify else codes
+        before = self._before(tensors, x)
+        return before.relu() if self.rectify else before
 
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         codes = self._forward(bound.tensors, x)
@@ -128,8 +144,11 @@ class TopK(Amortised):
         weight = torch.linalg.pinv(atoms).T.contiguous() if self.init == "pinv" else atoms.clone()
         return {"weight": weight, "shift": atoms.new_zeros(len(atoms))}
 
+    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return torch.addmm(tensors["shift"], x, tensors["weight"].T)
+
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        before = torch.addmm(tensors["shift"], x, tensors["weight"].T).relu()
+        before = self._before(tensors, x).relu()
         best = before.topk(min(self.k, before.shape[1]), dim=1)
         return torch.zeros_like(before).scatter(1, best.indices, best.values)
 
@@ -153,6 +172,8 @@ class MLP(Amortised):
     reference: ClassVar[str] = "O'Neill, Gumran, Klindt 2024, arXiv 2411.13117"
     sparsity: ClassVar[str | None] = "active"
 
+    _last_shift: ClassVar[str] = "out_shift"
+
     hidden: int = Field(256, ge=1)
     active: float | None = Field(None, gt=0)
 
@@ -175,9 +196,9 @@ class MLP(Amortised):
             "threshold": zeros(()),
         }
 
-    def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         hidden = torch.addmm(tensors["shift"], x, tensors["weight"].T).relu()
-        return torch.addmm(tensors["out_shift"], hidden, tensors["out"].T).relu()
+        return torch.addmm(tensors["out_shift"], hidden, tensors["out"].T)
 
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         codes = self._forward(bound.tensors, x)
@@ -203,12 +224,3 @@ class SparsityWeight:
             count = (codes > 0).sum().item() / max(1, len(codes))
             step = min(max(count, 0.1) / self.wanted, 8.0)
             self.weight = min(max(self.weight * step**self.rate, 1e-7), 1e2)
-
-
-def threshold_for(codes: Tensor, active: float) -> Tensor:
-    """The threshold above which `active` codes a row remain on average; 0 where fewer are active already."""
-    flat = codes.abs().flatten()
-    keep = round(active * len(codes))
-    if keep >= int((flat > 0).sum()):
-        return codes.new_zeros(())
-    return flat.kthvalue(len(flat) - keep).values

@@ -18,6 +18,7 @@ class Fista(Encoder):
     """The l1 problem of every row, stopped row by row when the relative duality gap is under `tolerance`.
 
     penalty: lambda, in the units of the squared residual. positive: codes are non-negative.
+    tolerance: largest relative duality gap. max_iterations: of FISTA, or rounds of the working set.
     solver: "auto" takes working-set coordinate descent on the CPU and FISTA with restart elsewhere; both reach
     the same objective within the gap, and the gap of every row is returned as the codes' certificate.
     """

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from unmix.core.errors import UsageError
 from unmix.core.rows import Rows, gather
-from unmix.core.seeds import Stream
+from unmix.core.seeds import Stream, untouched
 from unmix.core.watch import Watch
 from unmix.encoders.greedy import Nearest
 from unmix.finders.base import Finder
@@ -30,7 +30,8 @@ class KMeans(Finder):
     limit: int = Field(200_000, ge=2)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
-        from sklearn.cluster import KMeans as Model
+        with untouched():
+            from sklearn.cluster import KMeans as Model
 
         if self.width > rows.shape[0]:
             raise UsageError(f"KMeans.width={self.width}: at most the number of rows, {rows.shape[0]}")

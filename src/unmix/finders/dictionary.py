@@ -29,8 +29,9 @@ class SparseCoding(Finder):
     width: number of atoms m. penalty: lambda in the units of the rows; or active: the mean number of active
     codes, by a penalty that adapts during the fit. Give one of the two.
     inference: "lasso" (the l1 problem) or "omp" (round(active) atoms a row, non-negative) in the alternation.
-    passes: passes over the rows. batch: rows between two updates of the atoms. Atoms that are not used, or are
-    copies of another, are replaced by rows that are reconstructed worst.
+    passes: passes over the rows. batch: rows between two updates of the atoms. memory: passes that the statistics of
+    the atoms' update remember. tolerance: relative duality gap of the inference during the fit.
+    Atoms that are not used, or are copies of another, are replaced by rows that are reconstructed worst.
     """
 
     equation: ClassVar[str] = "min_D sum_n min_{z >= 0} 1/2 |x_n - z D|^2 + lambda |z|_1,  |d_j| = 1"

@@ -14,7 +14,7 @@ from torch import Tensor
 from unmix.core.codes import Codes
 from unmix.core.digest import SCHEMA, array_digest, digest
 from unmix.core.errors import Failure, UsageError
-from unmix.core.rows import Rows, as_tensor
+from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
 from unmix.encoders import ENCODERS
@@ -45,7 +45,7 @@ class Features:
 
         Where the encoder stops by a rule, the cost is what was spent; elsewhere it is the fixed cost.
         """
-        if isinstance(h, Rows):
+        if hasattr(h, "blocks"):
             codes = Codes.concatenate([self.encoder(part, block) for part in h.blocks(block)])
         else:
             codes = self.encoder(h, block)
@@ -131,8 +131,9 @@ def assemble(
     atoms: Tensor, bias: Tensor, encoder: Encoder, tensors: Mapping[str, Tensor] | None = None, **about: Any
 ) -> Features:
     """Features from fitted tensors; `tensors` are the encoder's own weights where it has any."""
-    atoms, bias = as_tensor(atoms), as_tensor(bias)
-    return Features(atoms, bias, bound(encoder, atoms, bias, tensors or {}), None, about)
+    atoms, bias = as_tensor(atoms).contiguous(), as_tensor(bias)
+    tensors = {name: tensor.contiguous() for name, tensor in (tensors or {}).items()}
+    return Features(atoms, bias, bound(encoder, atoms, bias, tensors), None, about)
 
 
 def replace(features: Features, *, encoder: Encoder | str, rows: Any = None, rng: int | Stream = 0) -> Features:

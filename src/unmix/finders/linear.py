@@ -10,7 +10,7 @@ from pydantic import Field
 
 from unmix.core.errors import Failure, UsageError
 from unmix.core.rows import Rows, gather
-from unmix.core.seeds import Stream
+from unmix.core.seeds import Stream, untouched
 from unmix.core.watch import Watch
 from unmix.encoders.amortised import Linear
 from unmix.encoders.iterative import Fista
@@ -42,7 +42,8 @@ class PCA(_Classic):
     seeded: ClassVar[bool] = False
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
-        from sklearn.decomposition import PCA as Model
+        with untouched():
+            from sklearn.decomposition import PCA as Model
 
         model = Model(self.width, svd_solver="full").fit(self._rows(rows, rng))
         atoms = torch.from_numpy(model.components_).float()
@@ -55,7 +56,8 @@ class PCA(_Classic):
 class FastICA(_Classic):
     """Independent components of the whitened rows; signed codes, atoms of unit norm.
 
-    width: number of components. max_iterations, tolerance: of the fixed point; not reaching it is a Failure.
+    width: number of components. limit: rows used at most, drawn by rng.
+    max_iterations, tolerance: of the fixed point; not reaching it is a Failure.
     """
 
     equation: ClassVar[str] = "z = W (h - mean), with rows of W that make E[log cosh z] extreme"
@@ -65,8 +67,9 @@ class FastICA(_Classic):
     tolerance: float = Field(1e-4, gt=0)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
-        from sklearn.decomposition import FastICA as Model
-        from sklearn.exceptions import ConvergenceWarning
+        with untouched():
+            from sklearn.decomposition import FastICA as Model
+            from sklearn.exceptions import ConvergenceWarning
 
         model = Model(
             self.width,
@@ -94,7 +97,8 @@ class FastICA(_Classic):
 class NMF(_Classic):
     """Non-negative factors of non-negative rows; codes by non-negative least squares on the atoms.
 
-    width: number of factors. max_iterations: of the coordinate descent.
+    width: number of factors. limit: rows used at most, drawn by rng.
+    max_iterations: of the coordinate descent.
     """
 
     equation: ClassVar[str] = "min |h - z D|^2, z >= 0, D >= 0"
@@ -104,8 +108,9 @@ class NMF(_Classic):
     max_iterations: int = Field(400, ge=1)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
-        from sklearn.decomposition import NMF as Model
-        from sklearn.exceptions import ConvergenceWarning
+        with untouched():
+            from sklearn.decomposition import NMF as Model
+            from sklearn.exceptions import ConvergenceWarning
 
         seed = rng.child("start").number % 2**32
         model = Model(self.width, init="nndsvda", max_iter=self.max_iterations, random_state=seed)

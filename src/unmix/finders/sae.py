@@ -97,6 +97,7 @@ class SAE(Finder):
     width: number of atoms m. encoder: Linear or MLP, trained together with the dictionary.
     penalty: lambda of the textbook objective in the units of the rows; or active: the mean number of active
     codes to reach, by a penalty that adapts during training. Give one of the two.
+    steps, batch, lr: Adam with warm-up and a linear decay, on centred and scaled rows.
     """
 
     equation: ClassVar[str] = "min 1/2 |h - z D - b|^2 + lambda |z|_1,  z = relu(W (h - b) + c),  |d_j| = 1"

@@ -1,10 +1,11 @@
-"""How compiled kernels are made and run: lazily, cached on disk where that is possible, one call at a time."""
+"""How compiled kernels are made and run: lazily, cached on disk where that is possible, in parts by thread."""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Literal
 
 import torch
@@ -14,20 +15,19 @@ from unmix.core.errors import UsageError
 
 Backend = Literal["auto", "torch", "numba"]
 
-# The layers of numba are not all safe for calls from several threads at once (workqueue aborts the process), and
-# two calls at once would only fight over the same cores.
-_lock = threading.RLock()
+_lock = threading.Lock()
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
-def compiled(*, parallel: bool = False, fastmath: bool | set[str] = False) -> Callable[[Callable], Any]:
-    """Decorator: numba.njit, compiled at the first call; cached on disk unless no folder can be written.
+def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Any]:
+    """Decorator: numba.njit without the interpreter's lock, compiled at the first call.
 
-    parallel: prange runs on the threads that `threads` allows. fastmath: as numba's.
+    The result is cached on disk unless no folder can be written. fastmath: as numba's.
     """
     import numba
 
     def decorate(function: Callable) -> Any:
-        options = {"parallel": parallel, "fastmath": fastmath, "error_model": "numpy", "nogil": True}
+        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:
@@ -39,19 +39,36 @@ def compiled(*, parallel: bool = False, fastmath: bool | set[str] = False) -> Ca
     return decorate
 
 
-@contextmanager
-def threads() -> Iterator[int]:
-    """Let compiled kernels use as many threads as torch does; yields that number. One caller at a time."""
-    import numba
+def parts_for(size: int, least: int = 16) -> int:
+    """Number of parts to cut `size` items into: torch's number of threads, but at least `least` items each."""
+    return max(1, min(torch.get_num_threads(), size // least))
 
+
+def run_parts(function: Any, parts: int, *arguments: Any) -> None:
+    """Call function(part, parts, *arguments) for every part, each in a thread of its own.
+
+    Plain threads rather than numba's: those bring a second OpenMP beside torch's, whose idle threads spin on the
+    same cores, or abort when called from two threads at once. Parts must write to places of their own.
+    """
+    if parts == 1:
+        function(0, 1, *arguments)
+        return
+    others = [_pool(parts - 1).submit(function, part, parts, *arguments) for part in range(1, parts)]
+    try:
+        function(0, parts, *arguments)
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
+    """One pool for each process (threads do not survive a fork) and number of threads."""
+    key = (os.getpid(), count)
     with _lock:
-        before = numba.get_num_threads()
-        count = max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        numba.set_num_threads(count)
-        try:
-            yield count
-        finally:
-            numba.set_num_threads(before)
+        if key not in _pools:
+            _pools[key] = ThreadPoolExecutor(count, thread_name_prefix="unmix-kernel")
+        return _pools[key]
 
 
 def compiled_wanted(backend: str, *tensors: Tensor | None) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from unmix.kernels._compiled import compiled
-from unmix.kernels._omp_compiled import BLOCK, _block_maximum, _strongest
+from unmix.kernels._omp_compiled import BLOCK, _block_maximum, _copy, _strongest
 
 
 @compiled(fastmath={"contract"})
@@ -56,7 +55,7 @@ def _sweep(inner, slope, code, count, penalty, positive):
 
 @compiled()
 def _certificate(start, correlation, energy, members, code, count, penalty, largest):
-    """Objective and duality gap: P = |r|^2 / 2 + penalty |z|_1, D = s <r, h> - s^2 |r|^2 / 2 for the best scaled r."""
+    """Objective and duality gap: P = |r|^2 / 2 + penalty |z|_1, D = s <r, h> - s^2 |r|^2 / 2 for the best s."""
     fit, rest, weight = 0.0, 0.0, 0.0
     for i in range(count):
         z = float(code[i])
@@ -100,8 +99,9 @@ def _admit(correlation, weight, penalty, positive, position, members, code, coun
 
 
 @compiled()
-def _lasso_rows_part(
+def lasso_rows(
     part,
+    parts,
     start,
     gram,
     weight,
@@ -113,7 +113,6 @@ def _lasso_rows_part(
     pointers,
     places,
     given,
-    parts,
     counts,
     gap,
     objective,
@@ -122,6 +121,11 @@ def _lasso_rows_part(
     values,
     indices,
 ):
+    """Solve rows from start = h D' [n, m] and gram; weight is 1 for atoms that may be used and 0 for zero atoms.
+
+    pointers, places, given: a first guess in the ragged layout (empty lists where there is none). Each row's codes
+    go to the front of values and indices [n, m], as many as counts [n] says.
+    """
     n, m = start.shape
     correlation = np.empty(m, start.dtype)
     position = np.full(m, -1, np.int64)
@@ -132,7 +136,7 @@ def _lasso_rows_part(
     room = min(m, 64)
     inner = np.empty((room, room), start.dtype)
     for row in range(part * n // parts, (part + 1) * n // parts):
-        correlation[:] = start[row]
+        _copy(start[row], correlation)
         bound = start.dtype.type(penalty[row])
         unit = max(0.5 * energy[row], 1e-300)
         count, known = 0, 0
@@ -201,58 +205,6 @@ def _lasso_rows_part(
                 indices[row, kept] = members[i]
                 kept += 1
         counts[row] = kept
-
-
-@compiled(parallel=True)
-def lasso_rows(
-    start,
-    gram,
-    weight,
-    energy,
-    penalty,
-    positive,
-    tolerance,
-    limit,
-    pointers,
-    places,
-    given,
-    parts,
-    counts,
-    gap,
-    objective,
-    rounds,
-    cost,
-    values,
-    indices,
-):
-    """Solve rows from start = h D' [n, m] and gram; weight is 1 for atoms that may be used and 0 for zero atoms.
-
-    pointers, places, given: a first guess in the ragged layout (empty lists where there is none). Each row's codes
-    go to the front of values and indices [n, m], as many as counts [n] says.
-    """
-    for part in numba.prange(parts):
-        _lasso_rows_part(
-            part,
-            start,
-            gram,
-            weight,
-            energy,
-            penalty,
-            positive,
-            tolerance,
-            limit,
-            pointers,
-            places,
-            given,
-            parts,
-            counts,
-            gap,
-            objective,
-            rounds,
-            cost,
-            values,
-            indices,
-        )
 
 
 @compiled()

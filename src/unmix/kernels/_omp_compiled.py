@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from unmix.kernels._compiled import compiled
@@ -22,6 +21,12 @@ def _block_maximum(correlation, weight, start, end, signed):
         for j in range(start, end):
             best = max(best, correlation[j] * weight[j])
     return best
+
+
+@compiled()
+def _copy(source, target):
+    for i in range(len(source)):
+        target[i] = source[i]
 
 
 @compiled()
@@ -103,9 +108,11 @@ def _nonnegative(inner, right, count, scale, code):
 
 
 @compiled()
-def _omp_rows_part(
-    part, start, gram, weight, energy, k, positive, tolerance, silent, dependent, parts, values, indices
-):
+def omp_rows(part, parts, start, gram, weight, energy, k, positive, tolerance, silent, dependent, values, indices):
+    """Codes of each row from start = h D' [n, m], gram = D D', weight = 1 / |d| (0 for atoms never to be chosen).
+
+    energy [n] = |h|^2; a correlation of at most silent |h|, and a pivot of at most dependent |d|^2, end a row.
+    """
     n, m = start.shape
     rows = np.empty((k, m), start.dtype)
     correlation = np.empty(m, start.dtype)
@@ -114,7 +121,7 @@ def _omp_rows_part(
     right, forward, code, trial = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k)
     chosen = np.zeros(k, np.int64)
     for row in range(part * n // parts, (part + 1) * n // parts):
-        correlation[:] = start[row]
+        _copy(start[row], correlation)
         left, limit, count = energy[row], tolerance * energy[row], 0
         quiet = silent * math.sqrt(energy[row])
         while count < k and left > limit:
@@ -154,8 +161,8 @@ def _omp_rows_part(
                     factors[i] = code[i]
                 if count == k:
                     break
-                rows[count - 1] = gram[atom]
-                correlation[:] = start[row]
+                _copy(gram[atom], rows[count - 1])
+                _copy(start[row], correlation)
                 _subtract(rows, factors, count, correlation)
             else:
                 left -= forward[count - 1] * forward[count - 1]
@@ -163,7 +170,7 @@ def _omp_rows_part(
                     break
                 # The products of the new orthonormal direction with all atoms.
                 fresh = rows[count - 1]
-                fresh[:] = gram[atom]
+                _copy(gram[atom], fresh)
                 for i in range(count - 1):
                     factors[i] = rows[i, atom]
                 _subtract(rows, factors, count - 1, fresh)
@@ -179,15 +186,3 @@ def _omp_rows_part(
         for slot in range(k):
             indices[row, slot] = chosen[slot] if slot < count else 0
             values[row, slot] = code[slot] if slot < count else 0.0
-
-
-@compiled(parallel=True)
-def omp_rows(start, gram, weight, energy, k, positive, tolerance, silent, dependent, parts, values, indices):
-    """Codes of each row from start = h D' [n, m], gram = D D', weight = 1 / |d| (0 for atoms never to be chosen).
-
-    energy [n] = |h|^2; a correlation of at most silent |h|, and a pivot of at most dependent |d|^2, end a row.
-    """
-    for part in numba.prange(parts):
-        _omp_rows_part(
-            part, start, gram, weight, energy, k, positive, tolerance, silent, dependent, parts, values, indices
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from unmix.kernels._compiled import compiled
@@ -123,20 +122,14 @@ def _select(row, bias, k, maxima, work, candidates, values, indices):
 
 
 @compiled()
-def _select_rows_part(part, block, bias, k, parts, values, indices):
+def select_rows(part, parts, block, bias, k, values, indices):
+    """Top k of relu(block + bias) of each row: block [n, m], bias [m], values and indices [n, k] are filled."""
     n, width = block.shape
     maxima = np.empty(width // BLOCK, block.dtype)
     work = np.empty(width, block.dtype)
     candidates = np.empty(width, np.int64)
     for row in range(part * n // parts, (part + 1) * n // parts):
         _select(block[row], bias, k, maxima, work, candidates, values[row], indices[row])
-
-
-@compiled(parallel=True)
-def select_rows(block, bias, k, parts, values, indices):
-    """Top k of relu(block + bias) of each row: block [n, m], bias [m], values and indices [n, k] are filled."""
-    for part in numba.prange(parts):
-        _select_rows_part(part, block, bias, k, parts, values, indices)
 
 
 @compiled(fastmath={"contract"})
@@ -167,22 +160,22 @@ def _dot(a, b):
 
 
 @compiled()
-def _decode_rows_part(part, values, indices, atoms, bias, parts, out):
+def decode_rows(part, parts, values, indices, atoms, bias, out):
+    """out[i] = values[i] @ atoms[indices[i]] + bias."""
     n = len(values)
     for row in range(part * n // parts, (part + 1) * n // parts):
-        out[row] = bias
+        for i in range(len(bias)):
+            out[row, i] = bias[i]
         _combine(values[row], indices[row], atoms, out[row])
 
 
-@compiled(parallel=True)
-def decode_rows(values, indices, atoms, bias, parts, out):
-    """out[i] = values[i] @ atoms[indices[i]] + bias."""
-    for part in numba.prange(parts):
-        _decode_rows_part(part, values, indices, atoms, bias, parts, out)
-
-
 @compiled()
-def _select_and_decode_part(part, block, bias, k, atoms, target, parts, values, indices, slopes, error, losses):
+def select_and_decode(part, parts, block, bias, k, atoms, target, values, indices, slopes, error, losses):
+    """One pass over rows of pre-activations: select, reconstruct, and take the gradient of the values.
+
+    error[i] = values[i] @ atoms[indices[i]] - target[i]; losses[i] = |error[i]|^2;
+    slopes[i, s] = <error[i], atoms[indices[i, s]]> where values[i, s] > 0, else 0.
+    """
     n, width = block.shape
     maxima = np.empty(width // BLOCK, block.dtype)
     work = np.empty(width, block.dtype)
@@ -197,17 +190,6 @@ def _select_and_decode_part(part, block, bias, k, atoms, target, parts, values, 
         for slot in range(k):
             value = values[row, slot]
             slopes[row, slot] = value * 0 if value <= 0 else _dot(residual, atoms[chosen[slot]])
-
-
-@compiled(parallel=True)
-def select_and_decode(block, bias, k, atoms, target, parts, values, indices, slopes, error, losses):
-    """One pass over rows of pre-activations: select, reconstruct, and take the gradient of the values.
-
-    error[i] = values[i] @ atoms[indices[i]] - target[i]; losses[i] = |error[i]|^2;
-    slopes[i, s] = <error[i], atoms[indices[i, s]]> where values[i, s] > 0, else 0.
-    """
-    for part in numba.prange(parts):
-        _select_and_decode_part(part, block, bias, k, atoms, target, parts, values, indices, slopes, error, losses)
 
 
 @compiled()
@@ -275,56 +257,9 @@ def _gather_two(start, end, rows, period, slope, inputs, gradient, code, errors,
 
 
 @compiled(fastmath={"contract"})
-def _update_latents_part(
-    part,
-    starts,
-    rows,
-    code,
-    slope,
-    inputs,
-    errors,
-    bounds,
-    orthogonal,
-    settings,
-    bias_slope,
-    weight,
-    weight1,
-    weight2,
-    atoms,
-    atoms1,
-    atoms2,
-    bias,
-    bias1,
-    bias2,
-):
-    d = weight.shape[1]
-    beta1, beta2, rate, scale, eps = settings[0], settings[1], settings[2], settings[3], settings[4]
-    gradient = np.empty(d, weight.dtype)
-    other = np.empty(d, weight.dtype)
-    low, high = bounds[part], bounds[part + 1]
-    for latent in range(low, high):
-        gradient[:] = 0
-        other[:] = 0
-        _gather_two(
-            starts[latent], starts[latent + 1], rows, len(inputs), slope, inputs, gradient, code, errors, other
-        )
-        atom = atoms[latent]
-        if orthogonal:
-            share = _dot(other, atom)
-            for i in range(d):
-                other[i] -= share * atom[i]
-        _adam(weight[latent], gradient, weight1[latent], weight2[latent], beta1, beta2, rate, scale, eps)
-        _adam(atom, other, atoms1[latent], atoms2[latent], beta1, beta2, rate, scale, eps)
-        norm = np.sqrt(_dot(atom, atom))
-        if norm > 0:
-            for i in range(d):
-                atom[i] /= norm
-    one, two = bias1[low:high], bias2[low:high]
-    _adam(bias[low:high], bias_slope[low:high], one, two, beta1, beta2, rate, scale, eps)
-
-
-@compiled(parallel=True)
 def update_latents(
+    part,
+    parts,
     starts,
     rows,
     code,
@@ -350,26 +285,28 @@ def update_latents(
     The list of latent j is [starts[j], starts[j + 1]); its entries point to rows of errors [p b, d] and, modulo b,
     of inputs [b, d]. settings = beta1, beta2, rate, scale, eps; bounds [parts + 1] cuts the latents into parts.
     """
-    for part in numba.prange(len(bounds) - 1):
-        _update_latents_part(
-            part,
-            starts,
-            rows,
-            code,
-            slope,
-            inputs,
-            errors,
-            bounds,
-            orthogonal,
-            settings,
-            bias_slope,
-            weight,
-            weight1,
-            weight2,
-            atoms,
-            atoms1,
-            atoms2,
-            bias,
-            bias1,
-            bias2,
+    d = weight.shape[1]
+    beta1, beta2, rate, scale, eps = settings[0], settings[1], settings[2], settings[3], settings[4]
+    gradient = np.empty(d, weight.dtype)
+    other = np.empty(d, weight.dtype)
+    low, high = bounds[part], bounds[part + 1]
+    for latent in range(low, high):
+        for i in range(d):
+            gradient[i] = 0
+            other[i] = 0
+        _gather_two(
+            starts[latent], starts[latent + 1], rows, len(inputs), slope, inputs, gradient, code, errors, other
         )
+        atom = atoms[latent]
+        if orthogonal:
+            share = _dot(other, atom)
+            for i in range(d):
+                other[i] -= share * atom[i]
+        _adam(weight[latent], gradient, weight1[latent], weight2[latent], beta1, beta2, rate, scale, eps)
+        _adam(atom, other, atoms1[latent], atoms2[latent], beta1, beta2, rate, scale, eps)
+        norm = np.sqrt(_dot(atom, atom))
+        if norm > 0:
+            for i in range(d):
+                atom[i] /= norm
+    one, two = bias1[low:high], bias2[low:high]
+    _adam(bias[low:high], bias_slope[low:high], one, two, beta1, beta2, rate, scale, eps)

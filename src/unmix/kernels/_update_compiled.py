@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from unmix.kernels._compiled import compiled
@@ -12,7 +11,8 @@ from unmix.kernels._topk_compiled import _dot
 
 
 @compiled(fastmath={"contract"})
-def _statistics_part(part, pointers, indices, values, starts, rows, codes, x, bounds, a, b):
+def statistics(part, parts, pointers, indices, values, starts, rows, codes, x, bounds, a, b):
+    """a [m, m] = Z' Z and b [m, d] = Z' X from the codes by row (pointers, indices, values) and by latent."""
     for latent in range(bounds[part], bounds[part + 1]):
         line, target = a[latent], b[latent]
         for place in range(starts[latent], starts[latent + 1]):
@@ -22,13 +22,6 @@ def _statistics_part(part, pointers, indices, values, starts, rows, codes, x, bo
             source = x[row]
             for i in range(len(target)):
                 target[i] += code * source[i]
-
-
-@compiled(parallel=True)
-def statistics(pointers, indices, values, starts, rows, codes, x, bounds, a, b):
-    """a [m, m] = Z' Z and b [m, d] = Z' X from the codes by row (pointers, indices, values) and by latent."""
-    for part in numba.prange(len(bounds) - 1):
-        _statistics_part(part, pointers, indices, values, starts, rows, codes, x, bounds, a, b)
 
 
 @compiled(fastmath={"contract"})

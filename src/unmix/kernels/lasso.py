@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, threads
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
 
 _BLOCK_BYTES = 64 << 20
 _CHECK = 10  # FISTA iterations between two looks at the gap
@@ -109,12 +109,10 @@ def _coordinate(
     values, indices = np.empty((n, m), kind), np.empty((n, m), np.int32)  # pages that are not touched cost nothing
     weight = (gram.diagonal() > 0).to(h.dtype)
     energy = h.double().square().sum(1)
-    with threads() as parts:
-        lasso_rows(
-            array(h @ atoms.T), array(gram), array(weight), array(energy), array(penalty), positive, tolerance, limit,
-            array(guess[2].long()), array(guess[1].long()), array(guess[0].to(h.dtype)),
-            parts, counts, gap, objective, rounds, cost, values, indices,
-        )  # fmt: skip
+    given = (array(t) for t in (h @ atoms.T, gram, weight, energy, penalty))
+    first = (array(t) for t in (guess[2].long(), guess[1].long(), guess[0].to(h.dtype)))
+    out = (counts, gap, objective, rounds, cost, values, indices)
+    run_parts(lasso_rows, parts_for(n), *given, positive, tolerance, limit, *first, *out)
     pointers = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     flat = np.empty(pointers[-1], kind), np.empty(pointers[-1], np.int64)
     gather_ragged(values, indices, pointers, *flat)

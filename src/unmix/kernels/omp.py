@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, threads
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
 
 _BLOCK_BYTES = 64 << 20
 
@@ -67,8 +67,7 @@ def omp(
             energy = rows.double().square().sum(1)
             into = (values[begin : begin + height].numpy(), indices[begin : begin + height].numpy())
             given = (array(rows @ atoms.T), array(gram), array(weight), array(energy))  # type: ignore[arg-type]
-            with threads() as count:
-                omp_rows(*given, k, positive, tolerance, silent, dependent, count, *into)
+            run_parts(omp_rows, parts_for(len(rows)), *given, k, positive, tolerance, silent, dependent, *into)
         else:
             found = _omp_plain(rows, atoms, gram, weight, k, positive, tolerance, silent, dependent)
             values[begin : begin + height], indices[begin : begin + height] = found

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, threads
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
 from unmix.kernels._topk_plain import select
 from unmix.kernels.topk_trainer import TopKTrainer
 
@@ -83,8 +83,8 @@ def decode(
             raise UsageError(f"indices: must be in 0..{m - 1}, got {int(low)}..{int(high)}")
         out = atoms.new_empty(len(values), d)
         shift = atoms.new_zeros(d) if bias is None else bias
-        with threads() as count:
-            decode_rows(array(values), array(indices), array(atoms), array(shift), count, out.numpy())
+        given = (array(values), array(indices), array(atoms), array(shift))
+        run_parts(decode_rows, parts_for(len(values)), *given, out.numpy())
         return out
     out = torch.nn.functional.embedding_bag(indices, atoms, mode="sum", per_sample_weights=values)
     return out if bias is None else out + bias
@@ -95,8 +95,7 @@ def _select_compiled(block: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tenso
 
     values = block.new_empty(len(block), k)
     indices = torch.empty(len(block), k, dtype=torch.int64)
-    with threads() as count:
-        select_rows(block.numpy(), array(bias), k, count, values.numpy(), indices.numpy())
+    run_parts(select_rows, parts_for(len(block)), block.numpy(), array(bias), k, values.numpy(), indices.numpy())
     return values, indices
 
 

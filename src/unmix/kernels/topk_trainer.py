@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, threads
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
 from unmix.kernels._topk_plain import Pass, adam_plain, gradients_plain, normalise, select_and_decode_plain
 
 _NAMES = ("weight", "encoder_bias", "atoms", "decoder_bias")
@@ -173,8 +173,8 @@ class TopKTrainer:
                 from unmix.kernels._topk_compiled import select_and_decode
 
                 given = (array(before), array(bias), k, array(atoms), array(target[rows]))
-                with threads() as count:
-                    select_and_decode(*given, count, *(tensor.numpy() for tensor in into))
+                parts = parts_for(len(before))
+                run_parts(select_and_decode, parts, *given, *(tensor.numpy() for tensor in into))
             else:
                 select_and_decode_plain(before.add_(bias), k, atoms, target[rows], *into)
         return found
@@ -202,16 +202,15 @@ class TopKTrainer:
         beta1, beta2 = self.betas
         corrections = lr / (1 - beta1**self.steps), 1 / (1 - beta2**self.steps) ** 0.5
         settings = np.array([beta1, beta2, *corrections, self.eps], bias_slope.dtype)
-        tensors = [t for name in ("weight", "atoms", "encoder_bias") for t in (p[name], first[name], second[name])]
-        with threads() as count:
-            # Parts of equal work: an entry costs two rows, a latent without entries six.
-            work = starts + 3 * np.arange(m + 1)
-            bounds = np.searchsorted(work, np.linspace(0, work[-1], count + 1)).astype(np.int64)
-            bounds[0], bounds[-1] = 0, m
-            update_latents(
-                starts, rows, code, slope, array(inputs), array(errors), bounds, self.orthogonal, settings, bias_slope,
-                *(tensor.numpy() for tensor in tensors),
-            )  # fmt: skip
+        names = ("weight", "atoms", "encoder_bias")
+        tensors = [tensor for name in names for tensor in (p[name], first[name], second[name])]
+        # Parts of equal work: an entry costs two rows, a latent without entries about three times that.
+        parts = parts_for(m)
+        work = starts + 3 * np.arange(m + 1)
+        bounds = np.searchsorted(work, np.linspace(0, work[-1], parts + 1)).astype(np.int64)
+        lists = (starts, rows, code, slope, array(inputs), array(errors), bounds)
+        tensors = (tensor.numpy() for tensor in tensors)
+        run_parts(update_latents, parts, *lists, self.orthogonal, settings, bias_slope, *tensors)
         return torch.from_numpy(fired[0])
 
     def _update_plain(self, inputs: Tensor, errors: Tensor, passes: list[Pass], lr: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, threads
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
 
 _BLOCK = 64  # atoms between two matrix products
 
@@ -35,9 +35,9 @@ def update_atoms(
 ) -> Tensor:
     """Block coordinate descent of the atoms: u_j = d_j + (b_j - a_j D) / a_jj, d_j = u_j / |u_j|.
 
-    atoms D [m, d], a [m, m] = Z' Z, b [m, d] = Z' X -> atoms [m, d]; `out` (it may be `atoms`) receives them, otherwise
-    a new tensor. constraint: "sphere" gives unit norm, "ball" divides by max(1, |u_j|). positive: u_j is clipped
-    at 0 first. Atoms with a_jj ~ 0 stay as they are (`update_atoms_reported` says which).
+    atoms D [m, d], a [m, m] = Z' Z, b [m, d] = Z' X -> atoms [m, d]; `out` (it may be `atoms`) receives them,
+    otherwise a new tensor. constraint: "sphere" gives unit norm, "ball" divides by max(1, |u_j|). positive: u_j is
+    clipped at 0 first. Atoms with a_jj ~ 0 stay as they are (`update_atoms_reported` says which).
     Source: Mairal, Bach, Ponce, Sapiro 2009, arXiv 0908.0050. Raises `UsageError` where shapes do not fit.
     """
     updated = update_atoms_reported(
@@ -154,10 +154,10 @@ def _statistics_compiled(rows: Tensor, latents: Tensor, values: Tensor, x: Tenso
     pointers = torch.cat([rows.new_zeros(1), torch.bincount(rows, minlength=n).cumsum(0)])
     starts = torch.cat([rows.new_zeros(1), torch.bincount(latents, minlength=m).cumsum(0)])
     order = latents.sort(stable=True).indices
-    with threads() as count:
-        bounds = np.searchsorted(starts.numpy(), np.linspace(0, len(rows), count + 1)).astype(np.int64)
-        bounds[0], bounds[-1] = 0, m
-        by_row = (array(pointers), array(latents), array(values))
-        by_latent = (array(starts), array(rows[order]), array(values[order]))
-        statistics(*by_row, *by_latent, array(x), np.maximum.accumulate(bounds), a.numpy(), b.numpy())
+    parts = parts_for(m)
+    bounds = np.searchsorted(starts.numpy(), np.linspace(0, len(rows), parts + 1)).astype(np.int64)
+    bounds[0], bounds[-1] = 0, m
+    by_row = (array(pointers), array(latents), array(values))
+    by_latent = (array(starts), array(rows[order]), array(values[order]))
+    run_parts(statistics, parts, *by_row, *by_latent, array(x), bounds, a.numpy(), b.numpy())
     return a, b

@@ -29,6 +29,7 @@ class AmortisationGap(Recipe):
     equation: ClassVar[str] = "gap = MCC(iterative encoder) - MCC(amortised encoder) on the same dictionary"
     reference: ClassVar[str] = "O'Neill, Gumran, Klindt 2024, arXiv 2411.13117"
 
+    name: ClassVar[str] = "amortisation-gap"
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def study(self, small: bool) -> Study:

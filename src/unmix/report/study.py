@@ -25,7 +25,7 @@ def study_page(results: Results, paper: Any, claims: Sequence[dict[str, Any]], s
     notes = "Chance: " + ", ".join(f"{LABELS[name]} {value:.3f}" for name, value in chance.items()) + "."
     if "recipe" not in names:
         names.insert(0, "finder")
-    name = results.store.root.name.removeprefix("study-")
+    name = paper.kind
     command = f"unmix study {name}" + (" --small" if small else "")
     sections = [
         Section("Claims", [Claims(list(claims), "Published numbers beside measured ones.")]),

@@ -74,10 +74,6 @@ class Score(Recipe):
     name: ClassVar[str]
     better: ClassVar[str] = "higher"
 
-    @property
-    def kind(self) -> str:
-        return self.name
-
     def measure(self, inputs: Inputs, rng: int | Stream = 0) -> Outcome:
         """The score of the inputs; raises `UsageError` that names what is missing."""
         if missing := sorted(self.needs - inputs.provides):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ from unmix.core.recipe import Recipe
 class Engine(Recipe):
     """Runs a function over jobs; its one verb is `map`."""
 
+    name: ClassVar[str]
+
     @abstractmethod
     def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """(job, function(job)) for every job, in any order, as they end."""
@@ -22,6 +24,8 @@ class Engine(Recipe):
 
 class Serial(Engine):
     """One job after another in this process."""
+
+    name: ClassVar[str] = "serial"
 
     def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for job in jobs:
@@ -34,6 +38,7 @@ class Processes(Engine):
     workers: number of processes; None is one for every two cores, at least two.
     """
 
+    name: ClassVar[str] = "processes"
     workers: int | None = Field(None, ge=1)
 
     def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

@@ -40,7 +40,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_table(results: Results, world: str | None = None) -> None:
-    """Print the summary of a run, with chance levels, and every failure."""
+    """Print the summary of a run, with chance levels."""
     from rich.console import Console
     from rich.table import Table
 
@@ -65,8 +65,6 @@ def show_table(results: Results, world: str | None = None) -> None:
         chances = {n: c for n, c in chances.items() if not math.isnan(c)}
         if chances:
             console.print("chance: " + ", ".join(f"{COLUMNS[n]} {c:.3f}" for n, c in chances.items()), style="dim")
-    for failure in results.failures:
-        console.print(f"failed: {failure}", style="red", markup=False)
 
 
 def amounts(costs: dict[str, float]) -> str:
