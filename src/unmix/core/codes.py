@@ -73,6 +73,8 @@ class Codes:
         """Number of codes with |value| > threshold in each row: [n]."""
         if self.pointers is None:
             return (self.values.abs() > threshold).sum(1)
+        if threshold == 0 and bool((self.values != 0).all()):
+            return self.pointers.diff()
         rows, _, values = self.nonzero()
         return torch.bincount(rows[values.abs() > threshold], minlength=len(self))
 
@@ -95,7 +97,9 @@ class Codes:
         return out if bias is None else out + bias
 
     def ragged(self) -> Codes:
-        """The same codes in the ragged layout, zeros dropped."""
+        """The same codes in the ragged layout; ragged codes are given back as they are, others lose their zeros."""
+        if self.pointers is not None:
+            return self
         rows, columns, values = self.nonzero()
         counts = torch.bincount(rows, minlength=len(self))
         pointers = torch.cat([counts.new_zeros(1), counts.cumsum(0)])

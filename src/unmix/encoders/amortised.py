@@ -31,8 +31,8 @@ class Amortised(Encoder):
 
     init: Literal["tied", "pinv"] | None = None
     steps: int = Field(400, ge=1)
-    batch: int = Field(1024, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    batch: int = Field(512, ge=1)
+    lr: float = Field(3e-3, gt=0)
 
     def _prepare(self, atoms: Tensor, bias: Tensor, rows: Rows | None, rng: Stream) -> dict[str, Tensor]:
         if rows is None and self.init is None:
@@ -62,21 +62,18 @@ class Amortised(Encoder):
     ) -> dict[str, Tensor]:
         learnt = {n: t.clone().requires_grad_() for n, t in tensors.items() if n != "threshold"}
         optimiser = torch.optim.Adam(learnt.values(), lr=self.lr, fused=atoms.device.type == "cpu")
-        sparsity = SparsityWeight(self._wanted())
-        device = str(atoms.device)
-        for step, h in minibatches(rows, self.batch, self.steps, rng, device=device):
+        wanted = self._wanted()
+        for step, h in minibatches(rows, self.batch, self.steps, rng, device=str(atoms.device)):
             x = h.to(atoms.dtype) - bias
             codes = self._forward(learnt, x)
-            scale = x.square().sum(1).mean().clamp_min(1e-12)
-            loss = (x - codes @ atoms).square().sum(1).mean() / scale
-            loss = loss + sparsity.weight * codes.abs().sum(1).mean() / scale.sqrt()
+            if wanted is not None:
+                codes = largest_of_batch(codes, wanted)
+            loss = (x - codes @ atoms).square().sum() / x.square().sum().clamp_min(1e-12)
             optimiser.param_groups[0]["lr"] = self.lr * warm_then_decay(step, self.steps)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            sparsity.update(codes)
         fitted = {**tensors, **{name: tensor.detach() for name, tensor in learnt.items()}}
-        wanted = self._wanted()
         return (
             fitted if wanted is None else self._calibrated(fitted, gather(rows, 4096, rng).to(atoms) - bias, wanted)
         )
@@ -95,8 +92,8 @@ class Amortised(Encoder):
 class Linear(Amortised):
     """A linear read-out with a rectifier: z = relu(W (h - b) + c), or without it (signed codes).
 
-    rectify: relu; without it the codes are signed and dense. active: mean number of active codes to fit for
-    (a penalty is adapted during the fit, then a threshold set on the rows it was fitted on); None adds no penalty.
+    rectify: relu; without it the codes are signed and dense. active: mean number of active codes: the fit keeps the
+    largest codes of each batch, and one threshold on all codes is set in the end; None keeps all.
     """
 
     equation: ClassVar[str] = "z = relu(W (h - b) + c)"
@@ -165,7 +162,7 @@ class TopK(Amortised):
 class MLP(Amortised):
     """One hidden layer: z = relu(V relu(W (h - b) + c) + e); always fitted on rows.
 
-    hidden: units of the hidden layer. active: mean number of active codes to fit for; None adds no penalty.
+    hidden: units of the hidden layer. active: mean number of active codes, as for `Linear`; None keeps all.
     """
 
     equation: ClassVar[str] = "z = relu(V relu(W (h - b) + c) + e)"
@@ -206,6 +203,15 @@ class MLP(Amortised):
 
     def _flops(self, m: int, d: int) -> float:
         return flops.linear_code(self.hidden, d) + flops.linear_code(m, self.hidden)
+
+
+def largest_of_batch(codes: Tensor, active: float) -> Tensor:
+    """The codes [n, m] with all but the `active` n largest of the whole batch set to zero (arXiv 2412.06410)."""
+    keep = round(active * len(codes))
+    if keep >= codes.numel():
+        return codes
+    size = codes.detach().abs()
+    return codes * (size > size.flatten().kthvalue(codes.numel() - keep).values)
 
 
 class SparsityWeight:

@@ -32,22 +32,27 @@ def at_sparsity(
         return encoder.but(**{encoder.sparsity: max(1, count)})
     sample = gather(as_rows(rows), 2048, as_stream(rng).child("matched sparsity"))
     x = sample.to(features.atoms) - features.bias
-    high = (x @ features.atoms.T).abs().max().item()
-    low = high * 1e-6
+    most = high = (x @ features.atoms.T).abs().max().item()
 
     def active(penalty: float) -> float:
-        bound = encoder.but(**{encoder.sparsity: penalty, "tolerance": 1e-2}).bind(features)  # type: ignore[dict-item]
+        bound = encoder.but(**{encoder.sparsity: penalty}).bind(features)  # type: ignore[dict-item]
         return bound(sample).l0().double().mean().item()
 
-    if active(low) < l0 * (1 - relative):
-        raise Failure(
-            f"{encoder.kind}: even a penalty of {low:.3g} gives {active(low):.3g} active codes a row, "
-            f"{l0:.3g} were asked for; ask for fewer or use more atoms"
-        )
-    for _ in range(40):
-        middle = math.sqrt(low * high)
-        found = active(middle)
+    # From above, because a small penalty makes dense codes, and those take long to solve for.
+    low = high / 2
+    while (found := active(low)) < l0 * (1 - relative):
+        if low < 1e-6 * most:
+            raise Failure(
+                f"{encoder.kind}: even a penalty of {low:.3g} gives {found:.3g} active codes a row, "
+                f"{l0:.3g} were asked for; ask for fewer or use more atoms"
+            )
+        high, low = low, low / 2
+    for _ in range(30):
         if abs(found - l0) <= relative * l0:
-            return encoder.but(**{encoder.sparsity: middle})
-        low, high = (middle, high) if found > l0 else (low, middle)
-    return encoder.but(**{encoder.sparsity: math.sqrt(low * high)})
+            return encoder.but(**{encoder.sparsity: low})
+        middle = math.sqrt(low * high)
+        if (between := active(middle)) >= l0 * (1 - relative):
+            low, found = middle, between
+        else:
+            high = middle
+    return encoder.but(**{encoder.sparsity: low})

@@ -95,9 +95,10 @@ class SparseCoding(Finder):
             error = (x - codes.decode(atoms)).square().sum(1)
             if step < 0.8 * steps:
                 atoms = self._reseed(atoms, a, b, x, error, rng.child(f"reseed {step}"))
-            encoder = self._steer(encoder, codes, step, steps)
+            active = codes.l0().double().mean().item()
+            encoder = self._steer(encoder, active, step, steps)
             spent += _spent(codes, encoder, atoms) + flops.product(self.width, self.width, d)
-            facts = {"fvu": error.mean() / x.square().sum(1).mean(), "l0": codes.l0().double().mean()}
+            facts = {"fvu": error.mean() / x.square().sum(1).mean(), "l0": active}
             watch.on_step(step + 1, steps, facts)
             watch.save(functools.partial(_keep, step + 1, atoms, a, b, spent, encoder))
         final = self._final_encoder(encoder, scale)
@@ -130,10 +131,10 @@ class SparseCoding(Finder):
         window = max(1.0, min(self.memory * n / batch, (step + 1) / 2))
         return 1.0 - 1.0 / window
 
-    def _steer(self, encoder: Encoder, codes: Codes, step: int, steps: int) -> Encoder:
+    def _steer(self, encoder: Encoder, active: float, step: int, steps: int) -> Encoder:
         if self.active is None or not isinstance(encoder, Fista):
             return encoder
-        ratio = max(codes.l0().double().mean().item(), 0.1) / self.active
+        ratio = max(active, 0.1) / self.active
         rate = 0.2 if step < steps / 2 else 0.05
         return encoder.but(penalty=encoder.penalty * min(max(ratio, 0.5), 2.0) ** rate)
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from unmix.kernels._compiled import compiled
 
-BLOCK = 16  # columns whose maximum is kept while a row is scanned
+BLOCK = 16  # neighbouring columns of which one maximum is taken
+GROUP = 4  # neighbouring blocks of which one maximum is taken
 
 
 @compiled(fastmath={"nnan", "nsz", "reassoc"})
@@ -47,7 +48,36 @@ def _kth_largest(work, count, k):
 
 
 @compiled()
-def _select(row, bias, k, maxima, work, candidates, values, indices):
+def _lower_bound(maxima, k, work):
+    """The k-th largest of the maxima; a bound from maxima of groups leaves few of them to look at."""
+    groups, count = len(maxima) // GROUP, 0
+    least = maxima[0] - np.inf
+    if groups >= 2 * k:
+        for group in range(groups):
+            best = maxima[group * GROUP]
+            for place in range(group * GROUP + 1, (group + 1) * GROUP):
+                best = max(best, maxima[place])
+            work[group] = best
+        least = _kth_largest(work, groups, k)
+    for place in range(len(maxima)):
+        work[count] = maxima[place]
+        count += maxima[place] >= least
+    return _kth_largest(work, count, k)
+
+
+@compiled()
+def _collect(row, bias, floor, start, end, candidates, work, found):
+    for column in range(start, end):
+        # Written always and counted when wanted: a branch here would be guessed wrong as often as right.
+        value = row[column] + bias[column]
+        candidates[found] = column
+        work[found] = value
+        found += (value > 0) & (value >= floor)
+    return found
+
+
+@compiled()
+def _select(row, bias, k, maxima, work, kept, candidates, values, indices):
     """Top k of relu(row + bias): values and column numbers in rising order of column, ties to the lowest column."""
     width = len(row)
     if np.isnan(row[0] + bias[0]):
@@ -55,50 +85,32 @@ def _select(row, bias, k, maxima, work, candidates, values, indices):
             values[slot] = np.nan
             indices[slot] = slot
         return
-    blocks = width // BLOCK
     zero = row[0] * 0
-    floor = zero
-    # k blocks have a maximum of at least the k-th largest maximum, so k values do: nothing smaller is needed.
-    if blocks >= 2 * k:
+    floor, found, scanned = zero, 0, 0
+    if len(maxima) >= 2 * k:
+        # k blocks have a maximum of at least the k-th largest maximum, so k values do: nothing smaller is needed.
         _block_maxima(row, bias, maxima)
-        for block in range(blocks):
-            work[block] = maxima[block]
-        floor = max(floor, _kth_largest(work, blocks, k))
-    else:
-        for block in range(blocks):
-            maxima[block] = np.inf
-    found = 0
-    for block in range(blocks):
-        if maxima[block] >= floor:
-            for column in range(block * BLOCK, (block + 1) * BLOCK):
-                value = row[column] + bias[column]
-                if value > 0 and value >= floor:
-                    candidates[found] = column
-                    work[found] = value
-                    found += 1
-    for column in range(blocks * BLOCK, width):
-        value = row[column] + bias[column]
-        if value > 0 and value >= floor:
-            candidates[found] = column
-            work[found] = value
-            found += 1
+        floor = max(floor, _lower_bound(maxima, k, work))
+        for block in range(len(maxima)):
+            if maxima[block] >= floor:
+                start = block * BLOCK
+                found = _collect(row, bias, floor, start, start + BLOCK, candidates, kept, found)
+        scanned = len(maxima) * BLOCK
+    found = _collect(row, bias, floor, scanned, width, candidates, kept, found)
     if found > k:
-        least = _kth_largest(work, found, k)
-        above = 0
         for place in range(found):
-            column = candidates[place]
-            if row[column] + bias[column] > least:
-                above += 1
-        equal = k - above
+            work[place] = kept[place]
+        least = _kth_largest(work, found, k)
+        equal = k
+        for place in range(found):
+            equal -= kept[place] > least
         slot = 0
         for place in range(found):
-            column = candidates[place]
-            value = row[column] + bias[column]
+            value = kept[place]
             if value > least or (value == least and equal > 0):
-                if value == least:
-                    equal -= 1
+                equal -= value == least
                 values[slot] = value
-                indices[slot] = column
+                indices[slot] = candidates[place]
                 slot += 1
         return
     # Fewer than k are positive: the lowest columns that are not fill the other slots with zeros.
@@ -106,7 +118,7 @@ def _select(row, bias, k, maxima, work, candidates, values, indices):
     place = slot = column = 0
     while slot < k:
         if place < found and candidates[place] == column:
-            values[slot] = row[column] + bias[column]
+            values[slot] = kept[place]
             indices[slot] = column
             slot += 1
             place += 1
@@ -127,9 +139,10 @@ def select_rows(part, parts, block, bias, k, values, indices):
     n, width = block.shape
     maxima = np.empty(width // BLOCK, block.dtype)
     work = np.empty(width, block.dtype)
-    candidates = np.empty(width, np.int64)
+    kept = np.empty(width + 1, block.dtype)
+    candidates = np.empty(width + 1, np.int64)
     for row in range(part * n // parts, (part + 1) * n // parts):
-        _select(block[row], bias, k, maxima, work, candidates, values[row], indices[row])
+        _select(block[row], bias, k, maxima, work, kept, candidates, values[row], indices[row])
 
 
 @compiled(fastmath={"contract"})
@@ -159,6 +172,23 @@ def _dot(a, b):
     return total
 
 
+@compiled(fastmath={"contract", "reassoc", "nsz"})
+def _two_dots(a, b, c):
+    first, second = a[0] * 0, a[0] * 0
+    for i in range(len(a)):
+        first += a[i] * b[i]
+        second += a[i] * c[i]
+    return first, second
+
+
+@compiled(fastmath={"contract", "reassoc", "nsz"})
+def _square_about(a, centre):
+    total = a[0] * 0
+    for i in range(len(a)):
+        total += (a[i] - centre[i]) * (a[i] - centre[i])
+    return total
+
+
 @compiled()
 def decode_rows(part, parts, values, indices, atoms, bias, out):
     """out[i] = values[i] @ atoms[indices[i]] + bias."""
@@ -170,26 +200,35 @@ def decode_rows(part, parts, values, indices, atoms, bias, out):
 
 
 @compiled()
-def select_and_decode(part, parts, block, bias, k, atoms, target, values, indices, slopes, error, losses):
+def select_and_decode(
+    part, parts, block, bias, k, atoms, target, centre, values, indices, slopes, error, losses, spread
+):
     """One pass over rows of pre-activations: select, reconstruct, and take the gradient of the values.
 
     error[i] = values[i] @ atoms[indices[i]] - target[i]; losses[i] = |error[i]|^2;
-    slopes[i, s] = <error[i], atoms[indices[i, s]]> where values[i, s] > 0, else 0.
+    slopes[i, s] = <error[i], atoms[indices[i, s]]> where values[i, s] > 0, else 0;
+    spread[i] = |target[i] - centre|^2.
     """
     n, width = block.shape
     maxima = np.empty(width // BLOCK, block.dtype)
     work = np.empty(width, block.dtype)
-    candidates = np.empty(width, np.int64)
+    kept = np.empty(width + 1, block.dtype)
+    candidates = np.empty(width + 1, np.int64)
     for row in range(part * n // parts, (part + 1) * n // parts):
-        _select(block[row], bias, k, maxima, work, candidates, values[row], indices[row])
-        residual, chosen = error[row], indices[row]
+        _select(block[row], bias, k, maxima, work, kept, candidates, values[row], indices[row])
+        residual, chosen, slope = error[row], indices[row], slopes[row]
         for i in range(len(residual)):
             residual[i] = -target[row, i]
         _combine(values[row], chosen, atoms, residual)
         losses[row] = _dot(residual, residual)
+        spread[row] = _square_about(target[row], centre)
+        for slot in range(0, k - 1, 2):
+            slope[slot], slope[slot + 1] = _two_dots(residual, atoms[chosen[slot]], atoms[chosen[slot + 1]])
+        if k % 2:
+            slope[k - 1] = _dot(residual, atoms[chosen[k - 1]])
         for slot in range(k):
-            value = values[row, slot]
-            slopes[row, slot] = value * 0 if value <= 0 else _dot(residual, atoms[chosen[slot]])
+            if values[row, slot] == 0:
+                slope[slot] = 0
 
 
 @compiled()
@@ -232,6 +271,12 @@ def _adam(parameter, gradient, first, second, beta1, beta2, rate, scale, eps):
         first[i] = m
         second[i] = v
         parameter[i] -= rate * m / (np.sqrt(v) * scale + eps)
+
+
+@compiled()
+def update_bias(parameter, first, second, gradient, settings):
+    """One Adam step of a vector; settings as in `update_latents`."""
+    _adam(parameter, gradient, first, second, settings[0], settings[1], settings[2], settings[3], settings[4])
 
 
 @compiled(fastmath={"contract"})

@@ -12,16 +12,17 @@ from torch.nn.functional import embedding_bag
 
 @dataclass
 class Pass:
-    """Codes of one batch under one target: values, indices, slopes [b, k], losses [b].
+    """Codes of one batch under one target: values, indices, slopes [b, k], losses and spread [b].
 
     slopes are the products of the error with the atoms of active codes, 0 elsewhere; `scale` turns them into the
-    gradient of the loss.
+    gradient of the loss. spread is the squared distance of each target from the mean of the targets.
     """
 
     values: Tensor
     indices: Tensor
     slopes: Tensor
     losses: Tensor
+    spread: Tensor
     scale: float
 
 
@@ -49,19 +50,22 @@ def select_and_decode_plain(
     k: int,
     atoms: Tensor,
     target: Tensor,
+    centre: Tensor,
     values: Tensor,
     indices: Tensor,
     slopes: Tensor,
     error: Tensor,
     losses: Tensor,
+    spread: Tensor,
 ) -> None:
-    """Fill values, indices, slopes [n, k], error [n, d] = z D - target and losses [n] from before [n, m]."""
+    """Fill values, indices, slopes [n, k], error [n, d] = z D - target, losses and spread [n] from before [n, m]."""
     # Positive ties between different latents do not happen in training, and inactive slots teach nothing.
     found, chosen = select(before, k, exact=False)
     values.copy_(found)
     indices.copy_(chosen)
     torch.sub(embedding_bag(chosen, atoms, mode="sum", per_sample_weights=found), target, out=error)
     torch.sum(error.square(), 1, out=losses)
+    torch.sum((target - centre).square_(), 1, out=spread)
     for start in range(0, len(error), 256):  # the gathered atoms of a few rows stay in the cache
         rows = slice(start, start + 256)
         picked = atoms[chosen[rows].flatten()].view(-1, k, atoms.shape[1])

@@ -15,7 +15,7 @@ from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wante
 from unmix.kernels._topk_plain import Pass, adam_plain, gradients_plain, normalise, select_and_decode_plain
 
 _NAMES = ("weight", "encoder_bias", "atoms", "decoder_bias")
-_BLOCK = 6 << 20  # bytes of pre-activations between the encoder product and the selection, on the CPU
+_BLOCK = 24 << 20  # bytes of pre-activations between the encoder product and the selection, on the CPU
 _DEVICE_BLOCK = 1 << 30
 
 
@@ -130,7 +130,7 @@ class TopKTrainer:
         update = self._update_compiled if self.compiled else self._update_plain
         fired = update(inputs, errors, passes, self.lr if lr is None else lr)
         self.idle.add_(b).masked_fill_(fired, 0)
-        variance = (x - x.mean(0)).square_().sum(1).mean().clamp_min(torch.finfo(x.dtype).tiny)
+        variance = passes[0].spread.mean().clamp_min(torch.finfo(x.dtype).tiny)
         aux = passes[1].losses.mean() if len(dead) else torch.zeros_like(loss)
         return {"loss": loss, "fvu": loss / variance, "aux_loss": aux, "dead": len(dead)}
 
@@ -160,27 +160,36 @@ class TopKTrainer:
             torch.empty(b, k, dtype=torch.int64, device=inputs.device),
             inputs.new_empty(b, k),
             inputs.new_empty(b),
+            inputs.new_empty(b),
             scale,
         )
         budget = _BLOCK if inputs.device.type == "cpu" else _DEVICE_BLOCK
         height = min(b, max(64, budget // (inputs.element_size() * m)))
         block = self._buffer("block", height, m)
+        centre = target.mean(0)
         for start in range(0, b, height):
             rows = slice(start, min(b, start + height))
             before = torch.mm(inputs[rows], weight.T, out=block[: rows.stop - start])
-            into = (found.values[rows], found.indices[rows], found.slopes[rows], error[rows], found.losses[rows])
+            into = (
+                found.values[rows],
+                found.indices[rows],
+                found.slopes[rows],
+                error[rows],
+                found.losses[rows],
+                found.spread[rows],
+            )
             if self.compiled:
                 from unmix.kernels._topk_compiled import select_and_decode
 
-                given = (array(before), array(bias), k, array(atoms), array(target[rows]))
+                given = (array(before), array(bias), k, array(atoms), array(target[rows]), array(centre))
                 parts = parts_for(len(before))
                 run_parts(select_and_decode, parts, *given, *(tensor.numpy() for tensor in into))
             else:
-                select_and_decode_plain(before.add_(bias), k, atoms, target[rows], *into)
+                select_and_decode_plain(before.add_(bias), k, atoms, target[rows], centre, *into)
         return found
 
     def _update_compiled(self, inputs: Tensor, errors: Tensor, passes: list[Pass], lr: float) -> Tensor:
-        from unmix.kernels._topk_compiled import count_latents, sort_by_latent, update_latents
+        from unmix.kernels._topk_compiled import count_latents, sort_by_latent, update_bias, update_latents
 
         p, first, second = self._parameters, self._first, self._second
         m, b = len(p["weight"]), len(inputs)
@@ -198,10 +207,11 @@ class TopKTrainer:
             sort_by_latent(values, indices, slopes, scale, number * b, places, rows, code, slope, bias_slope)
             if number == 0:
                 shift_slope = self._shift_slope(errors[:b], passes[0].scale, torch.from_numpy(bias_slope.copy()))
-        adam_plain([p["decoder_bias"]], [shift_slope], [first["decoder_bias"]], [second["decoder_bias"]], self, lr)
         beta1, beta2 = self.betas
         corrections = lr / (1 - beta1**self.steps), 1 / (1 - beta2**self.steps) ** 0.5
         settings = np.array([beta1, beta2, *corrections, self.eps], bias_slope.dtype)
+        shift = (t["decoder_bias"].numpy() for t in (p, first, second))
+        update_bias(*shift, shift_slope.numpy(), settings)
         names = ("weight", "atoms", "encoder_bias")
         tensors = [tensor for name in names for tensor in (p[name], first[name], second[name])]
         # Parts of equal work: an entry costs two rows, a latent without entries about three times that.

@@ -176,7 +176,8 @@ def _match(results: Results, frame: pd.DataFrame) -> Block:
 
 
 def _spectrum(h: torch.Tensor) -> np.ndarray:
-    return torch.linalg.eigvalsh(torch.cov(h.double().T)).flip(0).clamp_min(0).numpy()
+    values = torch.linalg.eigvalsh(torch.cov(h.double().T)).flip(0)
+    return values[values > 1e-7 * values[0]].numpy()  # constant columns have no eigenvalue but rounding
 
 
 def _synthetic(table: pd.DataFrame) -> Section:

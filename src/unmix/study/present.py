@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from unmix.core.statistics import seed_interval
 from unmix.study.study import Results
 
-COLUMNS = {
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MEASURES = ("l0", "fvu", "encode_flops", "dead", "found", "dictionary_mcc", "mcc", "fit_seconds")
+HEADINGS = {
     "l0": "L0",
     "fvu": "FVU",
     "encode_flops": "FLOPs/row",
     "dead": "dead",
     "found": "found",
-    "dictionary_mcc": "dictionary MCC",
+    "dictionary_mcc": "dict. MCC",
     "mcc": "MCC",
-    "fit_seconds": "fit s",
+    "fit_seconds": "fit (s)",
 }
+ON_DATA = ("l0", "fvu", "encode_flops", "dead", "fit_seconds")
+ON_TRUTH = ("l0", "fvu", "found", "dictionary_mcc", "mcc", "fit_seconds")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +35,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for values, group in table.groupby(keys, sort=False):
         row: dict[str, Any] = dict(zip(keys, values, strict=True))
         row["seeds"] = len(group)
-        for name in COLUMNS:
+        for name in MEASURES:
             if name in group and group[name].notna().any():
                 mean, low, _ = seed_interval(group[name].dropna().tolist())
                 row[name], row[f"{name}_half"] = mean, mean - low
@@ -40,31 +46,38 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_table(results: Results, world: str | None = None) -> None:
-    """Print the summary of a run, with chance levels."""
+    """Print a run as short tables, data apart from worlds with a truth; means over seeds, with chance levels."""
     from rich.console import Console
-    from rich.table import Table
 
     table = results.table()
-    if world is not None and len(table):
-        table = table[table["world"] == world]
-    console = Console(width=None)
-    if len(table):
-        frame = summary(table)
-        shown = [name for name in COLUMNS if name in frame and frame[name].notna().any()]
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("world", "rows", "finder", "encoder", "seeds"):
-            grid.add_column(name, justify="right" if name in ("rows", "seeds") else "left")
-        for name in shown:
-            grid.add_column(COLUMNS[name], justify="right")
-        for _, row in frame.iterrows():
-            encoder = f"{row['encoder']} (own)" if row["own"] else row["encoder"]
-            first = [row["world"], f"{row['samples']:,}", row["finder"], encoder, str(row["seeds"])]
-            grid.add_row(*first, *(_number(name, row) for name in shown))
-        console.print(grid)
-        chances = {n: frame[f"{n}_chance"].mean() for n in ("mcc", "dictionary_mcc") if f"{n}_chance" in frame}
-        chances = {n: c for n, c in chances.items() if not math.isnan(c)}
-        if chances:
-            console.print("chance: " + ", ".join(f"{COLUMNS[n]} {c:.3f}" for n, c in chances.items()), style="dim")
+    console = Console()
+    for number, name in enumerate(table["world"].unique() if len(table) else []):
+        if world in (None, name):
+            if number and world is None:
+                console.print()
+            _show_world(console, name, summary(table[table["world"] == name]))
+
+
+def _show_world(console: Console, world: str, frame: pd.DataFrame) -> None:
+    from rich.table import Table
+
+    wanted = ON_DATA if world == "data" else ON_TRUTH
+    shown = [name for name in wanted if name in frame and frame[name].notna().any()]
+    titles = {"data": "data, held-out rows", "matched": "matched world, whose truth is known"}
+    grid = Table(box=None, pad_edge=False, header_style="bold", title=titles.get(world, world), title_justify="left")
+    for name in ("rows", "finder", "encoder", "seeds"):
+        grid.add_column(name, justify="right" if name in ("rows", "seeds") else "left", no_wrap=True)
+    for name in shown:
+        grid.add_column(HEADINGS[name], justify="right", no_wrap=True)
+    for _, row in frame.iterrows():
+        encoder = f"{row['encoder']} (own)" if row["own"] else row["encoder"]
+        numbers = (_number(name, row[name]) for name in shown)
+        grid.add_row(f"{row['samples']:,}", row["finder"], encoder, str(row["seeds"]), *numbers)
+    console.print(grid)
+    chances = {n: frame[f"{n}_chance"].mean() for n in ("mcc", "dictionary_mcc") if f"{n}_chance" in frame}
+    chances = {n: c for n, c in chances.items() if not math.isnan(c)}
+    if chances:
+        console.print("chance: " + ", ".join(f"{HEADINGS[n]} {c:.3f}" for n, c in chances.items()), style="dim")
 
 
 def amounts(costs: dict[str, float]) -> str:
@@ -95,12 +108,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def _number(name: str, row: pd.Series) -> str:
-    value, half = row.get(name, math.nan), row.get(f"{name}_half", math.nan)
+def _number(name: str, value: float) -> str:
     if pd.isna(value):
         return ""
     if name == "encode_flops":
         return f"{value:.2e}"
-    if name in ("fit_seconds", "l0"):
-        return f"{value:.1f}"
-    return f"{value:.3f}" if pd.isna(half) else f"{value:.3f} ± {half:.3f}"
+    if name == "found":
+        return f"{value:.0%}"
+    return f"{value:.1f}" if name in ("fit_seconds", "l0") else f"{value:.3f}"

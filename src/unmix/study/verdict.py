@@ -56,7 +56,7 @@ def _sentence(numbers: pd.DataFrame) -> str:
             parts.append(f"{other['finder']} {other['found']:.0%}")
     sentence = " and ".join(parts)
     if pd.notna(best.get("shared")):
-        sentence += f"; on the data two seeds of it share {best['shared']:.0%} of their features"
+        sentence += f"; on the data, two seeds of {best['finder']} share {best['shared']:.0%} of their features"
     share = min(best["found"], best["shared"]) if pd.notna(best.get("shared")) else best["found"]
     if share >= 0.8:
         advice = "most single features deserve trust, as far as the data resemble sparse sums"
