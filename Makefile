@@ -13,8 +13,8 @@ demo: .venv/.demo
 test: lint types floors tests
 
 lint: .venv/.dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 
 types: .venv/.dev
 	$(BIN)/mypy

@@ -23,7 +23,7 @@ def run_demo(data: str, out: Path, small: bool = False, dry_run: bool = False) -
         raise UsageError(f"data={data}: the demo knows text and digits")
     plan = _plan(data, small)
     if dry_run:
-        _say(plan["what"])
+        _dry(data, plan)
         return out
     from unmix.activations.data import Data
     from unmix.atlas.run import atlas_run
@@ -92,6 +92,25 @@ def _plan(data: str, small: bool) -> dict[str, Any]:
         )
         plan = {"rows": rows, "sizes": (0.1, 0.32, 1.0), "trust_seeds": (0,)}
     return {**plan, "finders": finders, "encoders": encoders, "l0": k, "seeds": (0, 1), "what": what}
+
+
+def _dry(data: str, plan: dict[str, Any]) -> None:
+    """Say what the demo would cost on this machine; run nothing."""
+    from unmix.study.present import amounts
+    from unmix.study.verbs import estimate_fits
+
+    _say(plan["what"])
+    if data == "text":
+        from unmix.activations.collect import TextActivations
+
+        costs = TextActivations(model=MODEL, layer=LAYER, tokens=plan["rows"]).estimate("standard-library")
+        _say("\nactivations\n" + amounts({"disk_bytes": costs["bytes"], "seconds": costs["seconds"]}))
+    width = 384 if data == "text" else 64
+    fits = len(plan["seeds"]) + sum(plan["sizes"]) * len(plan["trust_seeds"])
+    _say(
+        "\nfits, on the data and on the matched world\n"
+        + amounts(estimate_fits((plan["rows"], width), plan["finders"], fits))
+    )
 
 
 class Clock:

@@ -75,6 +75,17 @@ def test_layout_of_the_input_and_its_neighbours_do_not_matter(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_encoding_takes_weights_in_training_and_leaves_the_number_of_threads(backend):
+    draw = torch.Generator().manual_seed(3)
+    h = torch.randn(200, 12, generator=draw).requires_grad_()
+    weight = torch.randn(600, 12, generator=draw).requires_grad_()
+    before = torch.get_num_threads()
+    values, _ = encode_topk(h, weight, None, 5, backend=backend)
+    assert not values.requires_grad
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_row_without_positive_pre_activations_has_zero_codes(backend):
     weight = torch.ones(80, 2)
     values, indices = encode_topk(torch.tensor([[-1.0, -1.0], [1.0, 0.0]]), weight, None, 3, backend=backend)

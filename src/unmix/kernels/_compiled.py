@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from unmix.core.errors import UsageError
 Backend = Literal["auto", "torch", "numba"]
 
 _lock = threading.Lock()
+_depth, _count = 0, 1
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -41,7 +43,7 @@ def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Any]:
 
 def parts_for(size: int, least: int = 16) -> int:
     """Number of parts to cut `size` items into: torch's number of threads, but at least `least` items each."""
-    return max(1, min(torch.get_num_threads(), size // least))
+    return max(1, min(_count if _depth else torch.get_num_threads(), size // least))
 
 
 def run_parts(function: Any, parts: int, *arguments: Any) -> None:
@@ -60,6 +62,42 @@ def run_parts(function: Any, parts: int, *arguments: Any) -> None:
         wait(others)
     for other in others:
         other.result()
+
+
+def run_queue(work: Callable[[int, Any], None], tasks: Iterable[Any], count: int) -> None:
+    """Call work(slot, task) for every task; `count` threads, slots 0..count-1, take the tasks one after the other."""
+    waiting, lock = iter(tasks), threading.Lock()
+
+    def serve(slot: int, count: int) -> None:
+        while True:
+            with lock:
+                task = next(waiting, None)
+            if task is None:
+                return
+            work(slot, task)
+
+    run_parts(serve, count)
+
+
+@contextmanager
+def own_threads() -> Iterator[int]:
+    """Let torch compute on the calling thread alone and threads of ours share the cores; yields how many may run.
+
+    torch's own threads would meet at a barrier in each of many products, and spin on our cores in between.
+    """
+    global _depth, _count
+    with _lock:
+        if _depth == 0:
+            _count = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _depth += 1
+    try:
+        yield _count
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                torch.set_num_threads(_count)
 
 
 def _pool(count: int) -> ThreadPoolExecutor:

@@ -6,13 +6,23 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
+from unmix.kernels._compiled import (
+    Backend,
+    array,
+    check_matrix,
+    compiled_wanted,
+    own_threads,
+    parts_for,
+    run_parts,
+    run_queue,
+)
 from unmix.kernels._topk_plain import select
 from unmix.kernels.topk_trainer import TopKTrainer
 
 __all__ = ["TopKTrainer", "decode", "encode_topk"]
 
-BLOCK_BYTES = 8 << 20  # pre-activations held at once on the CPU: they stay in the cache
+BLOCK_BYTES = 32 << 20  # most pre-activations that one thread holds at once
+COLUMNS = 16384
 DEVICE_BLOCK_BYTES = 256 << 20
 
 
@@ -35,28 +45,43 @@ def encode_topk(
     NaN has NaN values. Raises `UsageError` where k is not in 1..m or shapes do not fit.
     """
     n, m = _check(h, weight, bias, k)
-    on_cpu = compiled_wanted(backend, h, weight, bias)
-    budget = (BLOCK_BYTES if h.device.type == "cpu" else DEVICE_BLOCK_BYTES) // h.element_size()
-    columns = min(m, block_columns or max(k, budget // 64))
-    height = block_rows or max(1, min(n, budget // columns))
+    h, weight = h.detach(), weight.detach()  # grad mode is a thread's own, and the work below is in several
     values = h.new_empty(n, k)
     indices = torch.empty(n, k, dtype=torch.int64, device=h.device)
+    on_cpu = compiled_wanted(backend, h, weight, bias)
+    columns = min(m, block_columns or max(k, COLUMNS))
+    budget = (BLOCK_BYTES if h.device.type == "cpu" else DEVICE_BLOCK_BYTES) // (h.element_size() * columns)
     shift = weight.new_zeros(m) if bias is None else bias
-    buffer = h.new_empty(min(height, n) * columns)
-    for start in range(0, n, height):
-        rows = h[start : start + height]
+
+    def work(slot: int, rows: slice) -> None:
         best: tuple[Tensor, Tensor] | None = None
         for left in range(0, m, columns):
-            part = weight[left : left + columns]
-            block = torch.mm(rows, part.T, out=buffer[: len(rows) * len(part)].view(len(rows), len(part)))
+            part, offset = weight[left : left + columns], shift[left : left + columns]
             kept = min(k, len(part))
-            offset = shift[left : left + columns]
-            found = _select_compiled(block, offset, kept) if on_cpu else select(block.add_(offset), kept)
+            if on_cpu:
+                space = buffers[slot, : (rows.stop - rows.start) * len(part)].view(-1, len(part))
+                found = _select_compiled(torch.mm(h[rows], part.T, out=space), offset, kept)
+            else:
+                found = select(torch.addmm(offset, h[rows], part.T), kept)
             found = (found[0], found[1] + left) if left else found
             best = found if best is None else _merge(best, found, k)
         assert best is not None
-        values[start : start + height], indices[start : start + height] = best
+        values[rows], indices[rows] = best
+
+    if on_cpu:
+        with own_threads():
+            parts = parts_for(n, 64)
+            height = min(-(-n // parts), block_rows or max(64, min(512, budget)))
+            buffers = h.new_empty(parts, height * columns)
+            run_queue(work, _slices(n, height), parts)
+    else:
+        for rows in _slices(n, block_rows or max(1, budget)):
+            work(0, rows)
     return values, indices
+
+
+def _slices(n: int, height: int) -> list[slice]:
+    return [slice(start, min(n, start + height)) for start in range(0, n, max(1, height))]
 
 
 def decode(
@@ -95,7 +120,7 @@ def _select_compiled(block: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tenso
 
     values = block.new_empty(len(block), k)
     indices = torch.empty(len(block), k, dtype=torch.int64)
-    run_parts(select_rows, parts_for(len(block)), block.numpy(), array(bias), k, values.numpy(), indices.numpy())
+    select_rows(0, 1, block.numpy(), array(bias), k, values.numpy(), indices.numpy())
     return values, indices
 
 

@@ -11,11 +11,21 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
+from unmix.kernels._compiled import (
+    Backend,
+    array,
+    check_matrix,
+    compiled_wanted,
+    own_threads,
+    parts_for,
+    run_parts,
+    run_queue,
+)
 from unmix.kernels._topk_plain import Pass, adam_plain, gradients_plain, normalise, select_and_decode_plain
 
 _NAMES = ("weight", "encoder_bias", "atoms", "decoder_bias")
-_BLOCK = 24 << 20  # bytes of pre-activations between the encoder product and the selection, on the CPU
+_BLOCK = 64 << 20  # most bytes of pre-activations between the encoder product and the selection, for each thread
+_ROWS = 512  # fewer rows make the product slower, more leave the cache
 _DEVICE_BLOCK = 1 << 30
 
 
@@ -110,10 +120,18 @@ class TopKTrainer:
         dimensions, and dead, the number of latents that were idle before the step (0 when aux_k is 0).
         Raises `UsageError` for an empty batch or one of another width or dtype.
         """
-        weight, bias, atoms, shift = (self._parameters[name] for name in _NAMES)
+        weight = self._parameters["weight"]
         check_matrix("x", x, weight.shape[1])
         if len(x) == 0 or x.dtype != weight.dtype:
             raise UsageError(f"x: must hold at least one row of {weight.dtype}, got {list(x.shape)} {x.dtype}")
+        x = x.detach()
+        if self.compiled:
+            with own_threads():
+                return self._step(x, lr)
+        return self._step(x, lr)
+
+    def _step(self, x: Tensor, lr: float | None) -> dict[str, Any]:
+        weight, bias, atoms, shift = (self._parameters[name] for name in _NAMES)
         b = len(x)
         dead = (self.idle > self.dead_after).nonzero().squeeze(1) if self.aux_k else self.idle[:0]
         inputs = torch.sub(x, shift, out=self._buffer("inputs", *x.shape))
@@ -163,29 +181,34 @@ class TopKTrainer:
             inputs.new_empty(b),
             scale,
         )
-        budget = _BLOCK if inputs.device.type == "cpu" else _DEVICE_BLOCK
-        height = min(b, max(64, budget // (inputs.element_size() * m)))
-        block = self._buffer("block", height, m)
         centre = target.mean(0)
-        for start in range(0, b, height):
-            rows = slice(start, min(b, start + height))
-            before = torch.mm(inputs[rows], weight.T, out=block[: rows.stop - start])
-            into = (
-                found.values[rows],
-                found.indices[rows],
-                found.slopes[rows],
-                error[rows],
-                found.losses[rows],
-                found.spread[rows],
-            )
-            if self.compiled:
-                from unmix.kernels._topk_compiled import select_and_decode
 
-                given = (array(before), array(bias), k, array(atoms), array(target[rows]), array(centre))
-                parts = parts_for(len(before))
-                run_parts(select_and_decode, parts, *given, *(tensor.numpy() for tensor in into))
-            else:
-                select_and_decode_plain(before.add_(bias), k, atoms, target[rows], centre, *into)
+        def rows_of(rows: slice) -> tuple[Tensor, ...]:
+            into = (found.values, found.indices, found.slopes, error, found.losses, found.spread)
+            return tuple(tensor[rows] for tensor in into)
+
+        if not self.compiled:
+            budget = _BLOCK if inputs.device.type == "cpu" else _DEVICE_BLOCK
+            height = max(64, budget // (inputs.element_size() * m))
+            for start in range(0, b, height):
+                rows = slice(start, min(b, start + height))
+                before = torch.addmm(bias, inputs[rows], weight.T)
+                select_and_decode_plain(before, k, atoms, target[rows], centre, *rows_of(rows))
+            return found
+        from unmix.kernels._topk_compiled import select_and_decode
+
+        parts = parts_for(b, 64)
+        height = min(-(-b // parts), max(64, min(_ROWS, _BLOCK // (inputs.element_size() * m))))
+        blocks = self._buffer("blocks", parts, height, m)
+        bias_array, atoms_array, centre_array = array(bias), array(atoms), array(centre)
+
+        def work(slot: int, start: int) -> None:
+            rows = slice(start, min(b, start + height))
+            before = torch.mm(inputs[rows], weight.T, out=blocks[slot, : rows.stop - start])
+            given = (before.numpy(), bias_array, k, atoms_array, array(target[rows]), centre_array)
+            select_and_decode(0, 1, *given, *(tensor.numpy() for tensor in rows_of(rows)))
+
+        run_queue(work, range(0, b, height), parts)
         return found
 
     def _update_compiled(self, inputs: Tensor, errors: Tensor, passes: list[Pass], lr: float) -> Tensor:

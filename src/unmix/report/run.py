@@ -13,7 +13,7 @@ from unmix.core.rows import gather
 from unmix.core.seeds import Stream
 from unmix.report.figures import agreement as draw_agreement
 from unmix.report.figures import costs, firing_rates, recovery, spectrum
-from unmix.report.page import Block, Code, DataTable, Facts, Page, Paragraph, Section, beside, write_page
+from unmix.report.page import Block, Code, DataTable, Facts, Figure, Page, Paragraph, Section, beside, write_page
 from unmix.report.pareto import gaps, pareto
 from unmix.report.style import Look
 from unmix.study.agreement import agreement
@@ -158,11 +158,12 @@ def _recovery(results: Results, table: pd.DataFrame, look: Look) -> Section:
     )
     blocks: list[Block] = [Paragraph(text), recovery(frame, look)]
     blocks.append(DataTable(lines[[*names, *halves]], "Recovery on the matched world.", FORMATS, notes, LABELS))
-    blocks.append(_match(results, frame))
+    blocks.append(match_figures(results))
     return Section("Trust: recovery where the truth is known", blocks)
 
 
-def _match(results: Results, frame: pd.DataFrame) -> Block:
+def match_figures(results: Results) -> Figure:
+    """How the matched world resembles the data: eigenvalues of the covariance, and firing rates, side by side."""
     world = next(cell.world for cell, _ in results.cells() if cell.world.kind == "MatchedWorld")
     cell = best_fit(results)
     part = data_split(results)
