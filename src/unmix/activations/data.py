@@ -81,7 +81,7 @@ class Data(World):
         about = getattr(rows, "about", {})
         facts = {"data": self.label, "shape": f"{rows.shape[0]:,} rows of width {rows.shape[1]}"}
         if "tokens" in about:
-            facts["tokens"] = ", ".join(_told(name, count) for name, count in about["tokens"].items())
+            facts["tokens"] = "; ".join(_told(name, count) for name, count in about["tokens"].items())
         facts["transforms"] = ", ".join(map(str, self.transforms)) or "none"
         return {**facts, "content": self._found}
 
@@ -107,8 +107,8 @@ class Data(World):
 
 
 def _told(name: str, count: Any) -> str:
-    if isinstance(count, dict):
-        return f"{name} " + " ".join(
-            f"{part} {number:,}" if isinstance(number, int) else f"{part} {number}" for part, number in count.items()
-        )
-    return f"{name} {count:,}" if isinstance(count, int) else f"{name} {count}"
+    """One kind of token: how many were kept and dropped, zeros left out."""
+    if not isinstance(count, dict):
+        return f"{name} {count}"
+    parts = [f"{number:,} {part}" for part, number in count.items() if number]
+    return f"{name}: {', '.join(parts) or 'none'}"

@@ -21,10 +21,13 @@ def atlas_run(
 ) -> Path:
     """Write the atlas of a fit on data; returns its index.html.
 
-    out: the folder, RUN/atlas by default. finder, seed: which fit; by default the one that explains most.
+    out: the folder, RUN/atlas by default. finder, seed: which fit; by default the finder that
+    recovered most on the matched world, else the one that explains most.
     Features carry the cosine of their partner in the other seeds, where there are any.
     """
     results = Results(run)
+    told = verdict(results)
+    finder = finder or told.best
     cell, features, rows, items = chosen(results, finder, seed)
     codes = features.encode(rows)
     table = pd.DataFrame({"feature": range(codes.width)})
@@ -53,6 +56,6 @@ def atlas_run(
         atoms=features.atoms,
         table=table.drop(columns="feature") if matched else None,
         about=about,
-        verdict=verdict(results).sentence,
+        verdict=told.sentence,
         atom_images=bool(image),
     )

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_queue
 
 _BLOCK_BYTES = 64 << 20
+_ROWS = 256  # rows that one thread takes at a time
 _CHECK = 10  # FISTA iterations between two looks at the gap
 
 Ragged = tuple[Tensor, Tensor, Tensor]
@@ -59,6 +60,7 @@ def lasso(
     """
     check_matrix("atoms", atoms)
     check_matrix("h", h, atoms.shape[1])
+    h, atoms = h.detach(), atoms.detach()  # grad mode is a thread's own, and the work below is in several
     n, m = len(h), len(atoms)
     if h.dtype != atoms.dtype:
         raise UsageError(f"h: must have the dtype of the atoms, {atoms.dtype}, got {h.dtype}")
@@ -73,18 +75,31 @@ def lasso(
         raise UsageError(f"start: must be values [nnz], indices [nnz], pointers [{n + 1}]")
     penalties = wanted.expand(n) if wanted.ndim == 0 or len(wanted) != n else wanted
     on_cpu = compiled_wanted(backend, h, atoms, gram)
-    parts = []
+    if start is not None and len(start[1]) and not 0 <= int(start[1].min()) <= int(start[1].max()) < m:
+        raise UsageError(f"start: indices must be in 0..{m - 1}")
+    fits = _BLOCK_BYTES // (h.element_size() * max(m, 1))
     if on_cpu:
         gram = (atoms @ atoms.T if gram is None else gram).contiguous()
-    else:
-        top = atoms.T @ atoms if atoms.shape[1] < m else atoms @ atoms.T
-        steepest = torch.linalg.eigvalsh(top.double())[-1].item() * (1 + 1e-6) if m else 1.0
-    height = max(16, _BLOCK_BYTES // (h.element_size() * max(m, 1)))
-    for begin in range(0, n, height):
-        rows = slice(begin, min(n, begin + height))
-        guess = _cut(start, rows, m)
-        given = (h[rows], atoms, penalties[rows], positive, gram, guess, tolerance, max_iterations)
-        parts.append(_coordinate(*given) if on_cpu else _fista(*given, steepest=steepest))
+        with own_threads():
+            count = parts_for(n)
+            height = max(16, min(_ROWS, -(-n // count), fits))
+            found: dict[int, LassoResult] = {}
+
+            def work(slot: int, begin: int) -> None:
+                rows = slice(begin, min(n, begin + height))
+                guess = _cut(start, rows)
+                given = (h[rows], atoms, penalties[rows], positive, gram, guess, tolerance, max_iterations)
+                found[begin] = _coordinate(*given)
+
+            run_queue(work, range(0, n, height), count)
+        return _join([found[begin] for begin in sorted(found)], h)
+    top = atoms.T @ atoms if atoms.shape[1] < m else atoms @ atoms.T
+    steepest = torch.linalg.eigvalsh(top.double())[-1].item() * (1 + 1e-6) if m else 1.0
+    parts = []
+    for begin in range(0, n, max(16, fits)):
+        rows = slice(begin, min(n, begin + max(16, fits)))
+        given = (h[rows], atoms, penalties[rows], positive, gram, _cut(start, rows), tolerance, max_iterations)
+        parts.append(_fista(*given, steepest))
     return _join(parts, h)
 
 
@@ -112,7 +127,7 @@ def _coordinate(
     given = (array(t) for t in (h @ atoms.T, gram, weight, energy, penalty))
     first = (array(t) for t in (guess[2].long(), guess[1].long(), guess[0].to(h.dtype)))
     out = (counts, gap, objective, rounds, cost, values, indices)
-    run_parts(lasso_rows, parts_for(n), *given, positive, tolerance, limit, *first, *out)
+    lasso_rows(0, 1, *given, positive, tolerance, limit, *first, *out)
     pointers = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     flat = np.empty(pointers[-1], kind), np.empty(pointers[-1], np.int64)
     gather_ragged(values, indices, pointers, *flat)
@@ -199,12 +214,10 @@ def certificate(x: Tensor, z: Tensor, atoms: Tensor, penalty: Tensor, positive: 
     return primal, distance / (x.double().square().sum(1) / 2).clamp_min(1e-300)
 
 
-def _cut(start: Ragged | None, rows: slice, m: int) -> Ragged | None:
+def _cut(start: Ragged | None, rows: slice) -> Ragged | None:
     if start is None:
         return None
     values, indices, pointers = start
-    if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= m):
-        raise UsageError(f"start: indices must be in 0..{m - 1}")
     own = pointers[rows.start : rows.stop + 1]
     low, high = int(own[0]), int(own[-1])
     return values[low:high], indices[low:high], own - low

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_queue
 
 _BLOCK_BYTES = 64 << 20
+_ROWS = 256  # rows that one thread takes at a time
 
 
 @torch.no_grad()
@@ -37,6 +38,7 @@ def omp(
     """
     check_matrix("atoms", atoms)
     check_matrix("h", h, atoms.shape[1])
+    h, atoms = h.detach(), atoms.detach()  # grad mode is a thread's own, and the work below is in several
     n, m = len(h), len(atoms)
     if not 1 <= k <= m:
         raise UsageError(f"k: must be between 1 and the number of atoms {m}, got {k}")
@@ -55,22 +57,27 @@ def omp(
     # Rounding of a correlation is about eps sqrt(d) |h|; below a few of these nothing is left to find.
     eps = torch.finfo(h.dtype).eps
     silent, dependent = 4 * eps * atoms.shape[1] ** 0.5, 100 * eps
-    compiled = on_cpu and gram is not None
-    height = max(16, _BLOCK_BYTES // (h.element_size() * m))
-    if not compiled:
-        height = max(16, min(height, _BLOCK_BYTES // (8 * 3 * k * k)))
-    for begin in range(0, n, height):
-        rows = h[begin : begin + height]
-        if compiled:
-            from unmix.kernels._omp_compiled import omp_rows
+    if not (on_cpu and gram is not None):
+        height = max(16, min(_BLOCK_BYTES // (h.element_size() * m), _BLOCK_BYTES // (8 * 3 * k * k)))
+        for begin in range(0, n, height):
+            rows = slice(begin, begin + height)
+            found = _omp_plain(h[rows], atoms, gram, weight, k, positive, tolerance, silent, dependent)
+            values[rows], indices[rows] = found
+        return values, indices
+    from unmix.kernels._omp_compiled import omp_rows
 
-            energy = rows.double().square().sum(1)
-            into = (values[begin : begin + height].numpy(), indices[begin : begin + height].numpy())
-            given = (array(rows @ atoms.T), array(gram), array(weight), array(energy))  # type: ignore[arg-type]
-            run_parts(omp_rows, parts_for(len(rows)), *given, k, positive, tolerance, silent, dependent, *into)
-        else:
-            found = _omp_plain(rows, atoms, gram, weight, k, positive, tolerance, silent, dependent)
-            values[begin : begin + height], indices[begin : begin + height] = found
+    given, energy = (array(gram), array(weight)), array(h.double().square().sum(1))
+
+    def work(slot: int, begin: int) -> None:
+        rows = slice(begin, begin + height)
+        into = (values[rows].numpy(), indices[rows].numpy())
+        start = (h[rows] @ atoms.T).numpy()
+        omp_rows(0, 1, start, *given, energy[rows], k, positive, tolerance, silent, dependent, *into)
+
+    with own_threads():
+        parts = parts_for(n)
+        height = max(16, min(_ROWS, -(-n // parts), _BLOCK_BYTES // (h.element_size() * m)))
+        run_queue(work, range(0, n, height), parts)
     return values, indices
 
 

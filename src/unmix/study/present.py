@@ -24,15 +24,15 @@ HEADINGS = {
     "mcc": "MCC",
     "fit_seconds": "fit (s)",
 }
-ON_DATA = ("l0", "fvu", "encode_flops", "dead", "fit_seconds")
-ON_TRUTH = ("l0", "fvu", "found", "dictionary_mcc", "mcc", "fit_seconds")
+ON_DATA = ("l0", "fvu", "encode_flops", "dead")
+ON_TRUTH = ("fvu", "found", "dictionary_mcc", "mcc")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One line for every world, size, finder and encoder: means over seeds, and the half-width of their interval."""
-    keys = ["world", "samples", "finder", "encoder", "own"]
+    """One line for every world, size, finder, encoder and sparsity: means over seeds, and the half-width of their interval."""
+    keys = ["world", "samples", "finder", "encoder", "own", "target_l0"]
     rows = []
-    for values, group in table.groupby(keys, sort=False):
+    for values, group in table.groupby(keys, sort=False, dropna=False):
         row: dict[str, Any] = dict(zip(keys, values, strict=True))
         row["seeds"] = len(group)
         for name in MEASURES:

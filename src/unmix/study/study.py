@@ -133,7 +133,10 @@ class Results:
         return finder.kind if len(self._recipes.get(finder.kind, ())) < 2 else str(finder)
 
     def table(self) -> pd.DataFrame:
-        """One row for every cell: facts, then for every score NAME, NAME_chance, NAME_low, NAME_high."""
+        """One row for every cell: facts, then for every score NAME, NAME_chance, NAME_low, NAME_high.
+
+        A finder or an encoder goes by its kind, or by its whole recipe where the run has several of that kind.
+        """
         rows = []
         for outcome in self.store.outcomes():
             if "error" in outcome:
@@ -141,11 +144,16 @@ class Results:
             row = {key: value for key, value in outcome.items() if key not in ("cell", "scores")}
             recipe = FINDERS.make(outcome["cell"]["finder"])
             row["finder"], row["recipe"] = self.label(recipe), str(recipe)
+            given = outcome["cell"]["encoder"]
+            row["encoder_recipe"] = row["encoder"] if given is None else str(ENCODERS.make(given))
             for name, numbers in outcome["scores"].items():
                 row[name] = numbers["value"]
                 row.update({f"{name}_{part}": numbers[part] for part in ("chance", "low", "high")})
             rows.append(row)
         frame = pd.DataFrame(rows)
+        for _, group in frame[~frame["own"]].groupby("encoder") if len(frame) else ():
+            if group["encoder_recipe"].nunique() > 1:
+                frame.loc[group.index, "encoder"] = group["encoder_recipe"]
         order = [name for name in ("world", "samples", "finder", "encoder", "own", "seed") if name in frame]
         return frame.sort_values(order, kind="stable").reset_index(drop=True) if len(frame) else frame
 

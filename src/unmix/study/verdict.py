@@ -12,10 +12,17 @@ from unmix.study.study import Results
 
 @dataclass(frozen=True)
 class Verdict:
-    """sentence: what to tell a person. numbers: one row for each finder (found, chance, shared, growing)."""
+    """sentence: what to tell a person. numbers: one row for each finder (found, shared, recovery, chance)."""
 
     sentence: str
     numbers: pd.DataFrame
+
+    @property
+    def best(self) -> str | None:
+        """The finder that recovered most on the matched world, or None where none was tried."""
+        if "found" not in self.numbers or self.numbers["found"].isna().all():
+            return None
+        return str(self.numbers.sort_values("found", ascending=False).iloc[0]["finder"])
 
 
 def verdict(results: Results) -> Verdict:
