@@ -105,10 +105,6 @@ class Codes:
         pointers = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return Codes(values, columns, self.width, pointers, self.cost, self.certificate)
 
-    def scaled(self, factor: float) -> Codes:
-        """Every value times `factor`."""
-        return replace(self, values=self.values * factor)
-
     def to(self, device: str | torch.device) -> Codes:
         """The same codes on another device."""
         parts = ("values", "indices", "pointers", "cost", "certificate")

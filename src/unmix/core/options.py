@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from unmix.core.errors import UsageError
@@ -84,9 +84,3 @@ def _value(text: str) -> Any:
         return float(text)
     except ValueError:
         return {"True": True, "False": False, "None": None, "none": None}.get(text, text)
-
-
-def flatten(pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
-    """The words that `parse` reads back as these pairs."""
-    for key, value in pairs:
-        yield f"{key}={value if isinstance(value, str) else json.dumps(value)}"

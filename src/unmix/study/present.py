@@ -29,7 +29,7 @@ ON_TRUTH = ("fvu", "found", "dictionary_mcc", "mcc")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One line for every world, size, finder, encoder and sparsity: means over seeds, half-widths of their interval."""
+    """One line for every world, size, finder, encoder and sparsity: means over seeds and half-widths."""
     keys = ["world", "samples", "finder", "encoder", "own", "target_l0"]
     rows = []
     for values, group in table.groupby(keys, sort=False, dropna=False):
