@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
 
 
+@runtime_checkable
 class Rows(Protocol):
     """n rows of width d that can be read in blocks without holding them all."""
 
