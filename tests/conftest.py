@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,3 +34,18 @@ def world() -> SparseWorld:
 @pytest.fixture(scope="session")
 def sample(world):
     return world.sample(600, 0)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A browser that runs without a screen; skipped where there is none."""
+    executable = os.environ.get("UNMIX_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not executable:
+        pytest.skip("no chromium: set UNMIX_CHROMIUM to a browser, or install the package chromium")
+    api = pytest.importorskip("playwright.sync_api")
+    quiet = ("background-networking", "component-update", "sync")
+    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{word}" for word in quiet)]
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield opened
+        opened.close()

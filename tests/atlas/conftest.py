@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,18 +153,3 @@ def vector_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return write(
         tmp_path_factory.mktemp("vector") / "atlas", Codes(values, indices, 9), items, torch.eye(9), about={}
     )
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A browser that runs without a screen; skipped where there is none."""
-    executable = os.environ.get("UNMIX_CHROMIUM") or shutil.which("chromium")
-    if not executable:
-        pytest.skip("no chromium: set UNMIX_CHROMIUM to a browser, or install the package chromium")
-    api = pytest.importorskip("playwright.sync_api")
-    quiet = ("background-networking", "component-update", "sync")
-    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{word}" for word in quiet)]
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield opened
-        opened.close()

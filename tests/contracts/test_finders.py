@@ -97,8 +97,8 @@ def test_save_and_load_give_the_same_codes(name, sample, tmp_path):
     features = quick(name).fit(h)
     again = Features.load(features.save(tmp_path / "features"))
     assert torch.equal(again.atoms, features.atoms)
-    # A product of the same numbers at another place in memory may differ in its last bit.
-    assert torch.allclose(again.encode(h).dense(), features.encode(h).dense(), atol=1e-5)
+    # The same numbers at another place in memory may differ in their last bit; solvers stop at their tolerance, 1e-4.
+    assert torch.allclose(again.encode(h).dense(), features.encode(h).dense(), atol=1e-4)
     assert dict(again.about)["seed"] == 0
     assert again.digest == features.digest
 

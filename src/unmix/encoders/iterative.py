@@ -50,13 +50,15 @@ class Fista(Encoder):
             max_iterations=self.max_iterations,
             backend={"auto": "auto", "fista": "torch", "coordinate": "numba"}[self.solver],
         )
+        # Scaling the residual certifies nothing without a penalty: non-negative least squares has no such gap.
+        gap = result.gap if self.penalty else None
         return Codes(
             result.values,
             result.indices,
             len(bound.atoms),
             result.pointers,
             cost=result.flops,
-            certificate=result.gap,
+            certificate=gap,
         )
 
     def _flops(self, m: int, d: int) -> float:

@@ -71,7 +71,7 @@ class Features:
     def digest(self) -> str:
         """Digest of atoms, bias, encoder and its tensors."""
         parts = {"atoms": array_digest(self.atoms), "bias": array_digest(self.bias)}
-        tensors = {name: array_digest(tensor) for name, tensor in sorted(self.encoder.tensors.items())}
+        tensors = {name: array_digest(tensor) for name, tensor in sorted(_own(self.encoder).items())}
         return digest({**parts, "encoder": self.encoder.recipe.as_dict(), "tensors": tensors})
 
     def save(self, folder: str | Path) -> Path:
@@ -79,7 +79,7 @@ class Features:
         folder = Path(folder)
         with replacing(folder) as part:
             part.mkdir(parents=True)
-            tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.tensors.items() if name != "gram"}
+            tensors = {f"encoder.{name}": tensor for name, tensor in _own(self.encoder).items()}
             write_tensors(part / "tensors.safetensors", {"atoms": self.atoms, "bias": self.bias, **tensors})
             facts = {
                 "schema": SCHEMA,
@@ -113,6 +113,11 @@ class Features:
 
     def __repr__(self) -> str:
         return f"Features({self.shape[0]} atoms of width {self.shape[1]}, encoder {self.encoder.recipe})"
+
+
+def _own(encoder: BoundEncoder) -> dict[str, Tensor]:
+    """What an encoder learnt; a Gram matrix is made again from the atoms."""
+    return {name: tensor for name, tensor in encoder.tensors.items() if name != "gram"}
 
 
 @dataclass(frozen=True)

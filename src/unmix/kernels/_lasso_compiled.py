@@ -5,7 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from unmix.kernels._compiled import compiled
-from unmix.kernels._omp_compiled import BLOCK, _block_maximum, _copy, _strongest
+from unmix.kernels._omp_compiled import LANES, _copy, _lane_maxima, _strongest
+
+BLOCK = 64
+
+
+@compiled(fastmath={"nnan", "nsz", "reassoc"})
+def _block_maximum(correlation, weight, start, end, signed):
+    best = correlation[start] * 0 - 1
+    if signed:
+        for j in range(start, end):
+            best = max(best, abs(correlation[j]) * weight[j])
+    else:
+        for j in range(start, end):
+            best = max(best, correlation[j] * weight[j])
+    return best
 
 
 @compiled(fastmath={"contract"})
@@ -132,7 +146,7 @@ def lasso_rows(
     members, scratch = np.empty(m, np.int64), np.empty(m, np.int64)
     code, applied = np.zeros(m, start.dtype), np.zeros(m, start.dtype)
     slope, change = np.empty(m, start.dtype), np.empty(m, start.dtype)
-    changed = np.empty(m, np.int64)
+    changed, lanes = np.empty(m, np.int64), np.empty(LANES, start.dtype)
     room = min(m, 64)
     inner = np.empty((room, room), start.dtype)
     for row in range(part * n // parts, (part + 1) * n // parts):
@@ -159,7 +173,8 @@ def lasso_rows(
                     moved += 1
             _add_rows(gram, changed, change, moved, correlation)
             spent += 2.0 * moved * m
-            _, largest = _strongest(correlation, weight, not positive)
+            _lane_maxima(correlation, weight, not positive, lanes)
+            _, largest = _strongest(correlation, weight, not positive, lanes)
             objective[row], distance = _certificate(
                 start[row], correlation, energy[row], members, code, count, penalty[row], float(largest)
             )

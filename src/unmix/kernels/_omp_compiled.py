@@ -8,19 +8,7 @@ import numpy as np
 
 from unmix.kernels._compiled import compiled
 
-BLOCK = 64
-
-
-@compiled(fastmath={"nnan", "nsz", "reassoc"})
-def _block_maximum(correlation, weight, start, end, signed):
-    best = correlation[start] * 0 - 1
-    if signed:
-        for j in range(start, end):
-            best = max(best, abs(correlation[j]) * weight[j])
-    else:
-        for j in range(start, end):
-            best = max(best, correlation[j] * weight[j])
-    return best
+LANES = 64
 
 
 @compiled()
@@ -29,36 +17,99 @@ def _copy(source, target):
         target[i] = source[i]
 
 
-@compiled()
-def _strongest(correlation, weight, signed):
-    """The lowest index of the largest |correlation| weight (or correlation weight), and that number."""
+@compiled(fastmath={"nnan", "nsz"})
+def _lane_maxima(correlation, weight, signed, best):
+    """best[l] = the largest score of the columns l, l + 64, ...: lanes never wait for one another."""
+    for lane in range(LANES):
+        best[lane] = -1
+    for start in range(0, len(correlation) - len(correlation) % LANES, LANES):
+        if signed:
+            for lane in range(LANES):
+                score = abs(correlation[start + lane]) * weight[start + lane]
+                best[lane] = score if score > best[lane] else best[lane]
+        else:
+            for lane in range(LANES):
+                score = correlation[start + lane] * weight[start + lane]
+                best[lane] = score if score > best[lane] else best[lane]
+
+
+@compiled(fastmath={"nnan", "nsz", "contract"})
+def _reduced_lane_maxima(correlation, direction, amount, weight, best):
+    """correlation -= amount direction, and the lane maxima of |correlation| weight in the same pass."""
     m = len(correlation)
-    best, where = correlation[0] * 0 - 1, 0
-    for start in range(0, m, BLOCK):
-        found = _block_maximum(correlation, weight, start, min(m, start + BLOCK), signed)
-        if found > best:
-            best, where = found, start
-    for j in range(where, min(m, where + BLOCK)):
-        size = abs(correlation[j]) if signed else correlation[j]
-        if size * weight[j] == best:
-            return j, best
-    return where, best
+    for lane in range(LANES):
+        best[lane] = -1
+    for start in range(0, m - m % LANES, LANES):
+        for lane in range(LANES):
+            value = correlation[start + lane] - amount * direction[start + lane]
+            correlation[start + lane] = value
+            score = abs(value) * weight[start + lane]
+            best[lane] = score if score > best[lane] else best[lane]
+    for j in range(m - m % LANES, m):
+        correlation[j] -= amount * direction[j]
+
+
+@compiled()
+def _strongest(correlation, weight, signed, best):
+    """The lowest index of the largest |correlation| weight (or correlation weight), and it, from the lane maxima."""
+    m = len(correlation)
+    whole = m - m % LANES
+    largest, where = correlation[0] * 0 - 1, 0
+    if whole > 0:
+        for lane in range(LANES):
+            if best[lane] >= largest:
+                j = lane
+                while j < whole:
+                    score = (abs(correlation[j]) if signed else correlation[j]) * weight[j]
+                    if score == best[lane]:
+                        break
+                    j += LANES
+                if best[lane] > largest or j < where:
+                    largest, where = best[lane], j
+    for j in range(whole, m):
+        score = (abs(correlation[j]) if signed else correlation[j]) * weight[j]
+        if score > largest:
+            largest, where = score, j
+    return where, largest
+
+
+@compiled()
+def _copy(source, target):
+    for i in range(len(source)):
+        target[i] = source[i]
 
 
 @compiled(fastmath={"contract"})
-def _subtract(rows, factors, count, out):
-    """out -= factors[:count] @ rows[:count], four rows at a time."""
+def _take_four(rows, factors, i, source, out):
+    a0, a1, a2, a3 = factors[i], factors[i + 1], factors[i + 2], factors[i + 3]
+    r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+    for j in range(len(out)):
+        out[j] = source[j] - ((a0 * r0[j] + a1 * r1[j]) + (a2 * r2[j] + a3 * r3[j]))
+
+
+@compiled(fastmath={"contract"})
+def _take_four_more(rows, factors, i, out):
+    a0, a1, a2, a3 = factors[i], factors[i + 1], factors[i + 2], factors[i + 3]
+    r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+    for j in range(len(out)):
+        out[j] -= (a0 * r0[j] + a1 * r1[j]) + (a2 * r2[j] + a3 * r3[j])
+
+
+@compiled(fastmath={"contract"})
+def _subtract(rows, factors, count, source, out):
+    """out = source - factors[:count] @ rows[:count], four rows at a time."""
     i = 0
-    m = len(out)
+    if count >= 4:
+        _take_four(rows, factors, 0, source, out)
+        i = 4
+    else:
+        _copy(source, out)
     while i + 4 <= count:
-        a0, a1, a2, a3 = factors[i], factors[i + 1], factors[i + 2], factors[i + 3]
-        r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
-        for j in range(m):
-            out[j] -= (a0 * r0[j] + a1 * r1[j]) + (a2 * r2[j] + a3 * r3[j])
+        _take_four_more(rows, factors, i, out)
         i += 4
     while i < count:
         a0, r0 = factors[i], rows[i]
-        for j in range(m):
+        for j in range(len(out)):
             out[j] -= a0 * r0[j]
         i += 1
 
@@ -119,23 +170,25 @@ def omp_rows(part, parts, start, gram, weight, energy, k, positive, tolerance, s
     factors = np.empty(k, start.dtype)
     inner, factor = np.zeros((k, k)), np.zeros((k, k))
     right, forward, code, trial = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k)
-    chosen = np.zeros(k, np.int64)
+    chosen, best = np.zeros(k, np.int64), np.empty(LANES, start.dtype)
+    allowed, pivots = np.empty(m, start.dtype), np.empty(k, start.dtype)
     for row in range(part * n // parts, (part + 1) * n // parts):
         _copy(start[row], correlation)
+        _copy(weight, allowed)
+        _lane_maxima(correlation, allowed, not positive, best)
         left, limit, count = energy[row], tolerance * energy[row], 0
         quiet = silent * math.sqrt(energy[row])
         while count < k and left > limit:
-            atom, best = _strongest(correlation, weight, not positive)
-            if not best > quiet:
+            atom, score = _strongest(correlation, allowed, not positive, best)
+            if not score > quiet:
                 break
-            repeated = False
             for i in range(count):
                 inner[count, i] = inner[i, count] = gram[atom, chosen[i]]
-                repeated = repeated or chosen[i] == atom
             inner[count, count] = gram[atom, atom]
-            if repeated or not _append(factor, inner, count, dependent):
+            if not _append(factor, inner, count, dependent):
                 break
             chosen[count] = atom
+            allowed[atom] = 0
             right[count] = start[row, atom]
             total = right[count]
             for j in range(count):
@@ -162,25 +215,19 @@ def omp_rows(part, parts, start, gram, weight, energy, k, positive, tolerance, s
                 if count == k:
                     break
                 _copy(gram[atom], rows[count - 1])
-                _copy(start[row], correlation)
-                _subtract(rows, factors, count, correlation)
+                _subtract(rows, factors, count, start[row], correlation)
+                _lane_maxima(correlation, allowed, False, best)
             else:
                 left -= forward[count - 1] * forward[count - 1]
                 if count == k:
                     break
-                # The products of the new orthonormal direction with all atoms.
-                fresh = rows[count - 1]
-                _copy(gram[atom], fresh)
+                # The products of the new direction, orthogonal to the others, with all atoms.
                 for i in range(count - 1):
-                    factors[i] = rows[i, atom]
-                _subtract(rows, factors, count - 1, fresh)
-                scale = 1 / factor[count - 1, count - 1]
-                size = forward[count - 1]
-                for j in range(m):
-                    fresh[j] *= scale
-                    correlation[j] -= size * fresh[j]
-            for i in range(count):
-                correlation[chosen[i]] = 0
+                    factors[i] = rows[i, atom] / pivots[i]
+                pivots[count - 1] = factor[count - 1, count - 1] ** 2
+                _subtract(rows, factors, count - 1, gram[atom], rows[count - 1])
+                factors[count - 1] = forward[count - 1] / factor[count - 1, count - 1]
+                _reduced_lane_maxima(correlation, rows[count - 1], factors[count - 1], allowed, best)
         if not positive:
             _solve(factor, forward, count, code)
         for slot in range(k):
