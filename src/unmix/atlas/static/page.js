@@ -1,5 +1,5 @@
 "use strict";
-// The right side: one feature, or the overview. Shares the helpers and the data of atlas.js.
+// The right side: one feature, or the overview. Shares functions and data with atlas.js.
 
 function steps(f) {
   const at = state.order.indexOf(f), button = (label, key, act, off) =>
