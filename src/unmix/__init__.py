@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unmix.finders.features import Features as Features
     from unmix.finders.features import replace as replace
     from unmix.finders.sae import SAE as SAE
-    from unmix.finders.sae import TopKSAE as TopKSAE
+    from unmix.finders.topk_sae import TopKSAE as TopKSAE
     from unmix.scores.matching import dictionary_mcc as dictionary_mcc
     from unmix.scores.matching import mcc as mcc
     from unmix.scores.sparsity import fvu as fvu
@@ -37,7 +37,7 @@ _WHERE = {
     "SparseWorld": "worlds.sparse",
     "Study": "study.study",
     "TopK": "encoders.amortised",
-    "TopKSAE": "finders.sae",
+    "TopKSAE": "finders.topk_sae",
     "dictionary_mcc": "scores.matching",
     "fvu": "scores.sparsity",
     "mcc": "scores.matching",

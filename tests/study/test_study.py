@@ -12,7 +12,8 @@ from unmix.core.watch import Checkpoint, Watch
 from unmix.finders.controls import RandomAtoms
 from unmix.finders.dictionary import SparseCoding
 from unmix.finders.linear import PCA
-from unmix.finders.sae import SAE, TopKSAE
+from unmix.finders.sae import SAE
+from unmix.finders.topk_sae import TopKSAE
 from unmix.study import ENGINES
 from unmix.study.runs import Store
 from unmix.study.study import Results, Study

@@ -13,7 +13,7 @@ from unmix.core.rows import ArrayRows
 from unmix.encoders import ENCODERS
 from unmix.encoders.matched import at_sparsity
 from unmix.finders.dictionary import SparseCoding
-from unmix.finders.sae import TopKSAE
+from unmix.finders.topk_sae import TopKSAE
 from unmix.study import verbs
 from unmix.study.agreement import agreement
 from unmix.study.cells import split_rows

@@ -8,7 +8,7 @@ import torch
 
 from unmix.core.errors import UsageError
 from unmix.finders.features import assemble
-from unmix.finders.sae import TopKSAE
+from unmix.finders.topk_sae import TopKSAE
 from unmix.worlds.matched import MatchedWorld
 from unmix.worlds.sparse import SparseWorld
 

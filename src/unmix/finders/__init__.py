@@ -5,7 +5,7 @@ from unmix.core.recipe import Table
 FINDERS = Table(
     "finder",
     {
-        "TopKSAE": "unmix.finders.sae:TopKSAE",
+        "TopKSAE": "unmix.finders.topk_sae:TopKSAE",
         "SAE": "unmix.finders.sae:SAE",
         "SparseCoding": "unmix.finders.dictionary:SparseCoding",
         "PCA": "unmix.finders.linear:PCA",

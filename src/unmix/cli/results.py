@@ -1,0 +1,98 @@
+"""Verbs that read: scores of arrays, what a run holds, tables, pages, atlases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unmix.cli.shared import Run, tell, tell_results
+from unmix.core.errors import UsageError
+
+
+def score(
+    latents: Annotated[Path, typer.Option(help="True latents [n, f]: .npy, .npz:KEY or .safetensors:KEY.")],
+    codes: Annotated[Path, typer.Option(help="Codes or a representation [n, m], rows in the same order.")],
+    seed: Annotated[int, typer.Option(help="Of the shuffles and the bootstrap.")] = 0,
+) -> None:
+    """Score codes against true latents: the mean correlation coefficient with its chance level."""
+    from unmix.activations.arrays import open_rows
+    from unmix.core.rows import gather
+    from unmix.scores.matching import mcc
+
+    truth, given = (gather(open_rows(str(path))) for path in (latents, codes))
+    tell(f"mcc  {mcc(given, truth, seed, draws=4)}")
+
+
+def status(run: Run) -> None:
+    """What a run folder holds: cells done, failed and fits that were interrupted."""
+    from unmix.study.study import Results
+
+    results = Results(run)
+    waiting = sorted(run.glob("fits/*.working"))
+    tell(f"{len(results.cells())} cells done, {len(results.failures)} failed, {len(waiting)} fits interrupted")
+    for failure in results.failures:
+        tell(f"failed  {failure}")
+
+
+def table(
+    run: Run,
+    csv: Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")] = None,
+) -> None:
+    """The results of a run as a table."""
+    from unmix.study.export import write_table
+    from unmix.study.study import Results
+
+    results = Results(run)
+    if csv is not None:
+        tell(str(write_table(results.table(), csv)))
+        return
+    tell_results(results)
+
+
+def export(
+    run: Run,
+    codes: Annotated[Path | None, typer.Option(help="Active codes of all rows, as .csv or .parquet.")] = None,
+    features: Annotated[Path | None, typer.Option(help="One line for each feature, as .csv or .parquet.")] = None,
+    finder: Annotated[
+        str | None, typer.Option(help="Which finder's fit; default the one that explains most.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Which seed.")] = None,
+) -> None:
+    """Write the codes and features of a fit as tables."""
+    from unmix.study.export import codes_table, feature_table, write_table
+    from unmix.study.study import Results
+    from unmix.study.verbs import chosen
+
+    if codes is None and features is None:
+        raise UsageError("export: say what to write, --codes FILE or --features FILE")
+    _, fitted, rows, _ = chosen(Results(run), finder, seed)
+    found = fitted.encode(rows)
+    if codes is not None:
+        tell(str(write_table(codes_table(found), codes)))
+    if features is not None:
+        tell(str(write_table(feature_table(fitted, found), features)))
+
+
+def report(
+    run: Run, out: Annotated[Path | None, typer.Option("--out", "-o", help="Page; default RUN/report.html.")] = None
+) -> None:
+    """Write a run's results as one HTML page."""
+    from unmix.report.run import report_run
+
+    tell(f"report  {report_run(run, out)}")
+
+
+def atlas(
+    run: Run,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default RUN/atlas.")] = None,
+    finder: Annotated[
+        str | None, typer.Option(help="Which finder's fit; default the one that explains most.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Which seed.")] = None,
+) -> None:
+    """Write a static atlas of a fit's features, to open in a browser without a server."""
+    from unmix.atlas.run import atlas_run
+
+    tell(f"atlas  {atlas_run(run, out, finder, seed)}")

@@ -1,0 +1,93 @@
+"""Verbs that add to a run folder: fit, compare, trust, and the studies of papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unmix.cli.shared import DryRun, EngineName, Options, Out, Run, engine_of, tell, tell_costs, tell_results, world_of
+
+
+def fit(
+    data: Annotated[
+        str, typer.Argument(help="A shards folder, .npy/.npz/.safetensors, 'digits', or a world's name.")
+    ],
+    options: Options = None,
+    out: Out = Path("run"),
+    engine: EngineName = "serial",
+    dry_run: DryRun = False,
+) -> None:
+    """Fit features: unmix fit acts/ finder=TopKSAE,SparseCoding finder.width=1024 seed=0..1 -o run/"""
+    from unmix.core.options import finish, parse, recipes
+    from unmix.finders import FINDERS
+
+    given = parse(options or [])
+    seeds, samples = given.pop("seed", [0]), given.pop("samples", [None])
+    world = world_of(data, given)
+    finders = recipes(FINDERS, "finder", given, ["TopKSAE"])
+    finish(given, ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "world.FIELD"])
+    from unmix.study import verbs
+
+    if dry_run:
+        tell_costs(verbs.estimate(world, finders, seeds, samples[0]))
+        return
+    tell_results(verbs.fit(world, finders, out, seeds, samples, engine_of(engine)))
+
+
+def compare(
+    run: Run,
+    options: Options = None,
+    engine: EngineName = "serial",
+) -> None:
+    """Swap encoders over the fitted dictionaries: unmix compare run/ encoder=Linear,TopK,Fista,Omp l0=32"""
+    from unmix.core.options import finish, parse, recipes
+    from unmix.encoders import ENCODERS
+
+    given = parse(options or [])
+    l0, seeds = given.pop("l0", [None])[0], given.pop("seed", None)
+    encoders = recipes(ENCODERS, "encoder", given, ["Linear", "TopK", "Fista", "Omp"])
+    finish(given, ["encoder", "encoder.FIELD", "KIND.FIELD", "l0", "seed"])
+    from unmix.study import verbs
+
+    tell_results(verbs.compare(run, encoders, l0, seeds, engine_of(engine)))
+
+
+def trust(run: Run, options: Options = None, engine: EngineName = "serial") -> None:
+    """Try the run's finders on a matched world whose truth is known: unmix trust run/ size=.1,.32,1 seed=0..1"""
+    from unmix.core.options import finish, parse
+
+    given = parse(options or [])
+    sizes, seeds = given.pop("size", [0.1, 0.32, 1.0]), given.pop("seed", [0])
+    finish(given, ["size", "seed"])
+    from unmix.study import verbs
+    from unmix.study.verdict import verdict
+
+    results = verbs.trust(run, sizes, seeds, engine_of(engine))
+    tell_results(results, world="matched")
+    tell(verdict(results).sentence)
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="A study from `unmix list studies`.")],
+    options: Options = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default study-NAME.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="The version that takes minutes on two cores.")] = False,
+    engine: EngineName = "serial",
+    dry_run: DryRun = False,
+) -> None:
+    """Run a paper's study: its cells, claims.json and a page. Run it again to go on where it stopped."""
+    from unmix.core.options import finish, parse
+    from unmix.papers import STUDIES
+
+    given = parse(options or [])
+    seeds = given.pop("seed", None)
+    finish(given, ["seed"])
+    paper = STUDIES[name]()
+    paper = paper if seeds is None else paper.but(seeds=tuple(seeds))
+    if dry_run:
+        tell(paper.plan(small))
+        return
+    page = paper.run(out or Path(f"study-{name}"), small, engine_of(engine))
+    tell(f"report  {page}")

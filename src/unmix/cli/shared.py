@@ -1,0 +1,65 @@
+"""What the verbs share: kinds of arguments, worlds and engines from options, results on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unmix.core.errors import Failure, UsageError
+
+Options = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options, such as finder.k=32.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to make or add to.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take; run nothing.")]
+EngineName = Annotated[str, typer.Option("--engine", help="serial or processes.")]
+
+
+def world_of(data: str, given: dict[str, list[Any]]) -> Any:
+    """A world from its name, or data from a path, with the options that belong to it."""
+    from unmix.core.options import recipes
+    from unmix.worlds import WORLDS
+
+    if data in WORLDS and data != "Data":
+        made = recipes(WORLDS, "world", {**given, "world": [data]}, [])
+        for key in [key for key in given if key.startswith(("world.", f"{data}."))]:
+            given.pop(key)
+        if len(made) != 1:
+            raise UsageError("world: one at a time here; use a study for a grid")
+        return made[0]
+    from unmix.activations import TRANSFORMS
+    from unmix.activations.data import Data
+
+    transforms = recipes(TRANSFORMS, "transform", given, [])
+    file = Path(data.rpartition(":")[0] or data)
+    path = str(Path(data).resolve()) if file.exists() or Path(data).exists() else data
+    return Data(path=path, transforms=tuple(transforms))
+
+
+def engine_of(name: str) -> Any:
+    """An engine by name."""
+    from unmix.study import ENGINES
+
+    return ENGINES[name]()
+
+
+def tell_results(results: Any, world: str | None = None) -> None:
+    """Print a run's tables; raises `Failure` where cells failed."""
+    from unmix.study.present import show_table
+
+    show_table(results, world)
+    if results.failures:
+        raise Failure(f"{len(results.failures)} cells failed; first: {results.failures[0]}")
+
+
+def tell_costs(costs: dict[str, float]) -> None:
+    """Print what something would cost."""
+    from unmix.study.present import amounts
+
+    tell(amounts(costs))
+
+
+def tell(text: str) -> None:
+    """Print a line on standard output."""
+    typer.echo(text)
