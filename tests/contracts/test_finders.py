@@ -71,6 +71,27 @@ def test_rows_from_a_subset_equal_the_same_array(name, sample):
 
 
 @pytest.mark.parametrize("name", list(FINDERS))
+def test_going_on_from_features_or_a_refusal(name, sample):
+    h = rows_for(name, sample)
+    start = quick(name).fit(h)
+    kept = start.digest
+    if not FINDERS[name].continues:
+        with pytest.raises(UsageError, match="cannot go on"):
+            quick(name).fit(h, start=start)
+        return
+    features = quick(name).fit(h, rng=1, start=start)
+    assert features.about["start"] == kept == start.digest
+    assert features.shape == start.shape
+    assert features.digest != quick(name).fit(h, rng=1).digest
+    with pytest.raises(UsageError, match="width 12, the rows have 11"):
+        quick(name).fit(h[:, :11], start=start)
+    with pytest.raises(UsageError, match="start has 20 atoms"):
+        quick(name).but(width=21).fit(h, start=start)
+    with pytest.raises(UsageError, match="must be Features"):
+        quick(name).fit(h, start=start.atoms)
+
+
+@pytest.mark.parametrize("name", list(FINDERS))
 def test_bad_rows_are_refused_with_a_sentence(name, sample):
     h = rows_for(name, sample).clone()
     with pytest.raises(UsageError, match="matrix"):

@@ -20,24 +20,36 @@ class Finder(Recipe):
     """Finds features: `fit(rows)` gives `Features`, the same for the same rows and rng.
 
     seeded: the result depends on rng. nonnegative: asks for rows without negative entries.
+    continues: a fit can go on from an existing dictionary; then `_fit` takes `start`, Features on the device and in
+    float32, or None.
     """
 
     seeded: ClassVar[bool] = True
     nonnegative: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
 
-    def fit(self, rows: Any, rng: int | Stream = 0, watch: Watch | None = None, device: str = "cpu") -> Features:
+    def fit(
+        self,
+        rows: Any,
+        rng: int | Stream = 0,
+        watch: Watch | None = None,
+        device: str = "cpu",
+        start: Features | None = None,
+    ) -> Features:
         """Features of rows [n, d] (an array, a memory map, shards); global random state is not touched.
 
-        Raises `UsageError` for NaN, too few rows, or an option that does not fit them.
+        start: features to go on from, of the same width and number of atoms; `about` keeps their digest.
+        Raises `UsageError` for NaN, too few rows, an option that does not fit them, or a start that cannot be used.
         """
         rows = as_rows(rows)
         n = rows.shape[0]
         if n < 2:
             raise UsageError(f"{self.kind}: needs at least 2 rows, got {n}")
         self._check(rows)
+        going_on: dict[str, Any] = {} if start is None else {"start": self._startable(start, rows.shape[1], device)}
         watch = watch or Watch()
         begun = time.perf_counter()
-        features = self._fit(rows, as_stream(rng).child(self.kind), watch, device)
+        features = self._fit(rows, as_stream(rng).child(self.kind), watch, device, **going_on)
         watch.done()
         facts = {
             "finder": self.as_dict(),
@@ -45,12 +57,25 @@ class Finder(Recipe):
             "rows": n,
             "rows_digest": rows.digest,
             "seconds": round(time.perf_counter() - begun, 3),
+            **({} if start is None else {"start": start.digest}),
         }
         return Features(features.atoms, features.bias, features.encoder, features.names, {**features.about, **facts})
 
     def _check(self, rows: Rows) -> None:
         if self.nonnegative and any(bool((block < 0).any()) for block in rows.blocks(65536)):
             raise UsageError(f"{self.kind}: needs rows without negative entries; use SparseCoding for signed rows")
+
+    def _startable(self, start: Features, d: int, device: str) -> Features:
+        if not self.continues:
+            raise UsageError(f"{self.kind}: cannot go on from existing features; fit it without start")
+        if not isinstance(start, Features):
+            raise UsageError(f"{self.kind}: start must be Features, got {type(start).__name__}")
+        if start.shape[1] != d:
+            raise UsageError(f"{self.kind}: start has atoms of width {start.shape[1]}, the rows have {d} columns")
+        wanted = getattr(self, "width", start.shape[0])
+        if start.shape[0] != wanted:
+            raise UsageError(f"{self.kind}.width={wanted}: start has {start.shape[0]} atoms; give the same number")
+        return start.to(device).to(torch.float32)
 
     def estimate(self, rows: Rows) -> dict[str, float]:
         """What a fit costs before it is run: floating-point operations and bytes of memory at least."""

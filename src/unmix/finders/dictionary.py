@@ -36,6 +36,7 @@ class SparseCoding(Finder):
 
     equation: ClassVar[str] = "min_D sum_n min_{z >= 0} 1/2 |x_n - z D|^2 + lambda |z|_1,  |d_j| = 1"
     reference: ClassVar[str] = "Mairal et al. 2009, arXiv 0908.0050"
+    continues: ClassVar[bool] = True
 
     width: int = Field(1024, ge=1)
     penalty: float | None = Field(None, ge=0)
@@ -62,7 +63,7 @@ class SparseCoding(Finder):
         row = flops.product(1, d, self.width) + 8 * active * self.width
         return {"flops": self.passes * n * row, "bytes": 4.0 * (3 * self.width**2 + 4 * self.width * d)}
 
-    def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
+    def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str, start: Features | None = None) -> Features:
         from unmix.kernels.update import gram_statistics, update_atoms
 
         mean, scale = centre_and_scale(rows, rng)
@@ -70,13 +71,13 @@ class SparseCoding(Finder):
         centre = mean.to(device)
         batch = min(self.batch, n)
         steps = self.passes * (n // batch)
-        atoms = self._first_atoms(rows, centre, rng, device)
+        atoms = self._first_atoms(rows, centre, rng, device) if start is None else start.atoms
         bias = atoms.new_zeros(d)
         encoder = self._first_encoder(rows, atoms, mean, scale, rng)
         a, b = atoms.new_zeros(self.width, self.width), atoms.new_zeros(self.width, d)
-        spent, start = 0.0, 0
+        spent, done = 0.0, 0
         if (state := watch.restore()) is not None:
-            atoms, a, b, start = (
+            atoms, a, b, done = (
                 state["atoms"].to(device),
                 state["a"].to(device),
                 state["b"].to(device),
@@ -85,7 +86,7 @@ class SparseCoding(Finder):
             spent = float(state["spent"])
             if "penalty" in state:
                 encoder = encoder.but(penalty=float(state["penalty"]))
-        for step, h in minibatches(rows, batch, steps, rng.child("batches"), start, device):
+        for step, h in minibatches(rows, batch, steps, rng.child("batches"), done, device):
             x = (h - centre) / scale
             codes = encoder.bind(_Dictionary(atoms, bias))(x)
             fade = self._fade(step, batch, n)
