@@ -12,7 +12,11 @@ from unmix.finders.features import assemble, replace
 FIELDS = {
     "Linear": {"init": "tied"},
     "TopK": {"init": "tied", "k": 3},
+    "AbsTopK": {"init": "tied", "k": 3},
+    "Gated": {"init": "tied"},
+    "Matryoshka": {"init": "tied", "k": 3},
     "MLP": {"hidden": 16, "steps": 20},
+    "Lista": {"init": "tied", "penalty": 0.05},
     "Fista": {"penalty": 0.05},
     "Omp": {"k": 3},
     "Nearest": {},

@@ -7,7 +7,11 @@ ENCODERS = Table(
     {
         "Linear": "unmix.encoders.amortised:Linear",
         "TopK": "unmix.encoders.amortised:TopK",
+        "AbsTopK": "unmix.encoders.gates:AbsTopK",
+        "Gated": "unmix.encoders.gates:Gated",
+        "Matryoshka": "unmix.encoders.gates:Matryoshka",
         "MLP": "unmix.encoders.amortised:MLP",
+        "Lista": "unmix.encoders.unrolled:Lista",
         "Fista": "unmix.encoders.iterative:Fista",
         "Omp": "unmix.encoders.greedy:Omp",
         "Nearest": "unmix.encoders.greedy:Nearest",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -19,14 +18,33 @@ from unmix.core.seeds import Stream
 from unmix.encoders.base import BoundEncoder, Encoder
 
 
+class Parts(NamedTuple):
+    """What a step of training needs of the encoding of x [n, d].
+
+    codes: [n, m]. error: [n], half the squared error of the decoding, auxiliary decodings added. activity: [n, m],
+    what a penalty falls on: the codes themselves, or the gate where it is apart from them.
+    """
+
+    codes: Tensor
+    error: Tensor
+    activity: Tensor
+
+
 class Amortised(Encoder):
     """An encoder that is a function with weights: fitted on rows with the dictionary frozen, or started as said.
 
+    Unless a class says otherwise it reads linearly: what its nonlinearity is applied to is W (h - b) + c.
+
     init: "tied" takes the atoms as weights, "pinv" their pseudo-inverse; None asks for rows to fit on.
     steps, batch, lr: of the fit on rows (Adam on the squared reconstruction error).
+
+    latents: tensors whose rows are latents, the matrix that reads them first. units: tensors in the units of the
+    codes. Neither holds anything learnt.
     """
 
     weights: ClassVar[bool] = True
+    latents: ClassVar[tuple[str, ...]] = ("weight", "shift")
+    units: ClassVar[tuple[str, ...]] = ("shift", "threshold")
     _last_shift: ClassVar[str] = "shift"
 
     init: Literal["tied", "pinv"] | None = None
@@ -42,41 +60,68 @@ class Amortised(Encoder):
         tensors = self._start(atoms, rng.child("weights"))
         return tensors if rows is None else self._fit(tensors, atoms, bias, rows, rng.child("amortised"))
 
-    @abstractmethod
-    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]: ...
+    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
+        """Tensors before any training."""
+        weight = torch.linalg.pinv(atoms).T.contiguous() if self.init == "pinv" else atoms.clone()
+        return {"weight": weight, "shift": atoms.new_zeros(len(atoms))}
 
-    @abstractmethod
     def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """What the last nonlinearity is applied to, dense [n, m]."""
+        return torch.addmm(tensors["shift"], x, tensors["weight"].T)
 
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Codes before any threshold, dense [n, m]."""
+        """Codes before any threshold that is set after training, dense [n, m]; gradients go through."""
         return self._before(tensors, x).relu()
+
+    def _objective(self, tensors: Mapping[str, Tensor], x: Tensor, wanted: float | None = None) -> Parts:
+        """Codes and errors of x [n, d] by `tensors`, atoms among them; `wanted` keeps that many codes a row."""
+        codes = self._forward(tensors, x)
+        if wanted is not None:
+            codes = largest_of_batch(codes, wanted)
+        return Parts(codes, half_squared(x - codes @ tensors["atoms"]), codes)
+
+    def _inner(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """What the matrix that reads latents is applied to, [n, r]: x itself."""
+        return x
+
+    def _fixed(self) -> frozenset[str]:
+        """Tensors that training does not change: a threshold that is set in the end, shifts where there are none."""
+        return frozenset({"threshold"} if getattr(self, "bias", True) else {"threshold", "shift", "out_shift"})
+
+    def _finished(self, tensors: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """The tensors after training, atoms among them, with what is set in the end from rows x [n, d], bias off."""
+        wanted = self._wanted()
+        return tensors if wanted is None else self._calibrated(tensors, x, wanted)
 
     def _wanted(self) -> float | None:
         """Mean number of active codes to aim for in the fit, or None."""
         return None
 
+    def _l1(self) -> float:
+        """Weight of the sum of the activities in the fit on rows."""
+        return 0.0
+
     def _fit(
         self, tensors: dict[str, Tensor], atoms: Tensor, bias: Tensor, rows: Rows, rng: Stream
     ) -> dict[str, Tensor]:
-        learnt = {n: t.clone().requires_grad_() for n, t in tensors.items() if n != "threshold"}
+        fixed = self._fixed()
+        learnt = {n: t.clone().requires_grad_() for n, t in tensors.items() if n not in fixed}
+        everything = {**tensors, **learnt, "atoms": atoms}
         optimiser = torch.optim.Adam(learnt.values(), lr=self.lr, fused=atoms.device.type == "cpu")
-        wanted = self._wanted()
         for step, h in minibatches(rows, self.batch, self.steps, rng, device=str(atoms.device)):
             x = h.to(atoms.dtype) - bias
-            codes = self._forward(learnt, x)
-            if wanted is not None:
-                codes = largest_of_batch(codes, wanted)
-            loss = (x - codes @ atoms).square().sum() / x.square().sum().clamp_min(1e-12)
+            parts = self._objective(everything, x, self._wanted())
+            loss = parts.error.sum()
+            if self._l1():
+                loss = loss + self._l1() * parts.activity.abs().sum()
+            loss = loss / (x.square().sum() / 2).clamp_min(1e-12)
             optimiser.param_groups[0]["lr"] = self.lr * warm_then_decay(step, self.steps)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        fitted = {**tensors, **{name: tensor.detach() for name, tensor in learnt.items()}}
-        return (
-            fitted if wanted is None else self._calibrated(fitted, gather(rows, 4096, rng).to(atoms) - bias, wanted)
-        )
+        fitted = {name: tensor.detach() for name, tensor in everything.items()}
+        finished = self._finished(fitted, gather(rows, 4096, rng).to(atoms) - bias)
+        return {name: finished[name] for name in tensors}
 
     def _calibrated(self, tensors: dict[str, Tensor], x: Tensor, wanted: float) -> dict[str, Tensor]:
         """Make `wanted` codes active on average: by a threshold where more are, by a larger shift where fewer are."""
@@ -84,38 +129,9 @@ class Amortised(Encoder):
             before = self._before(tensors, x)
             size = before if getattr(self, "rectify", True) else before.abs()
             level = size.flatten().kthvalue(max(1, size.numel() - round(wanted * len(x)))).values
-        if level < 0:
+        if level < 0 and self._last_shift not in self._fixed():
             return {**tensors, self._last_shift: tensors[self._last_shift] - level}
-        return {**tensors, "threshold": level}
-
-
-class Linear(Amortised):
-    """A linear read-out with a rectifier: z = relu(W (h - b) + c), or without it (signed codes).
-
-    rectify: relu; without it the codes are signed and dense. active: mean number of active codes: the fit keeps the
-    largest codes of each batch, and one threshold on all codes is set in the end; None keeps all.
-    """
-
-    equation: ClassVar[str] = "z = relu(W (h - b) + c)"
-    reference: ClassVar[str] = "Cunningham et al. 2023, arXiv 2309.08600"
-    sparsity: ClassVar[str | None] = "active"
-
-    rectify: bool = True
-    active: float | None = Field(None, gt=0)
-
-    def _wanted(self) -> float | None:
-        return self.active
-
-    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
-        weight = torch.linalg.pinv(atoms).T.contiguous() if self.init == "pinv" else atoms.clone()
-        return {"weight": weight, "shift": atoms.new_zeros(len(atoms)), "threshold": atoms.new_zeros(())}
-
-    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return torch.addmm(tensors["shift"], x, tensors["weight"].T)
-
-    def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        before = self._before(tensors, x)
-        return before.relu() if self.rectify else before
+        return {**tensors, "threshold": level.clamp_min(0)}
 
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         codes = self._forward(bound.tensors, x)
@@ -123,6 +139,34 @@ class Linear(Amortised):
 
     def _flops(self, m: int, d: int) -> float:
         return flops.linear_code(m, d)
+
+
+class Linear(Amortised):
+    """A linear read-out with a rectifier: z = relu(W (h - b) + c), or without it (signed codes).
+
+    rectify: relu; without it the codes are signed and dense. active: mean number of active codes: the fit keeps the
+    largest codes of each batch, and one threshold on all codes is set in the end; None keeps all.
+    bias: the shift c is learnt; without it c stays zero.
+    """
+
+    equation: ClassVar[str] = "z = relu(W (h - b) + c)"
+    reference: ClassVar[str] = "Cunningham et al. 2023, arXiv 2309.08600"
+    sparsity: ClassVar[str | None] = "active"
+    readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m", "threshold": ""}
+
+    rectify: bool = True
+    active: float | None = Field(None, gt=0)
+    bias: bool = True
+
+    def _wanted(self) -> float | None:
+        return self.active
+
+    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
+        return {**super()._start(atoms, rng), "threshold": atoms.new_zeros(())}
+
+    def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        before = self._before(tensors, x)
+        return before.relu() if self.rectify else before
 
 
 class TopK(Amortised):
@@ -134,15 +178,9 @@ class TopK(Amortised):
     equation: ClassVar[str] = "z = top_k(relu(W (h - b) + c))"
     reference: ClassVar[str] = "Makhzani, Frey 2013, arXiv 1312.5663; Gao et al. 2024, arXiv 2406.04093"
     sparsity: ClassVar[str | None] = "k"
+    readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m"}
 
     k: int = Field(32, ge=1)
-
-    def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
-        weight = torch.linalg.pinv(atoms).T.contiguous() if self.init == "pinv" else atoms.clone()
-        return {"weight": weight, "shift": atoms.new_zeros(len(atoms))}
-
-    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return torch.addmm(tensors["shift"], x, tensors["weight"].T)
 
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         before = self._before(tensors, x).relu()
@@ -155,24 +193,25 @@ class TopK(Amortised):
         values, indices = encode_topk(x, bound.tensors["weight"], bound.tensors["shift"], self.k)
         return Codes(values, indices, len(bound.atoms))
 
-    def _flops(self, m: int, d: int) -> float:
-        return flops.linear_code(m, d)
-
 
 class MLP(Amortised):
     """One hidden layer: z = relu(V relu(W (h - b) + c) + e); always fitted on rows.
 
     hidden: units of the hidden layer. active: mean number of active codes, as for `Linear`; None keeps all.
+    bias: the shifts c and e are learnt; without it they stay zero.
     """
 
     equation: ClassVar[str] = "z = relu(V relu(W (h - b) + c) + e)"
     reference: ClassVar[str] = "O'Neill, Gumran, Klindt 2024, arXiv 2411.13117"
     sparsity: ClassVar[str | None] = "active"
 
+    latents: ClassVar[tuple[str, ...]] = ("out", "out_shift")
+    units: ClassVar[tuple[str, ...]] = ("shift", "out_shift", "threshold")
     _last_shift: ClassVar[str] = "out_shift"
 
     hidden: int = Field(256, ge=1)
     active: float | None = Field(None, gt=0)
+    bias: bool = True
 
     def _wanted(self) -> float | None:
         return self.active
@@ -193,16 +232,19 @@ class MLP(Amortised):
             "threshold": zeros(()),
         }
 
-    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        hidden = torch.addmm(tensors["shift"], x, tensors["weight"].T).relu()
-        return torch.addmm(tensors["out_shift"], hidden, tensors["out"].T)
+    def _inner(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return torch.addmm(tensors["shift"], x, tensors["weight"].T).relu()
 
-    def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
-        codes = self._forward(bound.tensors, x)
-        return Codes(codes * (codes > bound.tensors["threshold"]), None, codes.shape[1])
+    def _before(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return torch.addmm(tensors["out_shift"], self._inner(tensors, x), tensors["out"].T)
 
     def _flops(self, m: int, d: int) -> float:
         return flops.linear_code(self.hidden, d) + flops.linear_code(m, self.hidden)
+
+
+def half_squared(error: Tensor) -> Tensor:
+    """Half the squared norm of each row of [n, d]: [n]."""
+    return error.square().sum(1) / 2
 
 
 def largest_of_batch(codes: Tensor, active: float) -> Tensor:
@@ -212,21 +254,3 @@ def largest_of_batch(codes: Tensor, active: float) -> Tensor:
         return codes
     size = codes.detach().abs()
     return codes * (size > size.flatten().kthvalue(codes.numel() - keep).values)
-
-
-class SparsityWeight:
-    """An l1 weight that moves by itself until the mean number of active codes is the one wanted.
-
-    weight <- weight exp(rate log(L0 / wanted)), clipped; a weight of 0 stays 0 where nothing is wanted.
-    """
-
-    def __init__(self, wanted: float | None, start: float = 1e-3, rate: float = 0.03) -> None:
-        self.wanted, self.rate = wanted, rate
-        self.weight = 0.0 if wanted is None else start
-
-    def update(self, codes: Tensor) -> None:
-        """Move the weight after a batch of dense codes [n, m]."""
-        if self.wanted is not None:
-            count = (codes > 0).sum().item() / max(1, len(codes))
-            step = min(max(count, 0.1) / self.wanted, 8.0)
-            self.weight = min(max(self.weight * step**self.rate, 1e-7), 1e2)

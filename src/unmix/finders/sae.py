@@ -15,9 +15,10 @@ from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders import ENCODERS
-from unmix.encoders.amortised import MLP, Amortised, Linear, SparsityWeight
+from unmix.encoders.amortised import MLP, Amortised, Linear
 from unmix.finders.base import Finder, centre_and_scale
 from unmix.finders.features import Features, assemble
+from unmix.finders.penalties import SparsityWeight
 
 
 class SAE(Finder):
