@@ -11,6 +11,7 @@ from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
 from unmix.papers import STUDIES
 from unmix.scores import SCORES
+from unmix.scores.judging import JUDGES
 from unmix.study import ENGINES
 from unmix.worlds import WORLDS
 
@@ -19,6 +20,7 @@ TABLES = {
     "encoder": ENCODERS,
     "finder": FINDERS,
     "score": SCORES,
+    "judge": JUDGES,
     "engine": ENGINES,
     "study": STUDIES,
 }

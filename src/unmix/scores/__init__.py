@@ -12,5 +12,6 @@ SCORES = Table(
         "fvu": "unmix.scores.sparsity:Fvu",
         "l0": "unmix.scores.sparsity:L0",
         "dead": "unmix.scores.sparsity:Dead",
+        "autointerp": "unmix.scores.autointerp:AutoInterp",
     },
 )

@@ -49,6 +49,7 @@ class Inputs:
 
     codes: `Codes` or [n, m]. z: [n, f] true latents. h, reconstruction: [n, d]. atoms: [m, d].
     truth: [f, d] true atoms. other: [m', d] atoms of another seed.
+    items: how to show the n rows (`TextItems` and the like).
     """
 
     codes: Codes | None = None
@@ -58,6 +59,7 @@ class Inputs:
     atoms: Tensor | None = None
     truth: Tensor | None = None
     other: Tensor | None = None
+    items: Any = None
 
     @property
     def provides(self) -> frozenset[str]:
