@@ -18,7 +18,8 @@ class Codes:
     values: [n, k] with indices [n, k] (rectangular, from top-k; unused slots hold value 0);
         [nnz] with indices [nnz] and pointers [n + 1] (ragged); or [n, width] with indices None (dense).
     cost: [n] floating-point operations really spent on each row, where the encoder measured them.
-    certificate: [n] relative duality gap of each row, where the encoder solved a convex problem.
+    certificate: [n] relative duality gap of each row, where the encoder solved a convex problem (or the measure of
+        optimality that the encoder names).
     """
 
     values: Tensor
@@ -48,6 +49,21 @@ class Codes:
         layout = "dense" if self.indices is None else "rectangular" if self.pointers is None else "ragged"
         active = self.l0().double().mean().item() if len(self) else 0.0
         return f"Codes({len(self)} x {self.width}, {layout}, L0 {active:.4g})"
+
+    def rows(self, rows: slice) -> Codes:
+        """The codes of some rows, in the same layout; `rows` is a slice without a step."""
+        begin, end, step = rows.indices(len(self))
+        if step != 1:
+            raise UsageError(f"codes: rows must be a slice without a step, got {rows}")
+        end = max(begin, end)
+        cost, gap = (None if part is None else part[begin:end] for part in (self.cost, self.certificate))
+        if self.pointers is None:
+            indices = None if self.indices is None else self.indices[begin:end]
+            return Codes(self.values[begin:end], indices, self.width, None, cost, gap)
+        pointers = self.pointers[begin : end + 1]
+        low, high = int(pointers[0]), int(pointers[-1])
+        indices = self.indices[low:high]  # type: ignore[index]
+        return Codes(self.values[low:high], indices, self.width, pointers - low, cost, gap)
 
     def nonzero(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row numbers, feature numbers and values of every code that is not zero, sorted by row: each [nnz]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.rows import Rows, as_rows, as_tensor, require_finite
 from unmix.core.seeds import Stream, as_stream
+
+GRAM_ATOMS = 16384  # most atoms for which a Gram matrix is held (1 GiB in float32)
 
 
 class Dictionary(Protocol):
@@ -44,34 +46,73 @@ class BoundEncoder:
         """Upper bound of floating-point operations for one sample."""
         return self.recipe._flops(*self.atoms.shape)
 
-    def __call__(self, h: Any, block: int = 4096) -> Codes:
+    @property
+    def readout(self) -> Mapping[str, Tensor] | None:
+        """The tensors of its linear read-out (weight [m, d], shift [m], perhaps threshold), or None."""
+        return self.recipe._readout(self.tensors)
+
+    def __call__(self, h: Any, block: int = 4096, start: Codes | None = None) -> Codes:
+        """Codes [n, m] of h [n, d], `block` rows at a time.
+
+        start: first codes [n, m] to begin from, for encoders that can (`warm`). Raises `UsageError` for a wrong
+        shape, a NaN, or a start that cannot be used.
+        """
         h = as_tensor(h)
-        if h.ndim != 2 or h.shape[1] != self.atoms.shape[1]:
-            raise UsageError(f"h: expected [n, {self.atoms.shape[1]}], got {list(h.shape)}")
+        m, d = self.atoms.shape
+        if h.ndim != 2 or h.shape[1] != d:
+            raise UsageError(f"h: expected [n, {d}], got {list(h.shape)}")
         h = h.to(self.atoms.device, self.atoms.dtype)
         require_finite(h, "h")
-        starts = range(0, max(1, len(h)), block)
+        if start is not None:
+            if not self.recipe.warm:
+                raise UsageError(f"start: {self.recipe.kind} cannot begin from given codes; leave start out")
+            if start.shape != (len(h), m):
+                raise UsageError(f"start: expected codes [{len(h)}, {m}], got {list(start.shape)}")
+            start = start.to(h.device)
+        parts = []
         with torch.no_grad():
-            return Codes.concatenate([self.recipe._encode(self, h[s : s + block] - self.bias) for s in starts])
+            for begin in range(0, max(1, len(h)), block):
+                rows = slice(begin, begin + block)
+                given = () if start is None else (start.rows(rows),)
+                parts.append(self.recipe._encode(self, h[rows] - self.bias, *given))
+        return Codes.concatenate(parts)
 
     def to(self, target: str | torch.device | torch.dtype) -> BoundEncoder:
-        """The same on another device or in another precision."""
+        """The same on another device or in another precision; what is made from the atoms alone is made again."""
+        atoms = self.atoms.to(target)
         tensors = {name: tensor.to(target) for name, tensor in self.tensors.items()}
-        return BoundEncoder(self.recipe, self.atoms.to(target), self.bias.to(target), tensors)
+        if atoms.dtype != self.atoms.dtype:
+            made = self.recipe._derived(atoms)
+            tensors.update({name: tensor for name, tensor in made.items() if name in tensors})
+        return BoundEncoder(self.recipe, atoms, self.bias.to(target), tensors)
 
 
 class Encoder(Recipe):
     """The recipe of an inference: codes z >= 0 (or signed) with h ~ z D + bias.
 
-    signed: codes may be negative. sparsity: the field that sets how many codes are active, or None.
-    counted: that field is the number of active codes itself (k), not a penalty.
+    sparsity: the field that sets how many codes are active, or None.
+    counted: that field is the number of active codes itself (k), not a penalty or a threshold.
     weights: it has weights of its own, which must be fitted or given an explicit start.
+    warm: it can begin from given codes; `_encode` then takes a third argument, the codes or None.
+    readout: tensors of a linear read-out W x + c and their shapes, where that is what its weights are, such as
+    {"weight": "m d", "shift": "m", "threshold": ""}; another encoder of this kind can take them over.
     """
 
-    signed: ClassVar[bool] = False
     sparsity: ClassVar[str | None] = None
     counted: ClassVar[bool] = True
     weights: ClassVar[bool] = False
+    warm: ClassVar[bool] = False
+    readout: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def signed(self) -> bool:
+        """Codes may be negative: what the recipe's field `positive` or `rectify` says."""
+        return not getattr(self, "positive", getattr(self, "rectify", True))
+
+    @property
+    def needs_rows(self) -> bool:
+        """Its weights have no start: they are fitted on rows, or taken over from a linear read-out."""
+        return self.weights and getattr(self, "init", None) is None
 
     def bind(self, features: Dictionary, rows: Any = None, rng: int | Stream = 0) -> BoundEncoder:
         """This encoder on a dictionary; `rows` [n, d] are what weights of its own are fitted on.
@@ -86,18 +127,61 @@ class Encoder(Recipe):
         return BoundEncoder(self, atoms, bias, tensors)
 
     def restore(self, features: Dictionary, tensors: Mapping[str, Tensor]) -> BoundEncoder:
-        """This encoder with tensors that an earlier binding held."""
-        return BoundEncoder(self, features.atoms, features.bias, dict(tensors))
+        """This encoder with tensors that an earlier binding held; what is made from the atoms alone is made again."""
+        atoms, bias = features.atoms.detach(), features.bias.detach()
+        return BoundEncoder(self, atoms, bias, {**self._derived(atoms), **tensors})
+
+    def with_sparsity(self, value: float) -> Self:
+        """The recipe with the field that sets its sparsity changed. Raises `UsageError` where it has none."""
+        if self.sparsity is None:
+            raise UsageError(f"{self.kind} has no option that sets how many codes are active")
+        return self.but(**{self.sparsity: value})
+
+    def learns_as(self, other: Encoder) -> bool:
+        """Whether the weights it would be fitted to are those that an encoder `other` already has."""
+        return self == other or bool(self.readout and self.kind == other.kind)
 
     def _check(self, m: int, d: int) -> None:
         if self.sparsity == "k" and self.k > m:  # type: ignore[attr-defined]
             raise UsageError(f"{self.kind}.k={self.k}: must be at most the number of atoms, {m}")  # type: ignore[attr-defined]
 
-    def _prepare(self, atoms: Tensor, bias: Tensor, rows: Rows | None, rng: Stream) -> dict[str, Tensor]:
+    def _derived(self, atoms: Tensor) -> dict[str, Tensor]:
+        """What is made from the atoms alone (a Gram matrix): not saved, made again when it is needed."""
         return {}
+
+    def _prepare(self, atoms: Tensor, bias: Tensor, rows: Rows | None, rng: Stream) -> dict[str, Tensor]:
+        """The tensors that a binding holds."""
+        return self._derived(atoms)
+
+    def _readout(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+        return {name: tensors[name] for name in self.readout if name in tensors} or None
+
+    def _adopt(self, readout: Mapping[str, Tensor], atoms: Tensor) -> dict[str, Tensor] | None:
+        """The tensors of this encoder with the linear read-out of another; None where its weights are no read-out.
+
+        Weight and shift are kept; a threshold is kept where its shape allows it and is 0 otherwise.
+        """
+        if not self.readout:
+            return None
+        sizes = {"m": len(atoms), "d": atoms.shape[1]}
+        tensors = {}
+        for name, names in self.readout.items():
+            shape = tuple(sizes[letter] for letter in names.split())
+            held = readout.get(name)
+            if held is None or held.ndim > len(shape):
+                held = atoms.new_zeros(())
+            tensors[name] = held.expand(shape).contiguous()
+        return tensors
 
     @abstractmethod
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes: ...
 
     @abstractmethod
     def _flops(self, m: int, d: int) -> float: ...
+
+
+class GramEncoder(Encoder):
+    """An encoder that holds the Gram matrix of the dictionary, where it is small enough."""
+
+    def _derived(self, atoms: Tensor) -> dict[str, Tensor]:
+        return {"gram": atoms @ atoms.T} if len(atoms) <= GRAM_ATOMS else {}

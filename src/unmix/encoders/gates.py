@@ -91,6 +91,7 @@ class AbsTopK(Amortised):
     equation: ClassVar[str] = "z_j = a_j [ |a_j| among the k largest ],  a = W (h - b) + c"
     reference: ClassVar[str] = "arXiv 2510.00404"
     sparsity: ClassVar[str | None] = "k"
+    readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m"}
     signed: ClassVar[bool] = True
 
     k: int = Field(32, ge=1)
@@ -127,6 +128,7 @@ class Matryoshka(Amortised):
     equation: ClassVar[str] = "z = top_k(relu(W (h - b) + c));  min sum_p |h - b - z[:p] D[:p]|^2"
     reference: ClassVar[str] = "Bussmann et al. 2025, arXiv 2503.17547"
     sparsity: ClassVar[str | None] = "k"
+    readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m"}
 
     k: int = Field(32, ge=1)
     prefixes: tuple[int, ...] = ()

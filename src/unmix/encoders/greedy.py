@@ -10,12 +10,10 @@ from torch import Tensor
 
 from unmix.core import flops
 from unmix.core.codes import Codes
-from unmix.core.rows import Rows
-from unmix.core.seeds import Stream
-from unmix.encoders.base import BoundEncoder, Encoder
+from unmix.encoders.base import BoundEncoder, Encoder, GramEncoder
 
 
-class Omp(Encoder):
+class Omp(GramEncoder):
     """Orthogonal matching pursuit: k times the atom that correlates most with the residual, then least squares.
 
     k: active codes in each row. positive: only non-negative codes (non-negative least squares on the support).
@@ -29,9 +27,6 @@ class Omp(Encoder):
     k: int = Field(32, ge=1)
     positive: bool = True
     tolerance: float = Field(0.0, ge=0, lt=1)
-
-    def _prepare(self, atoms: Tensor, bias: Tensor, rows: Rows | None, rng: Stream) -> dict[str, Tensor]:
-        return {"gram": atoms @ atoms.T} if len(atoms) <= 16384 else {}
 
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         from unmix.kernels.omp import omp

@@ -144,18 +144,18 @@ def assemble(
 def replace(features: Features, *, encoder: Encoder | str, rows: Any = None, rng: int | Stream = 0) -> Features:
     """The same atoms with another inference: the amortisation gap is the difference of two scores.
 
-    encoder: a recipe or its name. rows: what weights of its own are fitted on; where it has weights, no rows are
-    given and the present encoder has a linear read-out of the same shape, that read-out is kept.
+    encoder: a recipe or its name. rows: what weights of its own are fitted on; where it has weights that are a linear
+    read-out, no rows are given and the present encoder has a linear read-out too, that read-out is kept (and a
+    threshold where both have one of the same kind; else it starts at 0). The present encoder's own recipe changes
+    nothing.
     Raises `UsageError` where weights have no start.
     """
     recipe: Encoder = ENCODERS.make(encoder)
     present = features.encoder
-    if recipe.weights and rows is None and getattr(recipe, "init", None) is None:
-        wanted = {"TopK": {"weight", "shift"}, "Linear": {"weight", "shift", "threshold"}}.get(recipe.kind, set())
-        held = dict(present.tensors)
-        if present.recipe.weights and wanted and {"weight", "shift"} <= held.keys() and "out" not in held:
-            held["threshold"] = held.get("threshold", features.atoms.new_zeros(()))
-            tensors = {name: held[name] for name in wanted}
+    if recipe.needs_rows and rows is None:
+        if recipe == present.recipe:
+            return features
+        if present.readout is not None and (kept := recipe._adopt(present.readout, features.atoms)) is not None:
             recipe._check(*features.shape)
-            return dataclasses.replace(features, encoder=recipe.restore(features, tensors))
+            return dataclasses.replace(features, encoder=recipe.restore(features, kept))
     return dataclasses.replace(features, encoder=recipe.bind(features, rows, rng))

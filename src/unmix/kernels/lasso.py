@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_queue
+from unmix.kernels.proximal import Method, certificate, iterate
+
+__all__ = ["LassoResult", "certificate", "lasso"]
 
 _BLOCK_BYTES = 64 << 20
 _ROWS = 256  # rows that one thread takes at a time
-_CHECK = 10  # FISTA iterations between two looks at the gap
 
 Ragged = tuple[Tensor, Tensor, Tensor]
 
@@ -46,6 +49,8 @@ def lasso(
     start: Ragged | None = None,
     tolerance: float = 1e-4,
     max_iterations: int = 2000,
+    method: Literal["auto", "coordinate", "fista", "ista", "lca"] = "auto",
+    rate: float = 1.0,
     backend: Backend = "auto",
 ) -> LassoResult:
     """min_z 1/2 |x - z D|^2 + penalty sum_j |z_j| for each row x of h (z >= 0 where positive).
@@ -54,8 +59,11 @@ def lasso(
     ends when its duality gap is at most `tolerance` times |x|^2 / 2, after max_iterations, or when rounding stops it
     earlier: `gap` says what was reached. A penalty of 0 has no certificate of this kind, its gap stays open.
     gram [m, m] = atoms @ atoms.T saves making it. start: codes (values, indices, pointers) to begin from.
-    numba: working-set coordinate descent on the Gram matrix; torch: FISTA with adaptive restart.
-    Sources: Massias, Gramfort, Salmon 2018, arXiv 1802.07481; O'Donoghue, Candes 2015, arXiv 1204.3982.
+    method: "coordinate" descent (numba: with a working set on the Gram matrix; torch: cyclic), "fista" with adaptive
+    restart, "ista", or "lca", the locally competitive algorithm with steps of `rate` / max(1, |D|^2) (these three in
+    torch alone); "auto" takes numba's coordinate descent where it can and FISTA elsewhere.
+    Sources: Massias, Gramfort, Salmon 2018, arXiv 1802.07481; O'Donoghue, Candes 2015, arXiv 1204.3982; Rozell,
+    Johnson, Baraniuk, Olshausen 2008.
     Raises `UsageError` for a negative penalty or tolerance, or shapes that do not fit.
     """
     check_matrix("atoms", atoms)
@@ -74,7 +82,13 @@ def lasso(
     if start is not None and (len(start[2]) != n + 1 or len(start[0]) != len(start[1])):
         raise UsageError(f"start: must be values [nnz], indices [nnz], pointers [{n + 1}]")
     penalties = wanted.expand(n) if wanted.ndim == 0 or len(wanted) != n else wanted
-    on_cpu = compiled_wanted(backend, h, atoms, gram)
+    if method not in ("auto", "coordinate", "fista", "ista", "lca"):
+        raise UsageError(f"method: {method!r} is not one of 'auto', 'coordinate', 'fista', 'ista', 'lca'")
+    if backend == "numba" and method in ("fista", "ista", "lca"):
+        raise UsageError(f"backend: {method} has no numba version; use 'torch' or 'auto'")
+    if not 0 < rate <= 1:
+        raise UsageError(f"rate: must be in (0, 1], got {rate}")
+    on_cpu = method in ("auto", "coordinate") and compiled_wanted(backend, h, atoms, gram)
     if start is not None and len(start[1]) and not 0 <= int(start[1].min()) <= int(start[1].max()) < m:
         raise UsageError(f"start: indices must be in 0..{m - 1}")
     fits = _BLOCK_BYTES // (h.element_size() * max(m, 1))
@@ -94,12 +108,13 @@ def lasso(
             run_queue(work, range(0, n, height), count)
         return _join([found[begin] for begin in sorted(found)], h)
     top = atoms.T @ atoms if atoms.shape[1] < m else atoms @ atoms.T
+    plain: Method = {"auto": "fista", "coordinate": "cyclic"}.get(method, method)
     steepest = torch.linalg.eigvalsh(top.double())[-1].item() * (1 + 1e-6) if m else 1.0
     parts = []
     for begin in range(0, n, max(16, fits)):
         rows = slice(begin, min(n, begin + max(16, fits)))
         given = (h[rows], atoms, penalties[rows], positive, gram, _cut(start, rows), tolerance, max_iterations)
-        parts.append(_fista(*given, steepest))
+        parts.append(_first_order(plain, *given, steepest, rate))
     return _join(parts, h)
 
 
@@ -135,7 +150,8 @@ def _coordinate(
     return LassoResult(*(torch.from_numpy(part) for part in arrays))
 
 
-def _fista(
+def _first_order(
+    method: Method,
     h: Tensor,
     atoms: Tensor,
     penalty: Tensor,
@@ -145,73 +161,20 @@ def _fista(
     tolerance: float,
     limit: int,
     steepest: float,
+    rate: float,
 ) -> LassoResult:
-    n, (m, d) = len(h), atoms.shape
-    device = h.device
-    out = h.new_zeros(n, m)
+    n, m = len(h), len(atoms)
+    first = h.new_zeros(n, m)
     if guess is not None:
-        rows = torch.repeat_interleave(torch.arange(n, device=device), guess[2].diff().to(device))
-        out[rows, guess[1].long()] = guess[0].to(h.dtype)
-        out = out.clamp_min_(0) if positive else out
-        out[:, atoms.square().sum(1) == 0] = 0
-    gap, objective = (torch.zeros(n, dtype=torch.float64, device=device) for _ in range(2))
-    rounds = torch.full((n,), limit, dtype=torch.int64, device=device)
-    live = torch.arange(n, device=device)
-    x, z, shrink = h, out.clone(), (penalty / steepest).to(h.dtype).unsqueeze(1)
-    y, momentum = z, torch.ones(n, 1, dtype=h.dtype, device=device)
-    by_gram = gram is not None and m < 2 * d
-    start = h @ atoms.T if by_gram else None
-    for step in range(limit + 1):
-        if step % _CHECK == 0 or step == limit:
-            objective[live], gap[live] = certificate(x, z, atoms, penalty[live], positive)
-            done = gap[live] <= tolerance
-            if done.any() or step == limit:
-                out[live] = z
-                rounds[live[done]] = step
-                keep = ~done
-                live, x, z, y = live[keep], x[keep], z[keep], y[keep]
-                shrink, momentum = shrink[keep], momentum[keep]
-                start = None if start is None else start[keep]
-            if not len(live) or step == limit:
-                break
-        slope = y @ gram - start if start is not None else (y @ atoms - x) @ atoms.T  # type: ignore[operator]
-        moved = y - slope / steepest
-        if positive:
-            new = (moved - shrink).clamp_min_(0)
-        else:
-            new = moved.sign() * (moved.abs() - shrink).clamp_min_(0)
-        # Momentum that points uphill starts again (the gradient test).
-        momentum[((y - new) * (new - z)).sum(1) > 0] = 1
-        following = (1 + (1 + 4 * momentum.square()).sqrt()) / 2
-        y = new + ((momentum - 1) / following) * (new - z)
-        z, momentum = new, following
+        rows = torch.repeat_interleave(torch.arange(n, device=h.device), guess[2].diff().to(h.device))
+        first[rows, guess[1].long()] = guess[0].to(h.dtype)
+        first = first.clamp_min_(0) if positive else first
+        first[:, atoms.square().sum(1) == 0] = 0
+    given = (atoms, gram, penalty, positive, tolerance, limit, steepest, rate)
+    out, gap, objective, rounds, cost = iterate(method, h, first, *given)
     rows, indices = out.nonzero(as_tuple=True)
     pointers = torch.cat([rows.new_zeros(1), torch.bincount(rows, minlength=n).cumsum(0)])
-    each = 2.0 * m * m if by_gram else 4.0 * m * d
-    cost = rounds.double() * each + 2.0 * m * d
     return LassoResult(out[rows, indices], indices, pointers, gap, objective, rounds, cost)
-
-
-@torch.no_grad()
-def certificate(x: Tensor, z: Tensor, atoms: Tensor, penalty: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
-    """Objective and relative duality gap of dense codes z [n, m] for rows x [n, d]: each [n], float64.
-
-    P = |r|^2 / 2 + penalty |z|_1 with r = x - z D, and the dual value D = s <r, x> - s^2 |r|^2 / 2 at the best s for
-    which s r is feasible; the gap is (P - D) / (|x|^2 / 2).
-    """
-    residual = x - z @ atoms
-    products = residual @ atoms.T
-    if not len(atoms):
-        largest = products.new_zeros(len(x)).double()
-    else:
-        largest = (products if positive else products.abs()).amax(1).double().clamp_min(0)
-    residual = residual.double()
-    size, cross = residual.square().sum(1), (residual * x.double()).sum(1)
-    primal = size / 2 + penalty * z.double().abs().sum(1)
-    scale = torch.where(size > 0, cross / size, 1)
-    scale = torch.minimum(scale, torch.where(largest > 0, penalty / largest, torch.inf)).clamp_min(0)
-    distance = (primal - scale * cross + scale.square() * size / 2).clamp_min(0)
-    return primal, distance / (x.double().square().sum(1) / 2).clamp_min(1e-300)
 
 
 def _cut(start: Ragged | None, rows: slice) -> Ragged | None:

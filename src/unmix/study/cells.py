@@ -149,9 +149,8 @@ def swapped(cell: Cell, features: Features, part: Split) -> Features:
     encoder, rng = cell.encoder, Stream(cell.seed).child("encoder")
     if cell.l0 is not None:
         encoder = at_sparsity(encoder, features, part.train, cell.l0, rng)
-    weights = encoder.weights and encoder.init is None
-    same = features.encoder.recipe.kind == encoder.kind
-    rows = part.train if weights and not same else None
+    fit = encoder.needs_rows and not encoder.learns_as(features.encoder.recipe)
+    rows = part.train if fit else None
     return replace(features, encoder=encoder, rows=rows, rng=rng)
 
 
