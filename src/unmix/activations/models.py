@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from unmix.core.digest import array_digest, digest, file_digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import load_class
+from unmix.core.store import read_json
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -61,12 +62,23 @@ class FolderModel:
         """Digest of the bytes of the tokenizer's files."""
         return file_digest(*(self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()))
 
-    def load(self) -> nn.Module:
+    @cached_property
+    def causal(self) -> bool:
+        """Whether the configuration names a model that predicts the next token."""
+        names = read_json(self.folder / "config.json").get("architectures") or []
+        return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+    def load(self, head: Literal["", "causal"] = "") -> nn.Module:
         """The model (AutoModel) in float32, in evaluation mode. Nothing is fetched and no code in the folder is run.
 
-        Raises `UsageError` where transformers is missing or does not know the model, `Failure` for cut-off weights.
+        head: "causal" adds the next-token head (AutoModelForCausalLM); `base_model` of it is what AutoModel gives.
+        Raises `UsageError` where transformers is missing or does not know the model, or the folder has no such head,
+        and `Failure` for cut-off weights.
         """
         transformers = _transformers()
+        if head == "causal" and not self.causal:
+            raise UsageError(f"model={self.folder}: its configuration names no model that predicts the next token")
+        kind = transformers.AutoModelForCausalLM if head == "causal" else transformers.AutoModel
         import torch
         from safetensors import SafetensorError
 
@@ -74,13 +86,19 @@ class FolderModel:
         try:
             # Weights that a checkpoint lacks are drawn; that must not move the caller's random state.
             with _offline(), torch.random.fork_rng(devices=[]):
-                model = transformers.AutoModel.from_pretrained(
-                    str(self.folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
+                model, found = kind.from_pretrained(
+                    str(self.folder),
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    output_loading_info=True,
                 )
         except SafetensorError as error:
             raise Failure(f"model={self.folder}: weights are not whole ({error}); copy or install it again") from None
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(f"model={self.folder}: transformers cannot open it ({_line(error)})") from error
+        if head and (missing := sorted(found["missing_keys"])):
+            raise UsageError(f"model={self.folder}: has no weights for {missing[0]}; its predictions would be noise")
         return model.float().eval()
 
     def tokenizer(self) -> Any:

@@ -63,7 +63,7 @@ def passages(data: Sequence[tuple[str, str]], tokenizer: Any, tokens: int, conte
         raise UsageError("data: the text is empty; give a text with words in it")
     ids, edges = np.asarray(stream, np.int32), np.asarray(bounds)
     return Passages(
-        ids, _roles(ids, edges, tokenizer, len(before), len(after)), edges, np.asarray(starts), tuple(titles)
+        ids, roles_of(ids, edges, tokenizer, len(before), len(after)), edges, np.asarray(starts), tuple(titles)
     )
 
 
@@ -77,8 +77,11 @@ def surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
     raise UsageError("model: its tokenizer changes a text when it adds start and end tokens; it cannot be used")
 
 
-def _roles(stream: np.ndarray, bounds: np.ndarray, tokenizer: Any, before: int, after: int) -> np.ndarray:
-    """By id, so that a "[SEP]" written in the text counts too; by place, where one id is both start and end."""
+def roles_of(stream: np.ndarray, bounds: np.ndarray, tokenizer: Any, before: int, after: int) -> np.ndarray:
+    """The role of every token of passages: [t].
+
+    By id, so that a "[SEP]" written in the text counts too; by place, where one id is both start and end.
+    """
     roles = np.zeros(len(stream), np.int8)
     ends = [getattr(tokenizer, name, None) for name in ("sep_token_id", "eos_token_id")]
     begins = [getattr(tokenizer, name, None) for name in ("cls_token_id", "bos_token_id")]

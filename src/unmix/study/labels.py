@@ -1,0 +1,104 @@
+"""Labels: what is known of a run's rows, from files, from the rows themselves, or from a pattern over the text."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from unmix.core.errors import UsageError
+from unmix.core.items import TextItems
+from unmix.study.texts import words
+
+
+def labels_of(given: Any, raw: Any, items: Any) -> np.ndarray:
+    """Labels [n] of numbers or text, aligned with a run's rows; "" or NaN where a row has none.
+
+    given: an array [n]; a .npy file; a .csv file, with a colon and the name of a column where it has several
+    ("labels.csv:speaker"); or None for labels that came with the rows.
+    Raises `UsageError` for another number of rows, a missing file or column, or where no labels came with the rows.
+    """
+    n = raw.shape[0]
+    if given is None:
+        own = getattr(raw, "labels", None)
+        own = getattr(items, "labels", None) if own is None else own
+        if own is None:
+            raise UsageError("labels: none came with the rows; give a .npy or .csv file, or --pattern for text")
+        given = own
+    elif isinstance(given, (str, Path)):
+        given = _read(str(given))
+    labels = np.asarray(given)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (n,):
+        raise UsageError(f"labels: expected {n} of them, one for each row of the run, got {list(labels.shape)}")
+    if labels.dtype.kind == "O":
+        labels = np.asarray(["" if value is None else str(value) for value in labels])
+    if labels.dtype.kind not in "biufU":
+        raise UsageError(f"labels: must be numbers or text, got {labels.dtype}")
+    return labels
+
+
+def known(labels: np.ndarray) -> np.ndarray:
+    """Which rows have a label: [n] of bool."""
+    if labels.dtype.kind == "f":
+        return np.isfinite(labels)
+    return labels != "" if labels.dtype.kind == "U" else np.ones(len(labels), bool)
+
+
+def matches(pattern: str, items: Any, on: Literal["token", "text"] = "token") -> np.ndarray:
+    """Which rows [n] a regular expression finds: in the row's own token, or in the text of its document.
+
+    on: token searches each token alone; text finds the tokens that share a character with a match in the document, so
+    that a match may span tokens. Raises `UsageError` for rows without tokens or a pattern that is none.
+    """
+    if not isinstance(items, TextItems):
+        raise UsageError(f"pattern={pattern}: these rows are no tokens of text; give labels in a file")
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"pattern={pattern}: no regular expression ({error})") from None
+    if on == "token":
+        ids = np.asarray(items.stream)[items.places]
+        hit = {int(i): expression.search(items.vocabulary[int(i)]) is not None for i in np.unique(ids)}
+        return np.asarray([hit[int(i)] for i in ids], bool)
+    if on != "text":
+        raise UsageError(f"on={on}: should be token or text")
+    starts, found = np.asarray(items.starts), np.zeros(len(items.stream), bool)
+    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        text, ends = words(items, first, last)
+        for match in expression.finditer(text):
+            if match.end() > match.start():
+                low = int(np.searchsorted(ends, match.start(), side="right"))
+                high = int(np.searchsorted(ends, match.end() - 1, side="right"))
+                found[first + low : first + high + 1] = True
+    return found[items.places]
+
+
+def _read(given: str) -> Any:
+    file, column = Path(given), None
+    if not file.exists() and ":" in given:
+        name, _, column = given.rpartition(":")
+        file = Path(name)
+    if not file.is_file():
+        raise UsageError(f"labels={given}: no such file; give a .npy or .csv file")
+    if file.suffix == ".npy" and column is None:
+        try:
+            return np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise UsageError(f"labels={given}: not a whole array of numbers or text ({error})") from None
+    if file.suffix != ".csv":
+        raise UsageError(f"labels={given}: give a .npy or .csv file")
+    with open(file, newline="", encoding="utf-8") as opened:
+        head, *lines = list(csv.reader(opened)) or [[]]
+    if column is None and len(head) != 1:
+        raise UsageError(
+            f"labels={given}: has several columns; name one, such as {file.name}:{head[0] if head else ''}"
+        )
+    if column is not None and column not in head:
+        raise UsageError(f"labels={given}: no column {column!r}; it has {', '.join(head)}")
+    place = 0 if column is None else head.index(column)
+    return np.asarray([line[place] if place < len(line) else "" for line in lines])
