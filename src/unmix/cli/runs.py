@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from unmix.cli.shared import DryRun, EngineName, Options, Out, Run, engine_of, tell, tell_costs, tell_results, world_of
+from unmix.cli.shared import (
+    DryRun,
+    EngineName,
+    Options,
+    Out,
+    Run,
+    engine_of,
+    tell,
+    tell_costs,
+    tell_results,
+    world_of,
+)
 
 
 def fit(
@@ -74,20 +85,24 @@ def study(
     options: Options = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default study-NAME.")] = None,
     small: Annotated[bool, typer.Option("--small", help="The version that takes minutes on two cores.")] = False,
-    engine: EngineName = "serial",
+    engine: Annotated[str, typer.Option("--engine", help="auto, serial or processes.")] = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Run a paper's study: its cells, claims.json and a page. Run it again to go on where it stopped."""
-    from unmix.core.options import finish, parse
+    """Run a paper's study, its claims.json and a page: unmix study amortisation-gap seed=0..4 --small
+
+    Options are the study's fields (unmix show NAME). Run it again to go on where it stopped.
+    """
+    from unmix.core.options import fields, finish, parse
     from unmix.papers import STUDIES
 
     given = parse(options or [])
-    seeds = given.pop("seed", None)
-    finish(given, ["seed"])
-    paper = STUDIES[name]()
-    paper = paper if seeds is None else paper.but(seeds=tuple(seeds))
+    if "seed" in given:
+        given["seeds"] = given.pop("seed")
+    cls = STUDIES[name]
+    paper = cls(**fields(cls, given))
+    finish(given, ["seed", *getattr(cls, "model_fields", {})])
     if dry_run:
         tell(paper.plan(small))
         return
-    page = paper.run(out or Path(f"study-{name}"), small, engine_of(engine))
+    page = paper.run(out or Path(f"study-{name}"), small, None if engine == "auto" else engine_of(engine))
     tell(f"report  {page}")

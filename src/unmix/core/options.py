@@ -64,6 +64,22 @@ def recipes(table: Table, noun: str, options: dict[str, list[Any]], default: lis
     return made
 
 
+def fields(cls: Any, options: dict[str, list[Any]]) -> dict[str, Any]:
+    """The options that are fields of one recipe: a list where the field holds several values, else its one value.
+
+    Used keys are taken out of `options`. Raises `UsageError` for several values of a field that holds one.
+    """
+    found = {}
+    for name, field in cls.model_fields.items():
+        if name in options:
+            values = options.pop(name)
+            several = "tuple" in str(field.annotation)
+            if len(values) != 1 and not several:
+                raise UsageError(f"{name}: one value here, got {len(values)}")
+            found[name] = tuple(values) if several else values[0]
+    return found
+
+
 def finish(options: dict[str, list[Any]], known: Iterable[str]) -> None:
     """Raise `UsageError` for options that nothing has used."""
     for key in options:

@@ -2,4 +2,4 @@
 
 from unmix.core.recipe import Table
 
-STUDIES = Table("study", {"amortisation-gap": "unmix.papers.amortisation_gap:AmortisationGap"})
+STUDIES = Table("study", {"amortisation-gap": "unmix.papers.amortisation.study:AmortisationGap"})

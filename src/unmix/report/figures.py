@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
 from unmix.core.errors import UsageError
-from unmix.report.labels import spread
+from unmix.report.labels import name_ends
 from unmix.report.page import Figure
 from unmix.report.pareto import gaps, pareto
 from unmix.report.style import (
@@ -125,7 +125,7 @@ def recovery(frame: pd.DataFrame, look: Look | None = None, command: str = "") -
                     chance.index, chance, ":", color=MUTED, linewidth=1.1, marker="." if len(chance) < 2 else ""
                 )
                 ends.append(("chance", float(chance.iloc[-1]), MUTED))
-            _end_labels(axes, ends)
+            name_ends(axes, ends)
             told = "; ".join(f"{name} {value:.2f}" for name, value, _ in ends)
             svgs.append(to_svg(canvas, f"{title} against samples. At the largest size: {told}."))
     seeds = rows["seed"].nunique()
@@ -231,20 +231,6 @@ def _curves(axes: Axes, rows: pd.DataFrame, score: str, look: Look) -> list[tupl
         axes.plot(means.index, means, "-o", color=colour, linewidth=1.5, markersize=4.5, zorder=3)
         ends.append((short(str(finder), 18), float(means.iloc[-1]), colour))
     return ends
-
-
-def _end_labels(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
-    """Names to the right of the axes, each at its last value or as near as there is room."""
-    bottom, top = axes.get_ylim()
-    inches = axes.figure.get_figheight() * axes.get_position().height  # type: ignore[union-attr]
-    gap = (top - bottom) * 11 / (72 * inches)
-    places = spread([value for _, value, _ in ends], gap, bottom, top)
-    for (name, value, colour), y in zip(ends, places, strict=True):
-        fraction = (y - bottom) / (top - bottom)
-        words = f"{name} {value:.2f}"
-        axes.annotate(
-            words, (1, fraction), (5, 0), "axes fraction", "offset points", color=colour, va="center", fontsize=8
-        )
 
 
 def _ridge(axes: Axes, level: int, values: np.ndarray, bins: np.ndarray, colour: str, alpha: float) -> None:

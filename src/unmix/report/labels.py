@@ -94,6 +94,20 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return result
 
 
+def name_ends(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
+    """Names to the right of the axes, each at its last value or as near as there is room."""
+    bottom, top = axes.get_ylim()
+    inches = axes.figure.get_figheight() * axes.get_position().height  # type: ignore[union-attr]
+    gap = (top - bottom) * 11 / (72 * inches)
+    places = spread([value for _, value, _ in ends], gap, bottom, top)
+    for (name, value, colour), y in zip(ends, places, strict=True):
+        fraction = (y - bottom) / (top - bottom)
+        words = f"{name} {value:.2f}"
+        axes.annotate(
+            words, (1, fraction), (5, 0), "axes fraction", "offset points", color=colour, va="center", fontsize=8
+        )
+
+
 def _side(dx: float) -> Literal["left", "center", "right"]:
     return "center" if abs(dx) < 1 else "left" if dx > 0 else "right"
 

@@ -1,0 +1,77 @@
+"""The section of the page on one real representation."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from unmix.papers.amortisation import real
+from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
+from unmix.report.page import Block, DataTable, Paragraph, Section
+from unmix.report.pareto import pareto
+from unmix.report.published import summarised
+
+
+def real_section(found: real.Representation) -> Section:
+    table = real.frame(found)
+    data = table.rename(columns={"method": "finder"}).assign(
+        world="data", samples=float("nan"), own=table["encoder"] == "own", target_l0=float("nan")
+    )
+    data["encoder"] = [
+        encoder if encoder != "own" else {"SAE": "Linear", "MLP": "MLP", "TopK SAE": "TopK"}.get(method, "Fista")
+        for method, encoder in zip(table["method"], table["encoder"], strict=True)
+    ]
+    lines = summarised(table, ("method", "encoder"), ("l0", "fvu", "dead", "encode_flops", "fit_seconds"))
+    keep = [n for n in lines if not n.endswith("_half") or n == "fvu_half"]
+    pairs = found.agreement
+    labels = {
+        found.results.label(cell.finder): found.names.get(cell.finder.digest, "") for cell, _ in found.results.cells()
+    }
+    told = "; ".join(
+        f"{labels.get(row.finder, row.finder)} {row.shared:.0%} (mean cosine {row.agreement:.2f}, chance "
+        f"{row.chance:.2f})"
+        for row in pairs.itertuples()
+    )
+    blocks: list[Block] = [
+        pareto(data),
+        DataTable(lines[keep], "Held-out rows; encoders at one sparsity.", FORMATS, "", LABELS, UNITS),
+        Paragraph(
+            f"Atoms that two seeds share (cosine above .9): {told}." if told else "One seed: no agreement to measure."
+        ),
+    ]
+    if found.losses:
+        rows = []
+        for method, loss in found.losses.items():
+            for line in loss.table().to_dict("records"):
+                if line["replaced by"] != "as it is" and (
+                    line["replaced by"].startswith("decode") or method == "SAE"
+                ):
+                    rows.append(
+                        {"codes of": method if line["replaced by"].startswith("decode") else "control", **line}
+                    )
+        shown = pd.DataFrame(rows)
+        keep = [n for n in shown if not str(n).endswith(("_low", "_high"))]
+        blocks.append(
+            DataTable(shown[keep], "What the model loses when the layer's rows are replaced.", {}, LOSS_NOTE)
+        )
+    if found.judged:
+        blocks.append(_judged(found))
+    return Section(f"Real representations: {found.name}", blocks)
+
+
+LOSS_NOTE = (
+    "recovered: (mean - replaced) / (mean - original) of the first measure; 1 is no loss, 0 is as bad as putting "
+    "the mean "
+    "of the rows in their place."
+)
+
+
+def _judged(found: real.Representation) -> Block:
+    rows = [{"method": method, **explanations.summary()} for method, explanations in found.judged.items()]
+    note = (
+        "Half of the top contexts of each feature explain it, the other half are told from contexts of several "
+        "sources. The "
+        "judge counts tokens and their neighbours; the paper's judge was GPT-4o on GPT-2 small (means .639 for "
+        "its SAE, .686 "
+        "for its MLP), so that the two are not comparable."
+    )
+    return DataTable(pd.DataFrame(rows), "Automated interpretability, macro-F1.", {}, note)
