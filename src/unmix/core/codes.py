@@ -121,6 +121,19 @@ class Codes:
         pointers = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return Codes(values, columns, self.width, pointers, self.cost, self.certificate)
 
+    def rectangular(self) -> tuple[Tensor, Tensor]:
+        """Values and indices [n, s], s the most entries of a row; unused slots hold value and index 0."""
+        if self.pointers is None:
+            n = len(self)
+            indices = torch.arange(self.width, device=self.values.device).expand(n, -1)
+            return self.values, indices if self.indices is None else self.indices.long()
+        counts = self.pointers.diff()
+        most = int(counts.max()) if len(counts) else 0
+        used = torch.arange(most, device=counts.device) < counts[:, None]
+        values = self.values.new_zeros(used.shape).masked_scatter(used, self.values)
+        indices = self.indices.new_zeros(used.shape).masked_scatter(used, self.indices)  # type: ignore[union-attr]
+        return values, indices.long()
+
     def to(self, device: str | torch.device) -> Codes:
         """The same codes on another device."""
         parts = ("values", "indices", "pointers", "cost", "certificate")

@@ -17,6 +17,7 @@ from unmix.core.rows import Rows, as_rows, as_tensor, require_finite
 from unmix.core.seeds import Stream, as_stream
 
 GRAM_ATOMS = 16384  # most atoms for which a Gram matrix is held (1 GiB in float32)
+SHARED = ("gram",)  # tensors made from the atoms alone: not saved, made again when they are needed
 
 
 class Dictionary(Protocol):
@@ -145,8 +146,26 @@ class Encoder(Recipe):
         if self.sparsity == "k" and self.k > m:  # type: ignore[attr-defined]
             raise UsageError(f"{self.kind}.k={self.k}: must be at most the number of atoms, {m}")  # type: ignore[attr-defined]
 
+    def keep(self, present: BoundEncoder) -> BoundEncoder | None:
+        """This encoder with what `present` has learnt: all for the same recipe, its linear read-out for another.
+
+        None where its weights are no linear read-out, or `present` has none.
+        """
+        if self == present.recipe:
+            return present
+        readout = present.readout
+        tensors = None if readout is None else self._adopt(readout, present.atoms)
+        if tensors is None:
+            return None
+        self._check(*present.atoms.shape)
+        return self.restore(present, tensors)
+
+    def _reduced(self) -> Encoder:
+        """An encoder that is as sparse for the same value of `with_sparsity`, with as few weights as possible."""
+        return self
+
     def _derived(self, atoms: Tensor) -> dict[str, Tensor]:
-        """What is made from the atoms alone (a Gram matrix): not saved, made again when it is needed."""
+        """Those of the tensors named in SHARED that it uses."""
         return {}
 
     def _prepare(self, atoms: Tensor, bias: Tensor, rows: Rows | None, rng: Stream) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
 from unmix.encoders import ENCODERS
-from unmix.encoders.base import BoundEncoder, Encoder
+from unmix.encoders.base import SHARED, BoundEncoder, Encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Features:
 
 def _own(encoder: BoundEncoder) -> dict[str, Tensor]:
     """What an encoder learnt; a Gram matrix is made again from the atoms."""
-    return {name: tensor for name, tensor in encoder.tensors.items() if name != "gram"}
+    return {name: tensor for name, tensor in encoder.tensors.items() if name not in SHARED}
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,6 @@ def replace(features: Features, *, encoder: Encoder | str, rows: Any = None, rng
     Raises `UsageError` where weights have no start.
     """
     recipe: Encoder = ENCODERS.make(encoder)
-    present = features.encoder
-    if recipe.needs_rows and rows is None:
-        if recipe == present.recipe:
-            return features
-        if present.readout is not None and (kept := recipe._adopt(present.readout, features.atoms)) is not None:
-            recipe._check(*features.shape)
-            return dataclasses.replace(features, encoder=recipe.restore(features, kept))
+    if recipe.needs_rows and rows is None and (kept := recipe.keep(features.encoder)) is not None:
+        return dataclasses.replace(features, encoder=kept)
     return dataclasses.replace(features, encoder=recipe.bind(features, rows, rng))
