@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from unmix.core.rows import Rows
+from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
 
 
@@ -15,9 +15,15 @@ def minibatches(
 ) -> Iterator[tuple[int, Tensor]]:
     """Steps `start` .. `steps` - 1 with their batches [batch, d]; each pass is a new order from `rng`.
 
-    A start in the middle gives exactly the batches an uninterrupted run would have given.
+    A start in the middle gives exactly the batches an uninterrupted run would have given. A batch of all rows has no
+    order to draw: it is the same tensor in every step, a copy that a step must leave as it is.
     """
     batch = min(batch, rows.shape[0])
+    if batch == rows.shape[0]:
+        whole = gather(rows).to(device)
+        for step in range(start, steps):
+            yield step, whole
+        return
     per_pass = rows.shape[0] // batch
     step = start
     while step < steps:

@@ -22,12 +22,14 @@ class Parts(NamedTuple):
     """What a step of training needs of the encoding of x [n, d].
 
     codes: [n, m]. error: [n], half the squared error of the decoding, auxiliary decodings added. activity: [n, m],
-    what a penalty falls on: the codes themselves, or the gate where it is apart from them.
+    what a penalty falls on: the codes themselves, or the gate where it is apart from them. count: [n], number of
+    active codes with a gradient to the thresholds, where the encoder has some of its own.
     """
 
     codes: Tensor
     error: Tensor
     activity: Tensor
+    count: Tensor | None = None
 
 
 class Amortised(Encoder):
@@ -38,12 +40,13 @@ class Amortised(Encoder):
     init: "tied" takes the atoms as weights, "pinv" their pseudo-inverse; None asks for rows to fit on.
     steps, batch, lr: of the fit on rows (Adam on the squared reconstruction error).
 
-    latents: tensors whose rows are latents, the matrix that reads them first. units: tensors in the units of the
-    codes. Neither holds anything learnt.
+    latents: tensors with one entry for each latent along `axis`, the matrix that reads x first. units: tensors in the
+    units of the codes.
     """
 
     weights: ClassVar[bool] = True
     latents: ClassVar[tuple[str, ...]] = ("weight", "shift")
+    axis: ClassVar[int] = 0
     units: ClassVar[tuple[str, ...]] = ("shift", "threshold")
     _last_shift: ClassVar[str] = "shift"
 

@@ -32,7 +32,8 @@ class Lista(Amortised):
     equation: ClassVar[str] = "z_{t+1} = relu(z_t + (h - b - z_t D) W_t' - theta_t), t < layers"
     reference: ClassVar[str] = "Gregor, LeCun 2010; Chen, Liu, Wang, Yin 2018, arXiv 1808.10038"
     sparsity: ClassVar[str | None] = "active"
-    latents: ClassVar[tuple[str, ...]] = ()
+    latents: ClassVar[tuple[str, ...]] = ("weight", "level")
+    axis: ClassVar[int] = 1
     units: ClassVar[tuple[str, ...]] = ("level", "threshold")
 
     layers: int = Field(3, ge=1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 SHARPNESS = 4.0
@@ -25,16 +27,28 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": l1, "tanh": tanh}
 class SparsityWeight:
     """The weight of a penalty; where a sparsity is wanted it moves by itself until the mean count of codes is there.
 
-    weight <- weight exp(rate log(L0 / wanted)), clipped; a weight of 0 stays 0 where nothing is wanted.
+    With e = log(L0 / wanted), clipped: weight <- weight exp(e / 2 - last e / 2 + rate e), rate = 10 / steps or less.
+    The first part answers a falling count before it falls below what is wanted and latents die.
     """
 
-    def __init__(self, wanted: float | None, start: float = 1e-3, rate: float = 0.03) -> None:
-        self.wanted, self.rate = wanted, rate
-        self.weight = 0.0 if wanted is None else start
+    def __init__(self, wanted: float | None, steps: int, start: float = 0.1) -> None:
+        self.wanted, self.rate = wanted, min(0.03, 10 / steps)
+        self.weight, self.error = (0.0 if wanted is None else start), math.nan
 
     def update(self, codes: Tensor) -> None:
         """Move the weight after a batch of dense codes [n, m]."""
-        if self.wanted is not None:
-            count = (codes != 0).sum().item() / max(1, len(codes))
-            step = min(max(count, 0.1) / self.wanted, 8.0)
-            self.weight = min(max(self.weight * step**self.rate, 1e-7), 1e2)
+        if self.wanted is None:
+            return
+        count = codes.count_nonzero().item() / max(1, len(codes))
+        error = min(2.0, max(-2.0, math.log(max(count, 0.05) / self.wanted)))
+        change = 0.0 if math.isnan(self.error) else (error - self.error) / 2
+        self.weight = min(max(self.weight * math.exp(change + self.rate * error), 1e-7), 1e4)
+        self.error = error
+
+    def state(self) -> Tensor:
+        """Everything a resumed run needs: weight and last error."""
+        return torch.tensor([self.weight, self.error], dtype=torch.float64)
+
+    def load(self, state: Tensor) -> None:
+        """Go on from `state()`."""
+        self.weight, self.error = state.tolist()

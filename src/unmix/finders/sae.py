@@ -1,133 +1,236 @@
-"""Sparse autoencoders: a dictionary learnt together with an amortised encoder."""
+"""Sparse autoencoders: a dictionary learnt together with an amortised encoder, under a penalty."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from unmix.core import flops
-from unmix.core.errors import UsageError
 from unmix.core.loop import minibatches, warm_then_decay
-from unmix.core.rows import Rows
+from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders import ENCODERS
-from unmix.encoders.amortised import MLP, Amortised, Linear
-from unmix.finders.base import Finder, centre_and_scale
+from unmix.encoders.amortised import Amortised, Linear, Parts
+from unmix.finders.base import Finder
+from unmix.finders.centres import Centre, frame
 from unmix.finders.features import Features, assemble
-from unmix.finders.penalties import SparsityWeight
+from unmix.finders.penalties import PENALTIES, SparsityWeight
+from unmix.finders.training import Adam, auxiliary_error, remove_radial, resample, to_unit_norm
+
+AUXILIARY = 1 / 32  # weight of the error that dead latents are trained on (arXiv 2406.04093)
 
 
 class SAE(Finder):
-    """A sparse autoencoder with an l1 penalty: 1/2 |h - z D - b|^2 + penalty |z|_1, z from `encoder`.
+    """A sparse autoencoder: a dictionary and an amortised encoder, trained together by Adam under a penalty.
 
-    width: number of atoms m. encoder: Linear or MLP, trained together with the dictionary.
-    penalty: lambda of the textbook objective in the units of the rows; or active: the mean number of active
-    codes to reach, by a penalty that adapts during training. Give one of the two.
-    steps, batch, lr: Adam with warm-up and a linear decay, on centred and scaled rows.
+    width: number of atoms m. encoder: any amortised encoder; what it is decides the architecture (Linear, MLP, Lista,
+    Gated with its auxiliary loss, JumpReLU, or TopK, BatchTopK, AbsTopK and Matryoshka, sparse by their k).
+    sparsity: the penalty, summed over latents: "l1", |z|; "tanh", tanh(4 z / s) with s the scale of the rows; or
+    "l0", the count of active latents, with a gradient to the thresholds of an encoder that has some (JumpReLU).
+
+    Its coefficient is one of three; encoders that are sparse by their k need none, and take no active.
+    penalty: lambda of 1/2 |h - z D - b|^2 + lambda * penalty, in the units of the rows (of their squares, where the
+    penalty has no units). weight: w of mean squared error over the d columns + w * mean penalty over the m latents,
+    which is lambda = w d / (2 m) (arXiv 2411.13117). active: mean number of active codes, reached by a lambda that
+    adapts during training.
+
+    steps, batch, lr: of Adam. schedule: "ramp" warms up and decays linearly at the end, "constant" does not.
+    centre: what is taken off the rows, and where the decoder's bias starts: their "mean", their geometric "median",
+    or "none". scaled: rows are divided by their root mean square. Both are folded away exactly on return.
+    bias: the decoder's bias is learnt; without it the bias stays at the centre.
+    frozen: the atoms stay as they start, at random or as in `start`; only encoder and bias learn.
+    orthogonal: the part of an atom's gradient along the atom is removed. Atoms have unit norm after every step.
+    revive: what happens to latents that have not fired for dead_after rows: "aux", they reconstruct the residual with
+    their aux_k largest activations; "resample", they are pointed at rows that are reconstructed badly; or "none".
     """
 
-    equation: ClassVar[str] = "min 1/2 |h - z D - b|^2 + lambda |z|_1,  z = relu(W (h - b) + c),  |d_j| = 1"
-    reference: ClassVar[str] = "Cunningham et al. 2023, arXiv 2309.08600"
+    equation: ClassVar[str] = "min 1/2 |h - z D - b|^2 + lambda |z|_1,  z = encoder(h - b),  |d_j| = 1"
+    reference: ClassVar[str] = "Cunningham et al. 2023, arXiv 2309.08600; Gao et al. 2024, arXiv 2406.04093"
+    continues: ClassVar[bool] = True
 
     width: int = Field(1024, ge=1)
-    penalty: float | None = Field(None, ge=0)
-    active: float | None = Field(None, gt=0)
     encoder: Annotated[Any, BeforeValidator(ENCODERS.make)] = Field(default_factory=Linear)
+    sparsity: Literal["l1", "tanh", "l0"] = "l1"
+    penalty: float | None = Field(None, ge=0)
+    weight: float | None = Field(None, ge=0)
+    active: float | None = Field(None, gt=0)
     steps: int = Field(4000, ge=1)
     batch: int = Field(1024, ge=1)
     lr: float = Field(1e-3, gt=0)
+    schedule: Literal["ramp", "constant"] = "ramp"
+    centre: Centre = "mean"
+    scaled: bool = True
+    bias: bool = True
+    frozen: bool = False
+    orthogonal: bool = False
+    revive: Literal["aux", "resample", "none"] = "aux"
+    dead_after: int = Field(100_000, ge=1)
+    aux_k: int = Field(64, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> SAE:
-        if (self.penalty is None) == (self.active is None):
-            raise ValueError("give one of penalty and active")
+        encoder, given = self.encoder, [self.penalty, self.weight, self.active]
+        if not isinstance(encoder, Amortised) or not getattr(encoder, "rectify", True):
+            raise ValueError(f"encoder={encoder.kind} must be amortised and rectified, such as Linear, TopK or Gated")
+        if getattr(encoder, "active", None) is not None:
+            raise ValueError(f"encoder={encoder}: active is for fits on rows; give active to the SAE itself")
+        if given.count(None) < 2:
+            raise ValueError("give one of penalty, weight and active")
+        if encoder.sparsity == "k" and self.active is not None:
+            raise ValueError(f"encoder={encoder} is sparse by its k; leave active out")
+        if encoder.sparsity != "k" and given.count(None) == 3:
+            raise ValueError("give one of penalty, weight and active")
         if self.active is not None and self.active > self.width:
             raise ValueError(f"active={self.active} must be at most the number of atoms, width={self.width}")
-        if not isinstance(self.encoder, (Linear, MLP)) or not getattr(self.encoder, "rectify", True):
-            raise ValueError(f"encoder={self.encoder.kind} must be a rectified Linear or an MLP")
+        if self.sparsity == "l0" and "threshold" not in encoder.latents:
+            raise ValueError(f"sparsity='l0' needs an encoder with thresholds of its own, not {encoder.kind}")
+        if self.frozen and self.revive == "resample":
+            raise ValueError("revive='resample' moves atoms, which are frozen; use revive='aux' or 'none'")
+        encoder._check(self.width, 1)
         return self
 
     def estimate(self, rows: Rows) -> dict[str, float]:
         batch, d = min(self.batch, rows.shape[0]), rows.shape[1]
-        step = flops.dense_step(batch, self.width, d)
-        return {"flops": self.steps * step, "bytes": 4.0 * (8 * self.width * d + 6 * batch * self.width)}
+        held = 4.0 * (8 * self.width * d + 6 * batch * self.width)
+        return {"flops": self.steps * self._step_flops(batch, d), "bytes": held}
 
-    def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
-        mean, scale = centre_and_scale(rows, rng)
-        d = rows.shape[1]
-        draw = rng.child("atoms").torch()
-        atoms = torch.nn.functional.normalize(torch.randn(self.width, d, generator=draw)).to(device)
+    def _step_flops(self, batch: int, d: int) -> float:
+        """One step: encoder forward and backward (to its input for the bias), decoder forward and backward, Adam."""
+        encoding, decoding = self.encoder._flops(self.width, d), flops.product(1, self.width, d)
+        passes = (2 + self.bias) * encoding + (2 + (not self.frozen)) * decoding
+        return batch * passes + flops.adam((encoding + decoding) / 2)
+
+    def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str, start: Features | None = None) -> Features:
         encoder: Amortised = self.encoder
-        learnt = {"atoms": atoms, "bias": atoms.new_zeros(d), **encoder._start(atoms, rng.child("weights"))}
-        threshold = learnt.pop("threshold")
-        learnt = {name: tensor.clone().requires_grad_() for name, tensor in learnt.items()}
-        optimiser = torch.optim.Adam(learnt.values(), lr=self.lr, fused=device == "cpu")
-        sparsity = SparsityWeight(self.active)
-        if self.penalty is not None:
-            sparsity.weight = self.penalty / scale
-        start = _resume(watch.restore(), learnt, optimiser, sparsity)
-        centre = mean.to(device)
-        for step, h in minibatches(rows, self.batch, self.steps, rng.child("batches"), start, device):
-            x = (h - centre) / scale - learnt["bias"]
-            codes = encoder._forward(learnt, x)
-            error = (x - codes @ learnt["atoms"]).square().sum(1)
-            loss = error.mean() / 2 + sparsity.weight * codes.sum(1).mean()
-            optimiser.param_groups[0]["lr"] = self.lr * warm_then_decay(step, self.steps)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            with torch.no_grad():
-                learnt["atoms"].div_(learnt["atoms"].norm(dim=1, keepdim=True).clamp_min(1e-12))
-            sparsity.update(codes)
-            facts = {"loss": loss.detach(), "fvu": error.detach().mean() / x.detach().square().sum(1).mean()}
+        middle, scale = frame(rows, rng, self.centre, self.scaled)
+        centre = middle.to(device)
+        tensors = self._begin(rng, start, centre, scale)
+        still = {*encoder._fixed(), *([] if self.bias else ["bias"]), *(["atoms"] if self.frozen else [])}
+        adam = Adam({name: tensor for name, tensor in tensors.items() if name not in still})
+        tensors |= adam.learnt
+        sparsity = SparsityWeight(self.active, self.steps)
+        units = scale if self.sparsity == "l1" else scale**2
+        if (coefficient := self._coefficient(len(centre))) is not None:
+            sparsity.weight = coefficient / units
+        idle = torch.zeros(self.width, dtype=torch.int64, device=device)
+        done = _resume(watch.restore(), adam, sparsity, idle)
+        last, given, facts = None, centre, {}
+        for step, h in minibatches(rows, self.batch, self.steps, rng.child("batches"), done, device):
+            if h is not last:
+                last, given = h, ((h - centre) / scale).float()
+            x = given - tensors["bias"]
+            loss, codes = self._step(step, x, tensors, adam, sparsity, idle, rng)
+            if not facts or step % max(1, self.steps // 1000) == 0 or step + 1 == self.steps:
+                facts = {"loss": loss.item(), **_facts(x.detach(), codes, tensors["atoms"].detach())}
             watch.on_step(step + 1, self.steps, facts)
-            watch.save(lambda step=step: _state(step + 1, learnt, optimiser, sparsity))
-        fitted = {name: tensor.detach() for name, tensor in learnt.items()}
-        for name in ("shift", "out_shift"):
-            if name in fitted:
-                fitted[name] = fitted[name] * scale
-        bias = centre + fitted.pop("bias") * scale
-        batch = min(self.batch, rows.shape[0])
-        return assemble(
-            fitted.pop("atoms"),
-            bias,
-            encoder,
-            {**fitted, "threshold": threshold},
-            flops=self.steps * flops.dense_step(batch, self.width, d),
-            fvu=float(facts["fvu"]),
-            penalty=sparsity.weight * scale,
-        )
+            watch.save(lambda done=step + 1: _state(done, adam, sparsity, idle))
+        fitted = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        sample = ((gather(rows, 4096, rng.child("finish")).to(device) - centre) / scale).float() - fitted["bias"]
+        fitted = encoder._finished(fitted, sample)
+        atoms, bias = fitted.pop("atoms"), centre + fitted.pop("bias") * scale
+        own = {name: tensor * scale if name in encoder.units else tensor for name, tensor in fitted.items()}
+        spent = self.steps * self._step_flops(min(self.batch, rows.shape[0]), len(centre))
+        return assemble(atoms, bias, encoder, own, flops=spent, **facts, penalty=sparsity.weight * units)
+
+    def _step(
+        self,
+        step: int,
+        x: Tensor,
+        tensors: dict[str, Tensor],
+        adam: Adam,
+        sparsity: SparsityWeight,
+        idle: Tensor,
+        rng: Stream,
+    ) -> tuple[Tensor, Tensor]:
+        """One step on x [b, d], the scaled rows less the bias; returns the loss [] and the codes [b, m]."""
+        encoder: Amortised = self.encoder
+        parts = encoder._objective(tensors, x)
+        codes = parts.codes.detach()
+        loss = self._loss(parts, sparsity.weight)
+        dead = (idle > self.dead_after).nonzero().squeeze(1) if self.revive != "none" else idle[:0]
+        if len(dead) and self.revive == "aux":
+            loss = loss + AUXILIARY * auxiliary_error(encoder, tensors, x, codes, dead, self.aux_k).mean()
+        adam.backward(loss)
+        if self.orthogonal and not self.frozen:
+            remove_radial(tensors["atoms"].grad, tensors["atoms"])
+        adam.step(self.lr * (warm_then_decay(step, self.steps) if self.schedule == "ramp" else 1.0))
+        if not self.frozen:
+            to_unit_norm(tensors["atoms"])
+        sparsity.update(codes)
+        if self.revive != "none":
+            idle.add_(len(x)).masked_fill_((codes != 0).any(0), 0)
+        if len(dead) and self.revive == "resample" and step < 0.8 * self.steps:
+            idle[resample(encoder, adam, x.detach(), codes, dead, rng.child(f"resample {step}"))] = 0
+        return loss.detach(), codes
+
+    def _coefficient(self, d: int) -> float | None:
+        """lambda of the textbook objective in the units of the rows; None where it adapts."""
+        if self.active is not None:
+            return None
+        return self.penalty if self.weight is None else self.weight * d / (2 * self.width)
+
+    def _loss(self, parts: Parts, weight: float) -> Tensor:
+        loss = parts.error.mean()
+        if not weight:
+            return loss
+        penalty = parts.count if self.sparsity == "l0" else PENALTIES[self.sparsity](parts.activity)
+        return loss + weight * penalty.mean()
+
+    def _begin(self, rng: Stream, start: Features | None, centre: Tensor, scale: float) -> dict[str, Tensor]:
+        """Atoms, bias and the encoder's tensors before the first step, in the units of the training."""
+        draw = rng.child("atoms").torch()
+        atoms = torch.nn.functional.normalize(torch.randn(self.width, len(centre), generator=draw)).to(centre.device)
+        if start is None:
+            return {"atoms": atoms, "bias": torch.zeros_like(centre), **self._first(atoms, rng)}
+        norms = start.atoms.norm(dim=1)
+        atoms = torch.where(norms[:, None] > 0, torch.nn.functional.normalize(start.atoms), atoms)
+        own = self._first(atoms, rng)
+        held = start.encoder.tensors
+        if start.encoder.recipe.kind == self.encoder.kind and all(
+            name in held and held[name].shape == tensor.shape for name, tensor in own.items()
+        ):
+            own = {name: held[name] / scale if name in self.encoder.units else held[name] for name in own}
+            own = _with_norms(self.encoder, own, norms)
+        return {"atoms": atoms, "bias": (start.bias - centre) / scale, **own}
+
+    def _first(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
+        return self.encoder._start(atoms, rng.child("weights"))
 
 
-def _state(
-    step: int, learnt: dict[str, Tensor], optimiser: torch.optim.Adam, sparsity: SparsityWeight
-) -> dict[str, Tensor]:
-    state = {f"learnt.{name}": tensor.detach() for name, tensor in learnt.items()}
-    for name, tensor in learnt.items():
-        for part, value in optimiser.state[tensor].items():
-            state[f"adam.{part}.{name}"] = value
-    return {**state, "step": torch.tensor(step), "weight": torch.tensor(sparsity.weight, dtype=torch.float64)}
+def _with_norms(encoder: Amortised, own: dict[str, Tensor], norms: Tensor) -> dict[str, Tensor]:
+    """The encoder's tensors when atoms of these norms [m] are brought to unit norm: codes are that much larger."""
+    matrix, *rest = encoder.latents
+    grown = {matrix, *(name for name in rest if name in encoder.units)}
+    factor = torch.where(norms > 0, norms, 1)
+    scaled = dict(own)
+    for name in grown & own.keys():
+        rows = own[name].movedim(encoder.axis, 0)
+        scaled[name] = (rows * factor.view(-1, *([1] * (rows.ndim - 1)))).movedim(0, encoder.axis)
+    return scaled
 
 
-def _resume(
-    state: dict[str, Tensor] | None,
-    learnt: dict[str, Tensor],
-    optimiser: torch.optim.Adam,
-    sparsity: SparsityWeight,
-) -> int:
+def _facts(x: Tensor, codes: Tensor, atoms: Tensor) -> dict[str, float]:
+    spread = (x - x.mean(0)).square().sum().clamp_min(1e-30)
+    return {
+        "fvu": ((x - codes @ atoms).square().sum() / spread).item(),
+        "l0": (codes != 0).sum().item() / len(codes),
+    }
+
+
+def _state(step: int, adam: Adam, sparsity: SparsityWeight, idle: Tensor) -> dict[str, Tensor]:
+    return {**adam.state(), "step": torch.tensor(step), "weight": sparsity.state(), "idle": idle}
+
+
+def _resume(state: Mapping[str, Tensor] | None, adam: Adam, sparsity: SparsityWeight, idle: Tensor) -> int:
+    """Take up the kept state; returns the steps that are done."""
     if state is None:
         return 0
-    if {f"learnt.{name}" for name in learnt} - state.keys():
-        raise UsageError("checkpoint: made by another recipe; remove it to start again")
-    with torch.no_grad():
-        for name, tensor in learnt.items():
-            tensor.copy_(state[f"learnt.{name}"])
-            optimiser.state[tensor] = {
-                part: state[f"adam.{part}.{name}"] for part in ("step", "exp_avg", "exp_avg_sq")
-            }
-    sparsity.weight = float(state["weight"])
+    adam.load(state)
+    sparsity.load(state["weight"])
+    idle.copy_(state["idle"])
     return int(state["step"])
