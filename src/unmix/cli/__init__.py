@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from unmix.cli import results, runs, start
+from unmix.cli import interop, model, results, runs, start
 from unmix.core.errors import UnmixError
 
 app = typer.Typer(
@@ -28,10 +28,15 @@ VERBS = (
     runs.compare,
     runs.trust,
     runs.study,
+    model.downstream,
+    model.steer,
+    model.concepts,
+    model.probe,
     results.score,
     results.status,
     results.table,
     results.export,
+    interop.import_,
     results.report,
     results.atlas,
 )

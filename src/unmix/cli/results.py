@@ -55,19 +55,32 @@ def export(
     run: Run,
     codes: Annotated[Path | None, typer.Option(help="Active codes of all rows, as .csv or .parquet.")] = None,
     features: Annotated[Path | None, typer.Option(help="One line for each feature, as .csv or .parquet.")] = None,
+    to: Annotated[str | None, typer.Option(help="Another library's format: saelens. Written to --out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for --to.")] = None,
+    model_name: Annotated[str | None, typer.Option(help="Model the rows came from, for --to.")] = None,
+    hook_name: Annotated[str | None, typer.Option(help="Place in the model, for --to.")] = None,
     finder: Annotated[
         str | None, typer.Option(help="Which finder's fit; default the one that explains most.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed.")] = None,
 ) -> None:
-    """Write the codes and features of a fit as tables."""
+    """Write the codes and features of a fit as tables, or the fit in another library's format."""
     from unmix.study.export import codes_table, feature_table, write_table
     from unmix.study.study import Results
     from unmix.study.verbs import chosen
 
-    if codes is None and features is None:
-        raise UsageError("export: say what to write, --codes FILE or --features FILE")
+    if codes is None and features is None and to is None:
+        raise UsageError("export: say what to write, --codes FILE, --features FILE or --to FORMAT -o FOLDER")
+    if (to is None) != (out is None):
+        raise UsageError("export: --to FORMAT and --out FOLDER go together")
     _, fitted, rows, _ = chosen(Results(run), finder, seed)
+    if to is not None:
+        from unmix.interop import WRITERS
+        from unmix.interop.maps import of_given_rows
+
+        tell(str(WRITERS[to](of_given_rows(fitted, rows), out, model_name, hook_name)))
+    if codes is None and features is None:
+        return
     found = fitted.encode(rows)
     if codes is not None:
         tell(str(write_table(codes_table(found), codes)))
