@@ -14,7 +14,7 @@ import torch
 
 from unmix.worlds.sparse import SparseWorld
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 @pytest.fixture(autouse=True)
