@@ -7,6 +7,7 @@ SCORES = Table(
     {
         "mcc": "unmix.scores.matching:Mcc",
         "dictionary_mcc": "unmix.scores.matching:DictionaryMcc",
+        "dictionary_mcc_paper": "unmix.scores.compat:PaperDictionaryMcc",
         "found": "unmix.scores.matching:Found",
         "agreement": "unmix.scores.matching:Agreement",
         "fvu": "unmix.scores.sparsity:Fvu",

@@ -28,7 +28,18 @@ JOINT, CERTIFIED = "sparse coding (paper)", "sparse coding (certified)"
 def autoencoder(world: SparseWorld, steps: int, hidden: int | None = None, weight: float = WEIGHT) -> SAE:
     """The paper's autoencoder on a world: no biases, rows as they are, one full batch in every step."""
     encoder: Any = Linear(bias=False) if hidden is None else MLP(hidden=hidden, bias=False)
-    return SAE(width=world.latents, weight=weight, encoder=encoder, steps=steps, batch=1024, lr=1e-3, plain=True)
+    return SAE(
+        width=world.latents,
+        encoder=encoder,
+        weight=weight,
+        steps=steps,
+        batch=1024,
+        schedule="constant",
+        centre="none",
+        scaled=False,
+        bias=False,
+        revive="none",
+    )
 
 
 def joint(world: SparseWorld, steps: int, weight: float = WEIGHT) -> JointCoding:
@@ -40,7 +51,7 @@ def joint(world: SparseWorld, steps: int, weight: float = WEIGHT) -> JointCoding
 def certified(world: SparseWorld, training: float = 1.0) -> SparseCoding:
     """Our alternation: exact inference, block coordinate descent of the atoms, restarts chosen by the objective."""
     passes = steps(300, training)
-    return SparseCoding(width=world.latents, penalty=0.1, final_penalty=0.02, restarts=3, batch=1024, passes=passes)
+    return SparseCoding(width=world.latents, penalty=0.1, read_penalty=0.02, restarts=3, bias="zero", batch=1024, passes=passes)
 
 
 def steps(full: int, training: float) -> int:

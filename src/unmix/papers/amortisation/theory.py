@@ -38,12 +38,14 @@ def trained_codes(
     batch: int | None = None,
     bias: bool = True,
     decay: bool = False,
+    first: Tensor | None = None,
     rng: int | Stream = 0,
 ) -> Tensor:
     """Codes [n', N] of test rows [n', M] by relu(W x + c), or relu(V relu(W x + c) + e) with `hidden` units.
 
     x [n, M] are trained on by Adam, all rows in a step or `batch` of them; objective(codes, rows) gives the loss of
-    the codes of those rows (a slice or row numbers). bias: c and e are learnt; else 0. decay: of the learning rate.
+    the codes of those rows (a slice or row numbers). bias: c and e are learnt; else 0. decay: of the learning
+    rate. first: weights [M, N] to begin from, where nothing is hidden; else they are drawn.
     """
     stream = as_stream(rng).child("trained codes")
     draw = stream.child("weights").torch()
@@ -52,6 +54,8 @@ def trained_codes(
     for inside, outside in itertools.pairwise(sizes):
         # torch.nn.Linear's own start: uniform within 1 / sqrt(fan in).
         drawn = [(torch.rand(s, generator=draw) * 2 - 1) / math.sqrt(inside) for s in ((inside, outside), (outside,))]
+        if first is not None and hidden is None:
+            drawn[0] = first.clone()
         weights += [drawn[0].requires_grad_(), drawn[1].requires_grad_() if bias else torch.zeros(outside)]
     optimiser = torch.optim.Adam([w for w in weights if w.requires_grad], lr=lr, fused=True)
     order = stream.child("batches").numpy()
@@ -137,7 +141,11 @@ def ceiling(
         return (codes - train.z[chosen]).square().mean()
 
     batch = min(rows, 4096)
-    codes = trained_codes(train.x, test.x, latents, None, objective, steps, 3e-3, batch, decay=True, rng=seed)
+    # From the pseudo-inverse no unit begins silent, which a random start can leave for good.
+    first = torch.linalg.pinv(world.atoms)
+    codes = trained_codes(
+        train.x, test.x, latents, None, objective, steps, 3e-3, batch, decay=True, first=first, rng=seed
+    )
     truth = assemble(world.atoms, torch.zeros(width), Fista(penalty=1e-3))
     linear = torch.linalg.lstsq(_with_one(train.x), train.z.double()).solution
     residual = (test.z - _with_one(test.x) @ linear).square().sum()
@@ -172,7 +180,7 @@ def transition(width: int, latents: int, counts: Sequence[int], trials: int, see
             z[draw.choice(latents, active, replace=False)] = np.abs(draw.standard_normal(active))
             solved = linprog(np.ones(latents), A_eq=atoms.T, b_eq=z @ atoms, bounds=(0, None), method="highs")
             hits += solved.x is not None and np.linalg.norm(solved.x - z) <= 1e-3 * np.linalg.norm(z)
-        found.append({"width": width, "active": active, "share": hits / trials, "trials": trials})
+        found.append({"width": width, "active": active, "share": float(hits / trials), "trials": trials})
     return found
 
 
