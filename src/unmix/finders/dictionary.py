@@ -1,51 +1,64 @@
-"""Sparse dictionary learning: inference by an exact solver, atoms by block coordinate descent."""
+"""Sparse dictionary learning: exact sparse inference in turns with block coordinate descent of the atoms."""
 
 from __future__ import annotations
 
 import functools
-from typing import ClassVar, Literal
+import math
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from unmix.core import flops
-from unmix.core.codes import Codes
-from unmix.core.loop import minibatches
+from unmix.core.errors import Failure
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders.base import Encoder
 from unmix.encoders.greedy import Omp
 from unmix.encoders.iterative import Fista
-from unmix.encoders.matched import at_sparsity
+from unmix.finders.alternation import Alternation, batch_count, batches
 from unmix.finders.base import Finder, centre_and_scale
-from unmix.finders.features import Features, _Dictionary, assemble
+from unmix.finders.features import Features, assemble
 
 
 class SparseCoding(Finder):
-    """Sparse coding by alternation: exact sparse inference of a batch, then block coordinate descent of the atoms.
+    """Sparse coding by turns: exact sparse inference of a batch, then block coordinate descent of the atoms.
 
     width: number of atoms m. penalty: lambda in the units of the rows; or active: the mean number of active
-    codes, by a penalty that adapts during the fit. Give one of the two.
-    inference: "lasso" (the l1 problem) or "omp" (round(active) atoms a row, non-negative) in the alternation.
-    passes: passes over the rows. batch: rows between two updates of the atoms. memory: passes that the statistics of
-    the atoms' update remember. tolerance: relative duality gap of the inference during the fit.
-    Atoms that are not used, or are copies of another, are replaced by rows that are reconstructed worst.
+    codes, by a penalty that adapts during the fit. Give one of the two. read_penalty: lambda of the encoder that is
+    returned, where it should be another (a smaller one shrinks the codes less); the penalty of the fit goes there over
+    the last fifth of the steps. None keeps that of the fit.
+    inference: "lasso" (the l1 problem) or "omp" (round(active) atoms a row) in the fit. positive: codes >= 0.
+    bias: "learnt" with the atoms, from the mean of the rows on; "mean" stays there; "zero" is for rows that are known
+    to be sums of atoms and nothing else.
+    passes: passes over the rows. batch: most rows between two updates of the atoms; where all rows are one batch,
+    each pass is one full alternation. memory: passes that the statistics of the atoms' update remember. tolerance:
+    relative duality gap of the inference during the fit, which begins from the codes of the pass before.
+    restarts: fits from other first atoms; the one with the least objective on the rows is kept, and `about` holds the
+    objectives of all. With active, all are compared at the penalty on which the first one ended.
+    Atoms begin as rows. Atoms that are rarely used, or are copies of another, are replaced by what is left of the
+    rows that are reconstructed worst, until a fifth of the steps is left. A start replaces the first atoms of the
+    first fit, and gives it its bias.
     """
 
-    equation: ClassVar[str] = "min_D sum_n min_{z >= 0} 1/2 |x_n - z D|^2 + lambda |z|_1,  |d_j| = 1"
+    equation: ClassVar[str] = "min_{D, b} sum_n min_{z >= 0} 1/2 |h_n - b - z D|^2 + lambda |z|_1,  |d_j| = 1"
     reference: ClassVar[str] = "Mairal et al. 2009, arXiv 0908.0050"
     continues: ClassVar[bool] = True
 
     width: int = Field(1024, ge=1)
     penalty: float | None = Field(None, ge=0)
     active: float | None = Field(None, gt=0)
+    read_penalty: float | None = Field(None, ge=0)
     inference: Literal["lasso", "omp"] = "lasso"
+    positive: bool = True
+    bias: Literal["learnt", "mean", "zero"] = "learnt"
     passes: int = Field(5, ge=1)
     batch: int = Field(2048, ge=1)
     memory: float = Field(1.0, gt=0)
     tolerance: float = Field(1e-3, gt=0)
+    restarts: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> SparseCoding:
@@ -55,128 +68,172 @@ class SparseCoding(Finder):
             raise ValueError(f"active={self.active} must be at most the number of atoms, width={self.width}")
         if self.inference == "omp" and self.active is None:
             raise ValueError("inference='omp' needs active, the number of atoms in a row")
+        if self.inference == "omp" and self.read_penalty is not None:
+            raise ValueError("read_penalty is of the l1 problem; leave it out with inference='omp'")
         return self
 
     def estimate(self, rows: Rows) -> dict[str, float]:
         n, d = rows.shape
         active = self.active or min(32, self.width)
         row = flops.product(1, d, self.width) + 8 * active * self.width
-        return {"flops": self.passes * n * row, "bytes": 4.0 * (3 * self.width**2 + 4 * self.width * d)}
+        spent = self.restarts * self.passes * n * row
+        return {"flops": spent, "bytes": 4.0 * (3 * self.width**2 + 4 * self.width * d)}
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str, start: Features | None = None) -> Features:
-        from unmix.kernels.update import gram_statistics, update_atoms
-
         mean, scale = centre_and_scale(rows, rng)
-        n, d = rows.shape
-        centre = mean.to(device)
-        batch = min(self.batch, n)
-        steps = self.passes * (n // batch)
-        atoms = self._first_atoms(rows, centre, rng, device) if start is None else start.atoms
-        bias = atoms.new_zeros(d)
-        encoder = self._first_encoder(rows, atoms, mean, scale, rng)
-        a, b = atoms.new_zeros(self.width, self.width), atoms.new_zeros(self.width, d)
-        spent, done = 0.0, 0
-        if (state := watch.restore()) is not None:
-            atoms, a, b, done = (
-                state["atoms"].to(device),
-                state["a"].to(device),
-                state["b"].to(device),
-                int(state["step"]),
-            )
-            spent = float(state["spent"])
-            if "penalty" in state:
-                encoder = encoder.but(penalty=float(state["penalty"]))
-        for step, h in minibatches(rows, batch, steps, rng.child("batches"), done, device):
-            x = (h - centre) / scale
-            codes = encoder.bind(_Dictionary(atoms, bias))(x)
-            fade = self._fade(step, batch, n)
-            za, zx = gram_statistics(codes.ragged(), x)
-            a, b = a.mul_(fade).add_(za), b.mul_(fade).add_(zx)
-            atoms = update_atoms(atoms, a, b)
-            error = (x - codes.decode(atoms)).square().sum(1)
-            if step < 0.8 * steps:
-                atoms = self._reseed(atoms, a, b, x, error, rng.child(f"reseed {step}"))
-            active = codes.l0().double().mean().item()
-            encoder = self._steer(encoder, active, step, steps)
-            spent += _spent(codes, encoder, atoms) + flops.product(self.width, self.width, d)
-            facts = {"fvu": error.mean() / x.square().sum(1).mean(), "l0": active}
-            watch.on_step(step + 1, steps, facts)
-            watch.save(functools.partial(_keep, step + 1, atoms, a, b, spent, encoder))
-        final = self._final_encoder(encoder, scale)
-        facts = {name: float(value) for name, value in facts.items()}
-        return assemble(atoms, centre, final, None, flops=spent, **facts)
+        centre = start.bias if start is not None else mean.to(device) * (self.bias != "zero")
+        run = _Run(rows, centre, scale, watch, device)
+        run.restore(watch.restore())
+        while len(run.tried) < self.restarts:
+            draw = rng.child(f"restart {len(run.tried)}")
+            self._restart(run, draw, None if run.tried else start)
+        about: dict[str, Any] = {name: float(run.best[name]) for name in ("fvu", "l0")}
+        if self.restarts > 1:
+            about |= {"objectives": run.tried, "restart": run.tried.index(min(run.tried))}
+        reader = self._reader(float(run.best["penalty"]) * scale)
+        bias = centre + run.best["bias"] * scale
+        return assemble(run.best["atoms"], bias, reader, None, flops=run.spent, **about)
 
-    def _first_atoms(self, rows: Rows, centre: Tensor, rng: Stream, device: str) -> Tensor:
-        """Rows as first atoms, without their mean; a little noise keeps copies of one row apart."""
-        draw = rng.child("atoms")
-        count = min(self.width, rows.shape[0])
-        chosen = gather(rows, count, draw).to(device).float() - centre
-        noise = torch.randn(self.width, rows.shape[1], generator=draw.child("noise").torch()).to(device)
-        size = chosen.square().mean().sqrt()
-        first = torch.cat([chosen, size * noise[count:]]) + 0.01 * size * noise
+    def _restart(self, run: _Run, draw: Stream, start: Features | None) -> None:
+        """One fit; it becomes the best where its objective is the least so far."""
+        steps = self.passes * batch_count(run.rows, self.batch)
+        learner = self._learner(run, draw, start)
+        facts: dict[str, Tensor] = {}
+        run.penalty = learner.penalty
+        if run.state is not None:
+            learner.load_state(run.state)
+            facts = {name: run.state[name] for name in ("fvu", "l0")}
+            run.penalty, run.state = float(run.state["penalty"]), None
+        last = math.ceil(0.8 * steps)
+        blocks = batches(run.rows, self.batch, self.passes, draw.child("batches"), learner.steps, run.device)
+        for step, place, h in blocks:
+            falls = self.read_penalty is not None and step >= last
+            if falls:
+                share = (step + 1 - last) / (steps - last)
+                learner.penalty = run.penalty + share * (self.read_penalty / run.scale - run.penalty)
+            facts = learner.step(run.scaled(h), place, draw.child(f"replace {step}") if step < last else None)
+            facts = {name: facts[name] for name in ("fvu", "l0")}
+            if self.active is not None and not falls:
+                run.penalty = learner.penalty = run.penalty * self._steer(float(facts["l0"]), step, steps)
+            run.watch.on_step(len(run.tried) * steps + step + 1, self.restarts * steps, facts)
+            run.watch.save(functools.partial(_state, run, learner, facts))
+        if not run.tried:
+            run.common = run.penalty
+        objective = self._objective(run, learner, draw) if self.restarts > 1 else 0.0
+        if not run.tried or objective < min(run.tried):
+            penalty = torch.tensor(run.penalty, dtype=torch.float64)
+            run.best = {"atoms": learner.atoms, "bias": learner.bias, "penalty": penalty, **facts}
+        run.tried.append(objective)
+        run.spent += learner.spent
+
+    def _learner(self, run: _Run, draw: Stream, start: Features | None) -> Alternation:
+        """The alternation before its first step."""
+        pursuit = self.inference == "omp"
+        learner = Alternation(
+            self._first_atoms(run, draw) if start is None else start.atoms,
+            penalty=(self.penalty or 0.0) / run.scale,
+            k=max(1, round(self.active or 1)) if pursuit else None,
+            bias=self.bias == "learnt",
+            positive=self.positive,
+            tolerance=self.tolerance,
+            window=self.memory * batch_count(run.rows, self.batch),
+            patient=start is not None,
+        )
+        if pursuit or self.active is None or run.state is not None:
+            return learner
+        if run.tried:
+            learner.penalty = run.common
+        elif start is not None and isinstance(start.encoder.recipe, Fista):
+            learner.penalty = start.encoder.recipe.penalty / run.scale
+        else:
+            sample = gather(run.rows, 1024, draw.child("penalty")).to(run.device)
+            learner.penalty = _first_penalty(learner, run.scaled(sample), self.active)
+        return learner
+
+    def _first_atoms(self, run: _Run, draw: Stream) -> Tensor:
+        """Rows as first atoms, without the centre; a little noise keeps copies of one row apart."""
+        n, d = run.rows.shape
+        chosen = run.scaled(gather(run.rows, min(self.width, n), draw.child("atoms")).to(run.device))
+        order = draw.child("order").numpy().permutation(self.width)
+        noise = torch.randn(self.width, d, generator=draw.child("noise").torch()).to(run.device)
+        first = torch.cat([chosen, noise[len(chosen) :]])[torch.from_numpy(order).to(run.device)] + 0.01 * noise
         return torch.nn.functional.normalize(first)
 
-    def _first_encoder(self, rows: Rows, atoms: Tensor, mean: Tensor, scale: float, rng: Stream) -> Encoder:
+    def _steer(self, active: float, step: int, steps: int) -> float:
+        """Factor on the penalty after a batch with a mean of `active` codes."""
+        ratio = max(active, 0.1) / (self.active or 1)
+        return min(max(ratio, 0.5), 2.0) ** (0.2 if step < steps / 2 else 0.05)
+
+    def _objective(self, run: _Run, learner: Alternation, draw: Stream) -> float:
+        """Mean objective on all rows, in their units, at the penalty at which all fits are compared."""
+        learner.penalty = run.common
+        blocks = batches(run.rows, self.batch, 1, draw.child("batches"), device=run.device)
+        total = sum(float(learner.codes(run.scaled(h), place)[1].double().sum()) for _, place, h in blocks)
+        return total / run.rows.shape[0] * run.scale**2
+
+    def _reader(self, penalty: float) -> Encoder:
         if self.inference == "omp":
-            return Omp(k=max(1, round(self.active or 1)))
-        if self.penalty is not None:
-            return Fista(penalty=self.penalty / scale, tolerance=self.tolerance)
-        sample = (gather(rows, 1024, rng.child("penalty")).float() - mean) / scale
-        start = Fista(penalty=1.0, tolerance=self.tolerance)
-        cold = _Dictionary(atoms.cpu(), mean.new_zeros(len(mean)))
-        found = at_sparsity(start, cold, sample, float(self.active or 1), rng, 0.1)
-        return found
-
-    def _fade(self, step: int, batch: int, n: int) -> float:
-        """Weight of the past: statistics remember about `memory` passes, less in the beginning."""
-        window = max(1.0, min(self.memory * n / batch, (step + 1) / 2))
-        return 1.0 - 1.0 / window
-
-    def _steer(self, encoder: Encoder, active: float, step: int, steps: int) -> Encoder:
-        if self.active is None or not isinstance(encoder, Fista):
-            return encoder
-        ratio = max(active, 0.1) / self.active
-        rate = 0.2 if step < steps / 2 else 0.05
-        return encoder.but(penalty=encoder.penalty * min(max(ratio, 0.5), 2.0) ** rate)
-
-    def _reseed(self, atoms: Tensor, a: Tensor, b: Tensor, x: Tensor, error: Tensor, rng: Stream) -> Tensor:
-        """Replace unused atoms, and the less used of two copies, by the rows reconstructed worst."""
-        use = a.diagonal()
-        poor = use < 1e-4 * use.mean()
-        close = (atoms @ atoms.T).fill_diagonal_(0)
-        first, second = (close > 0.98).nonzero(as_tuple=True)
-        poor[torch.where(use[first] < use[second], first, second)] = True
-        where = poor.nonzero().squeeze(1)[: max(1, len(x) // 8)]
-        if not len(where):
-            return atoms
-        worst = error.topk(min(len(x), 4 * len(where))).indices
-        order = torch.from_numpy(rng.numpy().permutation(len(worst))[: len(where)]).to(worst.device)
-        where = where[: len(order)]
-        atoms = atoms.clone()
-        atoms[where] = torch.nn.functional.normalize(x[worst[order]])
-        a[where], a[:, where], b[where] = 0, 0, 0
-        return atoms
-
-    def _final_encoder(self, encoder: Encoder, scale: float) -> Encoder:
-        if isinstance(encoder, Fista):
-            return Fista(penalty=encoder.penalty * scale)
-        return encoder
+            return Omp(k=max(1, round(self.active or 1)), positive=self.positive)
+        return Fista(penalty=penalty if self.read_penalty is None else self.read_penalty, positive=self.positive)
 
 
-def _spent(codes: Codes, encoder: Encoder, atoms: Tensor) -> float:
-    if codes.cost is not None:
-        return float(codes.cost.sum())
-    return len(codes) * encoder._flops(*atoms.shape)
+class _Run:
+    """A fit of several restarts: where the rows lie, what the restarts before found, and what a watch kept."""
+
+    def __init__(self, rows: Rows, centre: Tensor, scale: float, watch: Watch, device: str) -> None:
+        self.rows, self.centre, self.scale, self.watch, self.device = rows, centre, scale, watch, device
+        self.best: dict[str, Tensor] = {}
+        self.tried: list[float] = []
+        self.penalty = self.common = 0.0  # of the present fit before it falls, and of the first one in the end
+        self.spent = 0.0
+        self.state: dict[str, Tensor] | None = None
+
+    def scaled(self, h: Tensor) -> Tensor:
+        """Rows about the centre, in units of the scale."""
+        return (h.float() - self.centre) / self.scale
+
+    def restore(self, state: dict[str, Tensor] | None) -> None:
+        """Take up the restarts that an interrupted run had finished; its last one goes on from `state`."""
+        self.state = state
+        if state is not None:
+            self.best = {
+                n.removeprefix("best."): t.to(self.device) for n, t in state.items() if n.startswith("best.")
+            }
+            self.spent, self.common, *self.tried = state["run"].tolist()
 
 
-def _keep(step: int, atoms: Tensor, a: Tensor, b: Tensor, spent: float, encoder: Encoder) -> dict[str, Tensor]:
-    state = {
-        "atoms": atoms,
-        "a": a,
-        "b": b,
-        "step": torch.tensor(step),
-        "spent": torch.tensor(spent, dtype=torch.float64),
-    }
-    if isinstance(encoder, Fista):
-        state["penalty"] = torch.tensor(encoder.penalty, dtype=torch.float64)
-    return state
+def _state(run: _Run, learner: Alternation, facts: dict[str, Tensor]) -> dict[str, Tensor]:
+    best = {f"best.{name}": tensor for name, tensor in run.best.items()}
+    numbers = torch.tensor([run.spent, run.common, *run.tried], dtype=torch.float64)
+    penalty = torch.tensor(run.penalty, dtype=torch.float64)
+    return {**learner.state(), **facts, **best, "run": numbers, "penalty": penalty}
+
+
+def _first_penalty(learner: Alternation, x: Tensor, active: float) -> float:
+    """The penalty with a mean of `active` codes on rows x, within a tenth, by bisection of its logarithm.
+
+    From above, because a small penalty makes dense codes, and those take long to solve for.
+    """
+    most = high = (x @ learner.atoms.T).abs().max().item()
+    low = high / 2
+
+    def found(penalty: float) -> float:
+        learner.penalty = penalty
+        return learner.codes(x)[0].l0().double().mean().item()
+
+    while (count := found(low)) < 0.9 * active:
+        if low < 1e-6 * most:
+            raise Failure(
+                f"SparseCoding: even a penalty of {low:.3g} gives {count:.3g} active codes a row, {active:.3g} were "
+                "asked for; ask for fewer or use more atoms"
+            )
+        high, low = low, low / 2
+    for _ in range(20):
+        if count <= 1.1 * active:
+            break
+        middle = math.sqrt(low * high)
+        if (between := found(middle)) >= 0.9 * active:
+            low, count = middle, between
+        else:
+            high = middle
+    return low

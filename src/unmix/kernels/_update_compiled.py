@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from unmix.kernels._compiled import compiled
-from unmix.kernels._topk_compiled import _dot
+from unmix.kernels._step_compiled import _dot
 
 
 @compiled(fastmath={"contract"})
@@ -25,15 +25,14 @@ def statistics(part, parts, pointers, indices, values, starts, rows, codes, x, b
 
 
 @compiled(fastmath={"contract"})
-def update_block(atoms, rest, a, first, last, positive, sphere, threshold, idle):
+def update_block(atoms, rest, a, first, last, positive, sphere, idle):
     """Block coordinate descent of atoms first..last - 1 in place, from rest [last - first, d] = (B - A D) of them."""
     d = atoms.shape[1]
     change = np.empty(d, atoms.dtype)
     for j in range(first, last):
-        size = a[j, j]
-        if size <= threshold:
-            idle[j] = True
+        if idle[j]:
             continue
+        size = a[j, j]
         atom, pull = atoms[j], rest[j - first]
         for i in range(d):
             new = atom[i] + pull[i] / size

@@ -78,7 +78,8 @@ def update_atoms_reported(
     sizes = a.diagonal()
     # Rounding of a sum of squares: below this no row of the batch used the atom.
     threshold = float(sizes.max().clamp_min(0)) * torch.finfo(atoms.dtype).eps if m else 0.0
-    idle = torch.zeros(m, dtype=torch.bool, device=atoms.device)
+    idle = sizes <= threshold
+    used = [] if on_cpu else (~idle).tolist()
     for _ in range(sweeps):
         for first in range(0, m, _BLOCK):
             last = min(m, first + _BLOCK)
@@ -87,35 +88,26 @@ def update_atoms_reported(
                 from unmix.kernels._update_compiled import update_block
 
                 sphere = constraint == "sphere"
-                given = (array(rest), array(a), first, last, positive, sphere, threshold)
-                update_block(out.numpy(), *given, idle.numpy())
+                update_block(out.numpy(), array(rest), array(a), first, last, positive, sphere, idle.numpy())
             else:
-                _update_block_plain(out, rest, a, first, last, positive, constraint, threshold, idle)
+                _update_block_plain(out, rest, a, first, last, positive, constraint, used)
     return Updated(out, idle)
 
 
 def _update_block_plain(
-    atoms: Tensor,
-    rest: Tensor,
-    a: Tensor,
-    first: int,
-    last: int,
-    positive: bool,
-    constraint: str,
-    threshold: float,
-    idle: Tensor,
+    atoms: Tensor, rest: Tensor, a: Tensor, first: int, last: int, positive: bool, constraint: str, used: list[bool]
 ) -> None:
+    """As `update_block`; which atoms are used is known beforehand, so that nothing waits for the device."""
     for j in range(first, last):
-        size = a[j, j]
-        if size <= threshold:
-            idle[j] = True
+        if not used[j]:
             continue
-        new = atoms[j] + rest[j - first] / size
+        new = atoms[j] + rest[j - first] / a[j, j]
         new = new.clamp_min(0) if positive else new
         norm = new.norm()
-        if norm == 0 and constraint == "sphere":
-            continue
-        new = new / (norm if constraint == "sphere" else norm.clamp_min(1))
+        if constraint == "ball":
+            new = new / norm.clamp_min(1)
+        else:
+            new = torch.where(norm > 0, new / norm, atoms[j])
         rest[j - first + 1 :].addr_(a[j + 1 : last, j], new - atoms[j], alpha=-1)
         atoms[j] = new
 

@@ -1,0 +1,197 @@
+"""Alternation: codes of a batch of rows with the atoms fixed, then atoms from the statistics of the codes so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from unmix.core import flops
+from unmix.core.codes import Codes
+from unmix.core.rows import Rows
+from unmix.core.seeds import Stream
+
+_KEPT_BYTES = 256 << 20  # codes of earlier passes, from which the next inference of the same rows begins
+_RARE, _CLOSE = 1e-3, 0.95  # an atom of less than this share of the mean use, or this close to another, is replaced
+_EVERY = 5  # batches between two replacements: an atom that is new has its codes by then
+
+
+class Alternation:
+    """Sparse coding by turns: Z = codes of a batch X - 1 b', A <- f A + Z'Z, B <- f B + Z'X, then D by block descent.
+
+    atoms [m, d]: the first dictionary, not changed. bias: whether b [d] is learnt too (it starts at 0), as the mean of
+    what the codes leave; without, it stays 0. penalty: of the l1 problem; or k: codes in a row, by pursuit.
+    positive: codes are not negative. tolerance: relative duality gap of the l1 problem. window: batches that the
+    statistics remember, less in the beginning (f = 1 - 1 / window). patient: atoms stay as they are until the
+    statistics cover the window, for atoms that are worth keeping. spent: floating-point operations so far.
+    """
+
+    def __init__(
+        self,
+        atoms: Tensor,
+        penalty: float = 0.0,
+        k: int | None = None,
+        bias: bool = False,
+        positive: bool = True,
+        tolerance: float = 1e-3,
+        window: float = 30.0,
+        patient: bool = False,
+    ) -> None:
+        m, d = atoms.shape
+        self.atoms, self.penalty, self.k = atoms, penalty, k
+        self.positive, self.tolerance, self.window, self.patient = positive, tolerance, max(1.0, window), patient
+        self.a, self.b = atoms.new_zeros(m, m), atoms.new_zeros(m, d)
+        self.bias, self.learns_bias = atoms.new_zeros(d), bias
+        self.sums = atoms.new_zeros(m + d + 1)  # of the codes, of the rows, and the number of rows
+        self.steps, self.spent = 0, 0.0
+        self.kept: dict[int, Codes] = {}
+        self._held, self._full = 0, False
+
+    def step(self, x: Tensor, place: int | None = None, rng: Stream | None = None) -> dict[str, Tensor]:
+        """Learn from rows x [n, d]; `place` names a batch that comes again, `rng` lets atoms be replaced.
+
+        Returns, at the atoms before the update, the mean objective, fvu (the share of the batch's variance that is
+        not explained) and l0, the mean number of active codes: tensors without dimensions.
+        """
+        from unmix.kernels.update import gram_statistics, update_atoms
+
+        codes, objective = self.codes(x, place)
+        error = (x - codes.decode(self.atoms, self.bias)).square().sum(1)
+        window = self.window if self.patient else max(1.0, min(self.window, (self.steps + 1) / 2))
+        za, zx = gram_statistics(codes, x)
+        self.a.mul_(1 - 1 / window).add_(za)
+        self.b.mul_(1 - 1 / window).add_(zx)
+        if self.learns_bias:
+            weights = torch.bincount(codes.indices, codes.values, minlength=codes.width)  # type: ignore[arg-type]
+            sums = torch.cat([weights.to(x.dtype), x.sum(0), x.new_full((1,), len(x))])
+            self.sums.mul_(1 - 1 / window).add_(sums)
+        self.steps += 1
+        active = codes.l0().double()
+        m, d = self.atoms.shape
+        self.spent += float(2 * (active.square().sum() + 2 * d * active.sum()))
+        if not self.patient or self.steps >= self.window:
+            weights, total, count = self.sums[:m], self.sums[m:-1], self.sums[-1]
+            pull = torch.addr(self.b, weights, self.bias, alpha=-1) if self.learns_bias else self.b
+            self.atoms = update_atoms(self.atoms, self.a, pull)
+            if self.learns_bias:
+                self.bias = (total - weights @ self.atoms) / count
+            self.spent += flops.product(m, m, d)
+            if rng is not None and self.steps % _EVERY == 0:
+                self._replace(x, codes, rng)
+        fvu = error.sum() / (x - x.mean(0)).square().sum().clamp_min(1e-30)
+        return {"objective": objective.mean(), "fvu": fvu, "l0": active.mean()}
+
+    def codes(self, x: Tensor, place: int | None = None, tolerance: float | None = None) -> tuple[Codes, Tensor]:
+        """Ragged codes of x [n, d] at the present atoms, and the objective of each row [n].
+
+        The objective is 1/2 |x - z D|^2 + penalty |z|_1, or the first term alone for a pursuit.
+        """
+        from unmix.kernels.lasso import lasso
+        from unmix.kernels.omp import omp
+
+        m, d = self.atoms.shape
+        x = x - self.bias
+        gram = self.atoms @ self.atoms.T if m <= 16384 else None
+        self.spent += flops.product(m, d, m)
+        if self.k is not None:
+            values, indices = omp(x, self.atoms, self.k, positive=self.positive, gram=gram)
+            codes = Codes(values, indices, m)
+            steps = codes.l0().double()
+            self.spent += float((flops.product(1, d, m) + m * steps * (steps + 1) + steps**3).sum())
+            return codes.ragged(), (x - codes.decode(self.atoms)).square().sum(1) / 2
+        before = None if place is None else self.kept.get(place)
+        result = lasso(
+            x,
+            self.atoms,
+            self.penalty,
+            positive=self.positive,
+            gram=gram,
+            start=None if before is None else (before.values, before.indices.long(), before.pointers),
+            tolerance=self.tolerance if tolerance is None else tolerance,
+        )
+        self.spent += float(result.flops.sum())
+        codes = Codes(result.values, result.indices, m, result.pointers)
+        if place is not None:
+            self._keep(place, codes)
+        return codes, result.objective
+
+    def _keep(self, place: int, codes: Codes) -> None:
+        old = self.kept.get(place)
+        self._held += 8 * (len(codes.values) + len(codes)) - (0 if old is None else 8 * (len(old.values) + len(old)))
+        self._full = self._full or self._held > _KEPT_BYTES
+        if old is not None or not self._full:
+            self.kept[place] = Codes(codes.values, codes.indices.int(), codes.width, codes.pointers)
+
+    def _replace(self, x: Tensor, codes: Codes, rng: Stream) -> None:
+        """Put what is left of the rows reconstructed worst in place of rare atoms, and of the rarer of two copies."""
+        use = self.a.diagonal()
+        poor = use < _RARE * use.mean()
+        first, second = ((self.atoms @ self.atoms.T).fill_diagonal_(0) > _CLOSE).nonzero(as_tuple=True)
+        poor[torch.where(use[first] < use[second], first, second)] = True
+        where = poor.nonzero().squeeze(1)[: max(1, len(x) // 16)]
+        if not len(where):
+            return
+        left = x - codes.decode(self.atoms, self.bias)
+        size = left.norm(dim=1)
+        worst = size.topk(min(len(x), 2 * len(where))).indices
+        worst = worst[size[worst] > 1e-6 * x.norm(dim=1).max()]
+        order = torch.from_numpy(rng.numpy().permutation(len(worst))[: len(where)]).to(worst.device)
+        where = where[: len(order)]
+        self.atoms = self.atoms.clone()
+        self.atoms[where] = torch.nn.functional.normalize(left[worst[order]])
+        self.a[where], self.a[:, where], self.b[where], self.sums[where] = 0, 0, 0, 0
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes, as tensors."""
+        state = {"atoms": self.atoms, "a": self.a, "b": self.b, "bias": self.bias, "sums": self.sums}
+        state["steps"] = torch.tensor(self.steps)
+        numbers = torch.tensor([self.spent, self.penalty, self._held, self._full], dtype=torch.float64)
+        if self.kept:
+            places = sorted(self.kept)
+            codes = [self.kept[place] for place in places]
+            whole = Codes.concatenate(codes)
+            state |= {
+                "places": torch.tensor(places),
+                "heights": torch.tensor([len(part) for part in codes]),
+                "values": whole.values,
+                "indices": whole.indices,
+                "pointers": whole.pointers,
+            }
+        return {**state, "numbers": numbers}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state()`."""
+        names = ("atoms", "a", "b", "bias", "sums")
+        self.atoms, self.a, self.b, self.bias, self.sums = (state[name].to(self.atoms.device) for name in names)
+        self.steps = int(state["steps"])
+        self.spent, self.penalty, held, full = state["numbers"].tolist()
+        self._held, self._full = int(held), bool(full)
+        self.kept, first = {}, 0
+        for place, height in zip(state.get("places", []), state.get("heights", []), strict=True):
+            pointers = state["pointers"][first : first + int(height) + 1]
+            part = slice(int(pointers[0]), int(pointers[-1]))
+            values, indices = state["values"][part].clone(), state["indices"][part].clone()
+            codes = Codes(values, indices, len(self.atoms), pointers - pointers[0])
+            self.kept[int(place)] = codes.to(self.atoms.device)
+            first += int(height)
+
+
+def batches(
+    rows: Rows, size: int, passes: int, rng: Stream, done: int = 0, device: str = "cpu"
+) -> Iterator[tuple[int, int, Tensor]]:
+    """(step, place, rows [<= size, d]) of all passes from step `done` on: every pass has the same batches.
+
+    The batches are drawn once by `rng` and are of about one size, so that every row is in one of them.
+    """
+    count = batch_count(rows, size)
+    height = -(-rows.shape[0] // count)
+    for number in range(done // count, passes):
+        for place, block in enumerate(rows.blocks(height, rng, device)):
+            if number * count + place >= done:
+                yield number * count + place, place, block
+
+
+def batch_count(rows: Rows, size: int) -> int:
+    """Batches of at most `size` rows in a pass."""
+    return -(-rows.shape[0] // size)
