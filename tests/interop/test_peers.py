@@ -91,7 +91,7 @@ def test_we_read_what_saelens_writes(architecture, subtract, sae_lens, tmp_path)
 def test_a_batchtopk_checkpoint_is_the_jumprelu_that_saelens_saves(architecture, sae_lens, tmp_path):
     cls, config = sae_lens.registry.get_sae_training_class(architecture)
     fields = {"matryoshka_widths": [4, made.M]} if architecture.startswith("matryoshka") else {}
-    sae = cls(config(d_in=made.D, d_sae=made.M, k=2.5, **fields))
+    sae = cls(config(d_in=made.D, d_sae=made.M, k=2.0, **fields))
     held = {**made.weights("b_enc"), "topk_threshold": torch.tensor(0.8, dtype=torch.float64)}
     sae.load_state_dict(held)
     sae.save_model(tmp_path / "checkpoint")

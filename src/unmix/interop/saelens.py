@@ -67,10 +67,11 @@ def read_saelens(folder: str | Path, ignore: Collection[str] = ()) -> Features:
     """Features from a SAELens folder (versions 3 to 6), with the codes that SAELens computes in float32.
 
     standard -> Linear, topk -> TopK, abstopk -> AbsTopK, jumprelu -> JumpReLU, gated -> Gated, and training
-    checkpoints of batchtopk and matryoshka_batchtopk -> BatchTopK. W_enc [d, m] is transposed; without
-    apply_b_dec_to_input W b_dec goes into the shift; rescale_acts_by_decoder_norm is folded into unit atoms;
-    negative thresholds are 0, as SAELens has them. Weights are rounded to the dtype that the folder names.
-    With reshape_activations="hook_z" a row is the heads side by side. ignore: fields of cfg.json to pass over.
+    checkpoints of batchtopk and matryoshka_batchtopk -> BatchTopK (JumpReLU where k is a fraction, which computes
+    the same). W_enc [d, m] is transposed; without apply_b_dec_to_input W b_dec goes into the shift;
+    rescale_acts_by_decoder_norm is folded into unit atoms; negative thresholds are 0, as SAELens has them. Weights
+    are rounded to the dtype that the folder names. With reshape_activations="hook_z" a row is the heads side by
+    side. ignore: fields of cfg.json to pass over.
     Raises `UsageError` for an unknown field or tensor, another architecture, or a normalisation of rows, and
     `Failure` for a file that is cut off or has other shapes. Source: SAELens 6.54.12.
     """
@@ -215,8 +216,10 @@ def _encoder(
     if architecture in ("topk", "abstopk"):
         name = "TopK" if architecture == "topk" else "AbsTopK"
         return ENCODERS.make({"kind": name, "k": value(config, "k", int, place)}), None
-    k = value(config, "k", (int, float), place)
-    return ENCODERS.make({"kind": "BatchTopK", "k": k}), held.take("topk_threshold").clamp_min(0)
+    k, level = value(config, "k", (int, float), place), held.take("topk_threshold").to(atoms).clamp_min(0)
+    if k == int(k):
+        return ENCODERS.make({"kind": "BatchTopK", "k": int(k)}), level
+    return ENCODERS.make("JumpReLU"), level.repeat(len(atoms))
 
 
 def _theirs(features: Features) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
@@ -242,6 +245,4 @@ def _theirs(features: Features) -> tuple[str, dict[str, Any], dict[str, Tensor]]
     threshold = tensors["threshold"]
     if kind == "Linear" and not bool(threshold > 0):
         return "standard", {}, own
-    if bool((threshold < 0).any()):
-        raise UsageError(f"{kind}: SAELens takes thresholds under 0 for 0, which would be other codes")
-    return "jumprelu", {}, {**own, "threshold": threshold.expand(len(features.atoms))}
+    return "jumprelu", {}, {**own, "threshold": threshold.clamp_min(0).expand(len(features.atoms))}

@@ -18,7 +18,7 @@ from unmix.finders.features import Features, bound
 
 with untouched():
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-    from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+    from sklearn.utils.validation import check_array, check_is_fitted, check_non_negative, validate_data
 
 FLOATS = [np.float64, np.float32]
 
@@ -46,7 +46,10 @@ class UnmixTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def fit(self, X: Any, y: Any = None) -> UnmixTransformer:
         """Fit the finder on rows X [n, d], n >= 2; y is passed over. Raises `ValueError` as scikit-learn words it."""
         X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
-        self.features_: Features = FINDERS.make(self.finder).fit(X, rng=self.seed)
+        finder = FINDERS.make(self.finder)
+        if finder.nonnegative:
+            check_non_negative(X, finder.kind)
+        self.features_: Features = finder.fit(X, rng=self.seed)
         self.components_: NDArray[Any] = self.features_.atoms.numpy()
         self.bias_: NDArray[Any] = self.features_.bias.numpy()
         return self
