@@ -1,9 +1,35 @@
-"""A training step of a TopK sparse autoencoder, Adam, float32; every contender starts from the same weights."""
+"""Training steps of TopK, BatchTopK and JumpReLU autoencoders, Adam, float32; all start from the same weights.
+
+AuxK: a tenth of the latents is dead before every step and reconstructs the residual with its 64 largest. JumpReLU:
+all thresholds start where k latents of a row are active.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from tasks.topk_steps import (
+    DenseTorch,
+    DictionaryLearning,
+    DictionaryLearningAuxK,
+    EncoderProduct,
+    Overcomplete,
+    SAELens,
+    SAELensAuxK,
+    Sparsify,
+    Unmix,
+    UnmixAuxK,
+    UnmixTorch,
+)
+from tasks.topk_thresholds import (
+    DictionaryLearningBatch,
+    DictionaryLearningJump,
+    OvercompleteBatch,
+    SAELensBatch,
+    SAELensJump,
+    UnmixBatch,
+    UnmixBatchTorch,
+    UnmixJump,
+    UnmixJumpTorch,
+)
 
 SIZES = {
     "d384": {"b": 4096, "d": 384, "m": 6144, "k": 32},
@@ -12,204 +38,6 @@ SIZES = {
 QUICK = {"small": {"b": 1024, "d": 128, "m": 2048, "k": 16}}
 FLOOR = "encoder product"
 UNIT = "step"
-LR = 1e-4
-
-
-class Step:
-    """Rows from a sparse world, tied starting weights; fvu at the start is the same for everyone."""
-
-    def __init__(self, size: dict) -> None:
-        self.b, self.d, self.m, self.k = (size[name] for name in ("b", "d", "m", "k"))
-        draw = np.random.default_rng(0)
-        truth = draw.standard_normal((self.m, self.d), dtype=np.float32)
-        truth /= np.linalg.norm(truth, axis=1, keepdims=True)
-        rows = np.zeros((2 * self.b, self.d), np.float32)
-        for _ in range(self.k):
-            picked = draw.integers(0, self.m, 2 * self.b)
-            rows += np.abs(draw.standard_normal((2 * self.b, 1), dtype=np.float32)) * truth[picked]
-        self.batches = torch.from_numpy(rows - rows.mean(0)).split(self.b)
-        start = draw.standard_normal((self.m, self.d), dtype=np.float32)
-        self.start = torch.nn.functional.normalize(torch.from_numpy(start))
-        self.turn = 0
-        self.build()
-        with torch.no_grad():
-            self.before = self.fvu()
-
-    def run(self) -> None:
-        self.turn += 1
-        self.step(self.batches[self.turn % 2])
-
-    def check(self) -> dict:
-        with torch.no_grad():
-            return {"fvu before": self.before, "fvu after": self.fvu(), "steps": self.turn}
-
-    def fvu(self) -> float:
-        x = self.batches[0]
-        return float((x - self.reconstruct(x)).square().sum() / (x - x.mean(0)).square().sum())
-
-    def build(self) -> None:
-        raise NotImplementedError
-
-    def step(self, x: torch.Tensor) -> None:
-        raise NotImplementedError
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-
-class EncoderProduct(Step):
-    """The floor: the one dense product that no exact TopK step can avoid, into memory that is there already."""
-
-    def build(self) -> None:
-        self.out = torch.empty(self.b, self.m)
-
-    def step(self, x: torch.Tensor) -> None:
-        torch.mm(x, self.start.T, out=self.out)
-
-    def fvu(self) -> float:
-        return float("nan")
-
-    def check(self) -> dict:
-        return {}
-
-
-class Unmix(Step):
-    backend = "numba"
-
-    def build(self) -> None:
-        from unmix.kernels.topk import TopKTrainer
-
-        zeros = torch.zeros(self.m), torch.zeros(self.d)
-        self.trainer = TopKTrainer(
-            self.start, zeros[0], self.start, zeros[1], self.k, lr=LR, aux_k=64, backend=self.backend
-        )
-
-    def step(self, x: torch.Tensor) -> None:
-        self.trainer.step(x)
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        from unmix.kernels.topk import decode, encode_topk
-
-        p = self.trainer.parameters()
-        codes = encode_topk(x - p["decoder_bias"], p["weight"], p["encoder_bias"], self.k, backend=self.backend)
-        return decode(*codes, p["atoms"], p["decoder_bias"], backend=self.backend)
-
-
-class UnmixTorch(Unmix):
-    backend = "torch"
-
-
-class DenseTorch(Step):
-    """The same step by dense autograd, as one would write it first."""
-
-    def build(self) -> None:
-        self.weight, self.atoms = (self.start.clone().requires_grad_() for _ in range(2))
-        self.shift, self.bias = (torch.zeros(size, requires_grad=True) for size in (self.m, self.d))
-        self.adam = torch.optim.Adam([self.weight, self.atoms, self.shift, self.bias], lr=LR, fused=True)
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        before = torch.addmm(self.shift, x - self.bias, self.weight.T).relu()
-        best = before.topk(self.k, dim=1)
-        return torch.zeros_like(before).scatter(1, best.indices, best.values) @ self.atoms + self.bias
-
-    def step(self, x: torch.Tensor) -> None:
-        loss = (x - self.reconstruct(x)).square().sum(1).mean()
-        self.adam.zero_grad()
-        loss.backward()
-        self.adam.step()
-        with torch.no_grad():
-            self.atoms.div_(self.atoms.norm(dim=1, keepdim=True))
-
-
-class Sparsify(Step):
-    """EleutherAI sparsify with Adam (its default is SignSGD) and its own projection and normalisation."""
-
-    def build(self) -> None:
-        from sparsify import SparseCoder, SparseCoderConfig
-
-        self.sae = SparseCoder(self.d, SparseCoderConfig(num_latents=self.m, k=self.k))
-        with torch.no_grad():
-            self.sae.encoder.weight.copy_(self.start)
-            self.sae.W_dec.copy_(self.start)
-        self.adam = torch.optim.Adam(self.sae.parameters(), lr=LR)
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        return self.sae(x).sae_out
-
-    def step(self, x: torch.Tensor) -> None:
-        self.sae.set_decoder_norm_to_unit_norm()
-        self.sae(x).fvu.backward()
-        self.sae.remove_gradient_parallel_to_decoder_directions()
-        self.adam.step()
-        self.adam.zero_grad()
-
-
-class Overcomplete(Step):
-    def build(self) -> None:
-        from overcomplete.sae import TopKSAE
-
-        self.sae = TopKSAE(self.d, self.m, top_k=self.k, encoder_module="linear")
-        linear = [module for module in self.sae.encoder.modules() if isinstance(module, torch.nn.Linear)]
-        if len(linear) != 1:
-            raise RuntimeError(f"expected one linear layer in the encoder, found {len(linear)}")
-        with torch.no_grad():
-            linear[0].weight.copy_(self.start)
-            linear[0].bias.zero_()
-            self.sae.dictionary._weights.copy_(self.start)
-        self.adam = torch.optim.Adam(self.sae.parameters(), lr=LR)
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        return self.sae(x)[2]
-
-    def step(self, x: torch.Tensor) -> None:
-        from overcomplete.sae import train_sae
-
-        def loss(x, x_hat, pre_codes, codes, dictionary):
-            return (x - x_hat).square().mean()
-
-        train_sae(self.sae, [x], loss, self.adam, nb_epochs=1, monitoring=0)
-
-
-class DictionaryLearning(Step):
-    def build(self) -> None:
-        from dictionary_learning.trainers.top_k import AutoEncoderTopK, TopKTrainer
-
-        self.trainer = TopKTrainer(
-            10_000, self.d, self.m, self.k, 0, "none", AutoEncoderTopK, lr=LR, warmup_steps=10, seed=0, device="cpu"
-        )
-        with torch.no_grad():
-            self.trainer.ae.encoder.weight.copy_(self.start)
-            self.trainer.ae.decoder.weight.copy_(self.start.T)
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        return self.trainer.ae(x)
-
-    def step(self, x: torch.Tensor) -> None:
-        self.trainer.update(self.turn, x)
-
-
-class SAELens(Step):
-    def build(self) -> None:
-        from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
-        from sae_lens.config import SAETrainerConfig
-        from sae_lens.training.sae_trainer import SAETrainer
-
-        config = TopKTrainingSAEConfig(d_in=self.d, d_sae=self.m, k=self.k, device="cpu", dtype="float32")
-        self.sae = TopKTrainingSAE(config)
-        with torch.no_grad():
-            self.sae.W_enc.copy_(self.start.T)
-            self.sae.W_dec.copy_(self.start)
-        plan = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=self.b, lr=LR)
-        plan.lr_end = LR / 10
-        self.trainer = SAETrainer(plan, self.sae, iter(()))
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        return self.sae(x)
-
-    def step(self, x: torch.Tensor) -> None:
-        self.trainer.step(x)
-        self.trainer.n_training_steps += 1
-
 
 CONTENDERS = {
     FLOOR: EncoderProduct,
@@ -220,11 +48,24 @@ CONTENDERS = {
     "dictionary_learning": DictionaryLearning,
     "SAELens": SAELens,
     "dense torch": DenseTorch,
+    "unmix AuxK": UnmixAuxK,
+    "dictionary_learning AuxK": DictionaryLearningAuxK,
+    "SAELens AuxK": SAELensAuxK,
+    "unmix BatchTopK": UnmixBatch,
+    "unmix BatchTopK, torch": UnmixBatchTorch,
+    "overcomplete BatchTopK": OvercompleteBatch,
+    "dictionary_learning BatchTopK": DictionaryLearningBatch,
+    "SAELens BatchTopK": SAELensBatch,
+    "unmix JumpReLU": UnmixJump,
+    "unmix JumpReLU, torch": UnmixJumpTorch,
+    "dictionary_learning JumpReLU": DictionaryLearningJump,
+    "SAELens JumpReLU": SAELensJump,
 }
+OWN = ("unmix", "unmix AuxK", "unmix BatchTopK", "unmix JumpReLU")
 # (contender, other, the ratio other / contender that is wanted at least)
 GOALS = {
-    "d384": [("unmix", FLOOR, 1 / 1.8)],
-    "d768": [("unmix", FLOOR, 1 / 1.45)],
+    "d384": [(name, FLOOR, 1 / 1.8) for name in OWN],
+    "d768": [(name, FLOOR, 1 / 1.45) for name in OWN],
     "": [
         ("unmix", "sparsify", 1.5),
         ("unmix", "overcomplete", 4.0),
@@ -236,9 +77,11 @@ GOALS = {
 
 
 def verify(checks: dict[str, dict]) -> dict[str, str]:
-    """Contenders whose start was not the common one, or whose error did not fall: name -> why."""
-    wrong, common = {}, checks.get("unmix", {}).get("fvu before")
+    """Contenders whose start was not that of our own of the kind, or whose error did not fall: name -> why."""
+    wrong = {}
     for name, facts in checks.items():
+        kind = next((kind for kind in ("BatchTopK", "JumpReLU") if kind in name), "")
+        common = checks.get(f"unmix {kind}".strip(), {}).get("fvu before")
         if facts and common is not None and abs(facts["fvu before"] - common) > 1e-3 * common:
             wrong[name] = f"starts at fvu {facts['fvu before']:.4f}, not {common:.4f}"
         elif facts and not facts["fvu after"] < facts["fvu before"]:

@@ -13,14 +13,21 @@ from unmix.finders.features import Features
 
 QUICK = {
     "TopKSAE": {"width": 20, "k": 2, "steps": 60, "batch": 128},
+    "BatchTopKSAE": {"width": 20, "k": 2, "steps": 60, "batch": 128},
+    "JumpReLUSAE": {"width": 20, "active": 2.0, "steps": 60, "batch": 128},
     "SAE": {"width": 20, "active": 2.0, "steps": 60, "batch": 128},
     "SparseCoding": {"width": 20, "active": 2.0, "passes": 2, "batch": 128},
     "PCA": {"width": 5},
     "FastICA": {"width": 5, "max_iterations": 3000, "tolerance": 1e-3},
     "NMF": {"width": 5},
+    "MiniBatchDictionary": {"width": 20, "passes": 2},
     "KMeans": {"width": 5, "starts": 1},
+    "SphericalKMeans": {"width": 5, "starts": 1},
+    "Archetypes": {"width": 20, "k": 2, "steps": 60, "batch": 128},
     "RandomAtoms": {"width": 20, "k": 2},
     "DataAtoms": {"width": 20, "k": 2},
+    "UntrainedSAE": {"width": 20, "k": 2},
+    "FrozenDecoder": {"width": 20, "k": 2, "steps": 60, "batch": 128},
 }
 
 

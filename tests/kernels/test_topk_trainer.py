@@ -91,7 +91,7 @@ def test_auxk_trains_dead_latents_and_never_the_decoder_bias(backend):
     with_aux, without = first_gradients(trainer), first_gradients(plain)
     for name, found, right in zip(NAMES, with_aux, wanted, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-12, msg=name)
-    torch.testing.assert_close(with_aux[3], without[3], rtol=0, atol=0)
+    torch.testing.assert_close(with_aux[3], without[3], rtol=1e-13, atol=1e-13)  # the order of a sum may differ
     for found, bare in zip(with_aux[:3], without[:3], strict=True):
         changed = (found - bare).abs().reshape(len(found), -1).sum(1) > 0
         assert changed[dead].any()

@@ -7,6 +7,8 @@ ENCODERS = Table(
     {
         "Linear": "unmix.encoders.amortised:Linear",
         "TopK": "unmix.encoders.amortised:TopK",
+        "BatchTopK": "unmix.encoders.thresholds:BatchTopK",
+        "JumpReLU": "unmix.encoders.thresholds:JumpReLU",
         "AbsTopK": "unmix.encoders.gates:AbsTopK",
         "Gated": "unmix.encoders.gates:Gated",
         "Matryoshka": "unmix.encoders.gates:Matryoshka",

@@ -101,7 +101,7 @@ def decode(
         return atoms.new_zeros(len(values), d) + (0 if bias is None else bias)
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (values, atoms, bias))
     if not learns and compiled_wanted(backend, values, atoms, bias):
-        from unmix.kernels._topk_compiled import decode_rows
+        from unmix.kernels._step_compiled import decode_rows
 
         low, high = torch.aminmax(indices)
         if low < 0 or high >= m:
