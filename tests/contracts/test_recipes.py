@@ -28,7 +28,9 @@ ENTRIES = [(noun, name) for noun, table in TABLES.items() for name in table]
 REQUIRED = {
     "SAE": {"active": 2.0},
     "SparseCoding": {"active": 2.0},
+    "Exponentiated": {"penalty": 0.1},
     "Data": {"path": "digits"},
+    "SynthSAEBench": {"latents": 64, "width": 16, "roots": 8},
     "MatchedWorld": {
         "latents": 6,
         "spectrum": (2.0, 1.0, 0.5, 0.2),

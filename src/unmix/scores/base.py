@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ class Outcome:
     """A score's value with its chance level, its ceiling and a 95 % interval; NaN where there is none.
 
     detail: what the value is made of (a matching, signs), for pictures and tables.
+    chance_interval: where 95 % of the values of unrelated results lie.
     """
 
     value: float
@@ -27,11 +29,24 @@ class Outcome:
     ceiling: float = math.nan
     interval: tuple[float, float] = (math.nan, math.nan)
     detail: dict[str, Any] = field(default_factory=dict)
+    chance_interval: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def corrected(self) -> float:
         """(value - chance) / (1 - chance): 0 at chance, 1 when perfect."""
         return (self.value - self.chance) / (1 - self.chance) if self.chance < 1 else math.nan
+
+    @property
+    def at_chance(self) -> bool | None:
+        """Whether the value cannot be told from chance: its interval reaches the values of unrelated results.
+
+        The value stands for its interval where it has none; None where the spread of chance is not known.
+        """
+        low, high = self.chance_interval
+        if math.isnan(self.value) or math.isnan(low):
+            return None
+        ends = [self.value if math.isnan(end) else end for end in self.interval]
+        return bool(max(ends) >= low if self.ceiling < self.chance else min(ends) <= high)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -39,7 +54,8 @@ class Outcome:
         if not math.isnan(low):
             parts.append(f"[{low:.4g}, {high:.4g}]")
         if not math.isnan(self.chance):
-            parts.append(f"(chance {self.chance:.4g})")
+            corrected = "" if math.isnan(self.corrected) or not self.chance else f", corrected {self.corrected:.4g}"
+            parts.append(f"(chance {self.chance:.4g}{corrected}{', at chance' if self.at_chance else ''})")
         return " ".join(parts)
 
 
@@ -47,18 +63,23 @@ class Outcome:
 class Inputs:
     """What scores may need; give what you have.
 
-    codes: `Codes` or [n, m]. z: [n, f] true latents. h, reconstruction: [n, d]. atoms: [m, d].
-    truth: [f, d] true atoms. other: [m', d] atoms of another seed.
+    codes: `Codes` or [n, m]. z: [n, f] true latents (`Codes` where they are many). h, reconstruction: [n, d].
+    atoms: [m, d]. truth: [f, d] true atoms. other: [m', d] atoms of another seed.
+    parents: [f] number of each latent's parent, -1 for none. others: atoms of further seeds, each [m', d].
+    readers: encoder directions [m, d] of this fit and of the others, in the order (atoms, *others).
     items: how to show the n rows (`TextItems` and the like).
     """
 
     codes: Codes | None = None
-    z: Tensor | None = None
+    z: Codes | Tensor | None = None
     h: Tensor | None = None
     reconstruction: Tensor | None = None
     atoms: Tensor | None = None
     truth: Tensor | None = None
     other: Tensor | None = None
+    parents: Tensor | None = None
+    others: Sequence[Tensor] | None = None
+    readers: Sequence[Tensor] | None = None
     items: Any = None
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
+from unmix.core.codes import Codes
 from unmix.core.digest import digest
 from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
@@ -65,6 +66,8 @@ class Cell(Recipe):
             gives |= {"z"}
         if "atoms" in self.world.provides:
             gives |= {"truth"}
+        if self.world.parents is not None:
+            gives |= {"parents"}
         for name in self.scores:
             missing = sorted(SCORES[name].needs - gives)  # type: ignore[attr-defined]
             if missing:
@@ -82,8 +85,9 @@ class Split:
 
     train: Rows
     test: Tensor
-    z: Tensor | None = None
+    z: Codes | Tensor | None = None
     truth: Tensor | None = None
+    parents: Tensor | None = None
 
 
 def world_label(world: Any) -> str:
@@ -136,10 +140,10 @@ def split(cell: Cell) -> Split:
             train = np.sort(seed.child("samples").numpy().choice(train, cell.samples, replace=False))
         return Split(Subset(rows, train), rows.take(test))
     train = world.sample(cell.samples, seed.child("train"))
-    test = world.sample(cell.test, seed.child("test"))
+    test = world.held_out.sample(cell.test, seed.child("test"))
     h, h_test = (s.h if s.h is not None else s.x for s in (train, test))
     truth = world.atoms if "atoms" in world.provides else None
-    return Split(ArrayRows(h, check=False), h_test, test.z, truth)
+    return Split(ArrayRows(h, check=False), h_test, test.z, truth, world.parents)
 
 
 def swapped(cell: Cell, features: Features, part: Split) -> Features:
@@ -155,10 +159,10 @@ def swapped(cell: Cell, features: Features, part: Split) -> Features:
 
 
 def measure(cell: Cell, features: Features, part: Split) -> dict[str, Any]:
-    """What is stored of a cell: facts and, for every score, value, chance, ceiling and interval."""
+    """What is stored of a cell: facts and, for every score, value, chance, ceiling, interval and what they say."""
     used = swapped(cell, features, part)
     codes = used.encode(part.test, cost=True)
-    inputs = Inputs(codes, part.z, part.test, used.decode(codes), used.atoms, part.truth)
+    inputs = Inputs(codes, part.z, part.test, used.decode(codes), used.atoms, part.truth, parents=part.parents)
     outcomes: dict[str, Outcome] = {
         name: SCORES[name]().measure(inputs, Stream(cell.seed).child("scores")) for name in cell.scores
     }
@@ -179,12 +183,14 @@ def measure(cell: Cell, features: Features, part: Split) -> dict[str, Any]:
     }
 
 
-def _stored(outcome: Outcome) -> dict[str, float | None]:
+def _stored(outcome: Outcome) -> dict[str, float | bool | None]:
     numbers = {
         "value": outcome.value,
         "chance": outcome.chance,
         "ceiling": outcome.ceiling,
         "low": outcome.interval[0],
         "high": outcome.interval[1],
+        "corrected": outcome.corrected,
     }
-    return {name: None if math.isnan(number) else number for name, number in numbers.items()}
+    known: dict[str, float | bool | None] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+    return {**known, "at_chance": outcome.at_chance}

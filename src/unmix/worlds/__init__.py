@@ -6,6 +6,7 @@ WORLDS = Table(
     "world",
     {
         "SparseWorld": "unmix.worlds.sparse:SparseWorld",
+        "SynthSAEBench": "unmix.worlds.synth:SynthSAEBench",
         "MatchedWorld": "unmix.worlds.matched:MatchedWorld",
         "Data": "unmix.activations.data:Data",
     },

@@ -24,6 +24,16 @@ class World(Recipe):
         """Names of the true latents; empty for data."""
         return ()
 
+    @property
+    def parents(self) -> Tensor | None:
+        """Number of each latent's parent [N], -1 for a root; None where there is no hierarchy."""
+        return None
+
+    @property
+    def held_out(self) -> World:
+        """The world that a study draws its held-out rows from: this one, unless it keeps something back."""
+        return self
+
     @abstractmethod
     def sample(self, n: int, rng: int | Stream = 0) -> Sample:
         """n rows, the same for the same rng."""
