@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unmix.core import flops
+from unmix.core.adam import Adam
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.loop import minibatches, warm_then_decay
@@ -41,13 +42,14 @@ class Amortised(Encoder):
     steps, batch, lr: of the fit on rows (Adam on the squared reconstruction error).
 
     latents: tensors with one entry for each latent along `axis`, the matrix that reads x first. units: tensors in the
-    units of the codes.
+    units of the codes. side_decodings: how often the objective decodes through atoms that are held still.
     """
 
     weights: ClassVar[bool] = True
     latents: ClassVar[tuple[str, ...]] = ("weight", "shift")
     axis: ClassVar[int] = 0
     units: ClassVar[tuple[str, ...]] = ("shift", "threshold")
+    side_decodings: ClassVar[int] = 0
     _last_shift: ClassVar[str] = "shift"
 
     init: Literal["tied", "pinv"] | None = None
@@ -108,21 +110,17 @@ class Amortised(Encoder):
         self, tensors: dict[str, Tensor], atoms: Tensor, bias: Tensor, rows: Rows, rng: Stream
     ) -> dict[str, Tensor]:
         fixed = self._fixed()
-        learnt = {n: t.clone().requires_grad_() for n, t in tensors.items() if n not in fixed}
-        everything = {**tensors, **learnt, "atoms": atoms}
-        optimiser = torch.optim.Adam(learnt.values(), lr=self.lr, fused=atoms.device.type == "cpu")
+        adam = Adam({name: tensor for name, tensor in tensors.items() if name not in fixed})
+        everything = {**tensors, **adam.learnt, "atoms": atoms}
         for step, h in minibatches(rows, self.batch, self.steps, rng, device=str(atoms.device)):
             x = h.to(atoms.dtype) - bias
             parts = self._objective(everything, x, self._wanted())
             loss = parts.error.sum()
             if self._l1():
                 loss = loss + self._l1() * parts.activity.abs().sum()
-            loss = loss / (x.square().sum() / 2).clamp_min(1e-12)
-            optimiser.param_groups[0]["lr"] = self.lr * warm_then_decay(step, self.steps)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        fitted = {name: tensor.detach() for name, tensor in everything.items()}
+            adam.backward(loss / (x.square().sum() / 2).clamp_min(1e-12))
+            adam.step(self.lr * warm_then_decay(step, self.steps))
+        fitted = {name: tensor.detach().clone() for name, tensor in everything.items()}
         finished = self._finished(fitted, gather(rows, 4096, rng).to(atoms) - bias)
         return {name: finished[name] for name in tensors}
 

@@ -33,6 +33,7 @@ class Gated(Amortised):
     sparsity: ClassVar[str | None] = "active"
     latents: ClassVar[tuple[str, ...]] = ("weight", "shift", "gate_shift", "log_scale")
     units: ClassVar[tuple[str, ...]] = ("shift", "gate_shift")
+    side_decodings: ClassVar[int] = 1
 
     active: float | None = Field(None, gt=0)
 

@@ -31,7 +31,7 @@ class SparsityWeight:
     The first part answers a falling count before it falls below what is wanted and latents die.
     """
 
-    def __init__(self, wanted: float | None, steps: int, start: float = 0.1) -> None:
+    def __init__(self, wanted: float | None, steps: int, start: float) -> None:
         self.wanted, self.rate = wanted, min(0.03, 10 / steps)
         self.weight, self.error = (0.0 if wanted is None else start), math.nan
 

@@ -10,17 +10,19 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from unmix.core import flops
+from unmix.core.adam import Adam
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders import ENCODERS
 from unmix.encoders.amortised import Amortised, Linear, Parts
+from unmix.finders.backward import LAYERS, l1_gradients
 from unmix.finders.base import Finder
 from unmix.finders.centres import Centre, frame
 from unmix.finders.features import Features, assemble
 from unmix.finders.penalties import PENALTIES, SparsityWeight
-from unmix.finders.training import Adam, auxiliary_error, remove_radial, resample, to_unit_norm
+from unmix.finders.training import auxiliary_error, remove_radial, resample, to_unit_norm
 
 AUXILIARY = 1 / 32  # weight of the error that dead latents are trained on (arXiv 2406.04093)
 
@@ -45,8 +47,9 @@ class SAE(Finder):
     bias: the decoder's bias is learnt; without it the bias stays at the centre.
     frozen: the atoms stay as they start, at random or as in `start`; only encoder and bias learn.
     orthogonal: the part of an atom's gradient along the atom is removed. Atoms have unit norm after every step.
-    revive: what happens to latents that have not fired for dead_after rows: "aux", they reconstruct the residual with
-    their aux_k largest activations; "resample", they are pointed at rows that are reconstructed badly; or "none".
+    revive: what happens to latents that have not fired for dead_after rows: "resample", they are pointed at rows that
+    are reconstructed badly (at their own atoms, where those are frozen); "aux", their aux_k largest activations learn
+    to reconstruct the residual, which helps latents that are only never chosen; or "none".
     """
 
     equation: ClassVar[str] = "min 1/2 |h - z D - b|^2 + lambda |z|_1,  z = encoder(h - b),  |d_j| = 1"
@@ -68,7 +71,7 @@ class SAE(Finder):
     bias: bool = True
     frozen: bool = False
     orthogonal: bool = False
-    revive: Literal["aux", "resample", "none"] = "aux"
+    revive: Literal["resample", "aux", "none"] = "resample"
     dead_after: int = Field(100_000, ge=1)
     aux_k: int = Field(64, ge=1)
 
@@ -89,8 +92,6 @@ class SAE(Finder):
             raise ValueError(f"active={self.active} must be at most the number of atoms, width={self.width}")
         if self.sparsity == "l0" and "threshold" not in encoder.latents:
             raise ValueError(f"sparsity='l0' needs an encoder with thresholds of its own, not {encoder.kind}")
-        if self.frozen and self.revive == "resample":
-            raise ValueError("revive='resample' moves atoms, which are frozen; use revive='aux' or 'none'")
         encoder._check(self.width, 1)
         return self
 
@@ -100,9 +101,13 @@ class SAE(Finder):
         return {"flops": self.steps * self._step_flops(batch, d), "bytes": held}
 
     def _step_flops(self, batch: int, d: int) -> float:
-        """One step: encoder forward and backward (to its input for the bias), decoder forward and backward, Adam."""
-        encoding, decoding = self.encoder._flops(self.width, d), flops.product(1, self.width, d)
-        passes = (2 + self.bias) * encoding + (2 + (not self.frozen)) * decoding
+        """One step on a batch: encoder and decoder forward and backward, Adam."""
+        encoder, hidden = self.encoder, getattr(self.encoder, "hidden", None)
+        if type(encoder) in LAYERS:
+            return flops.autoencoder_step(batch, self.width, d, hidden, frozen=self.frozen)
+        # Beside the plain ones the gradient goes through the encoder's input as well, to the decoder's bias.
+        encoding, decoding = encoder._flops(self.width, d), flops.product(1, self.width, d)
+        passes = (2 + self.bias) * encoding + (2 + (not self.frozen) + 2 * encoder.side_decodings) * decoding
         return batch * passes + flops.adam((encoding + decoding) / 2)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str, start: Features | None = None) -> Features:
@@ -113,7 +118,7 @@ class SAE(Finder):
         still = {*encoder._fixed(), *([] if self.bias else ["bias"]), *(["atoms"] if self.frozen else [])}
         adam = Adam({name: tensor for name, tensor in tensors.items() if name not in still})
         tensors |= adam.learnt
-        sparsity = SparsityWeight(self.active, self.steps)
+        sparsity = SparsityWeight(self.active, self.steps, 0.1 if self.sparsity == "l1" else 1e-3)
         units = scale if self.sparsity == "l1" else scale**2
         if (coefficient := self._coefficient(len(centre))) is not None:
             sparsity.weight = coefficient / units
@@ -124,9 +129,9 @@ class SAE(Finder):
             if h is not last:
                 last, given = h, ((h - centre) / scale).float()
             x = given - tensors["bias"]
-            loss, codes = self._step(step, x, tensors, adam, sparsity, idle, rng)
+            self._step(step, x, tensors, adam, sparsity, idle, rng)
             if not facts or step % max(1, self.steps // 1000) == 0 or step + 1 == self.steps:
-                facts = {"loss": loss.item(), **_facts(x.detach(), codes, tensors["atoms"].detach())}
+                facts = self._facts(x, tensors, sparsity.weight)
             watch.on_step(step + 1, self.steps, facts)
             watch.save(lambda done=step + 1: _state(done, adam, sparsity, idle))
         fitted = {name: tensor.detach().clone() for name, tensor in tensors.items()}
@@ -146,16 +151,19 @@ class SAE(Finder):
         sparsity: SparsityWeight,
         idle: Tensor,
         rng: Stream,
-    ) -> tuple[Tensor, Tensor]:
-        """One step on x [b, d], the scaled rows less the bias; returns the loss [] and the codes [b, m]."""
+    ) -> None:
+        """One step on x [b, d], the scaled rows less the bias."""
         encoder: Amortised = self.encoder
-        parts = encoder._objective(tensors, x)
-        codes = parts.codes.detach()
-        loss = self._loss(parts, sparsity.weight)
         dead = (idle > self.dead_after).nonzero().squeeze(1) if self.revive != "none" else idle[:0]
-        if len(dead) and self.revive == "aux":
-            loss = loss + AUXILIARY * auxiliary_error(encoder, tensors, x, codes, dead, self.aux_k).mean()
-        adam.backward(loss)
+        helped = len(dead) > 0 and self.revive == "aux"
+        if type(encoder) in LAYERS and self.sparsity == "l1" and not helped:
+            codes = l1_gradients(encoder, tensors, x, sparsity.weight)
+        else:
+            parts = encoder._objective(tensors, x)
+            codes, loss = parts.codes.detach(), self._loss(parts, sparsity.weight)
+            if helped:
+                loss = loss + AUXILIARY * auxiliary_error(encoder, tensors, x, codes, dead, self.aux_k).mean()
+            adam.backward(loss)
         if self.orthogonal and not self.frozen:
             remove_radial(tensors["atoms"].grad, tensors["atoms"])
         adam.step(self.lr * (warm_then_decay(step, self.steps) if self.schedule == "ramp" else 1.0))
@@ -165,14 +173,23 @@ class SAE(Finder):
         if self.revive != "none":
             idle.add_(len(x)).masked_fill_((codes != 0).any(0), 0)
         if len(dead) and self.revive == "resample" and step < 0.8 * self.steps:
-            idle[resample(encoder, adam, x.detach(), codes, dead, rng.child(f"resample {step}"))] = 0
-        return loss.detach(), codes
+            draw = rng.child(f"resample {step}")
+            idle[resample(encoder, tensors, adam, x.detach(), codes, dead, draw)] = 0
+
+    @torch.no_grad()
+    def _facts(self, x: Tensor, tensors: dict[str, Tensor], weight: float) -> dict[str, float]:
+        """Loss, share of the batch's variance that is not explained, and active codes in a row, after a step."""
+        parts = self.encoder._objective(tensors, x)
+        spread = (x - x.mean(0)).square().sum().clamp_min(1e-30)
+        left = (x - parts.codes @ tensors["atoms"]).square().sum()
+        count = parts.codes.count_nonzero() / len(x)
+        return {"loss": self._loss(parts, weight).item(), "fvu": (left / spread).item(), "l0": count.item()}
 
     def _coefficient(self, d: int) -> float | None:
-        """lambda of the textbook objective in the units of the rows; None where it adapts."""
+        """lambda of the textbook objective in the units of the rows, 0 where none is given; None where it adapts."""
         if self.active is not None:
             return None
-        return self.penalty if self.weight is None else self.weight * d / (2 * self.width)
+        return (self.penalty or 0.0) if self.weight is None else self.weight * d / (2 * self.width)
 
     def _loss(self, parts: Parts, weight: float) -> Tensor:
         loss = parts.error.mean()
@@ -185,12 +202,12 @@ class SAE(Finder):
         """Atoms, bias and the encoder's tensors before the first step, in the units of the training."""
         draw = rng.child("atoms").torch()
         atoms = torch.nn.functional.normalize(torch.randn(self.width, len(centre), generator=draw)).to(centre.device)
+        weights = rng.child("weights")
         if start is None:
-            return {"atoms": atoms, "bias": torch.zeros_like(centre), **self._first(atoms, rng)}
+            return {"atoms": atoms, "bias": torch.zeros_like(centre), **self.encoder._start(atoms, weights)}
         norms = start.atoms.norm(dim=1)
         atoms = torch.where(norms[:, None] > 0, torch.nn.functional.normalize(start.atoms), atoms)
-        own = self._first(atoms, rng)
-        held = start.encoder.tensors
+        own, held = self.encoder._start(atoms, weights), start.encoder.tensors
         if start.encoder.recipe.kind == self.encoder.kind and all(
             name in held and held[name].shape == tensor.shape for name, tensor in own.items()
         ):
@@ -198,28 +215,15 @@ class SAE(Finder):
             own = _with_norms(self.encoder, own, norms)
         return {"atoms": atoms, "bias": (start.bias - centre) / scale, **own}
 
-    def _first(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
-        return self.encoder._start(atoms, rng.child("weights"))
-
 
 def _with_norms(encoder: Amortised, own: dict[str, Tensor], norms: Tensor) -> dict[str, Tensor]:
     """The encoder's tensors when atoms of these norms [m] are brought to unit norm: codes are that much larger."""
     matrix, *rest = encoder.latents
-    grown = {matrix, *(name for name in rest if name in encoder.units)}
     factor = torch.where(norms > 0, norms, 1)
-    scaled = dict(own)
-    for name in grown & own.keys():
+    for name in {matrix, *(name for name in rest if name in encoder.units)} & own.keys():
         rows = own[name].movedim(encoder.axis, 0)
-        scaled[name] = (rows * factor.view(-1, *([1] * (rows.ndim - 1)))).movedim(0, encoder.axis)
-    return scaled
-
-
-def _facts(x: Tensor, codes: Tensor, atoms: Tensor) -> dict[str, float]:
-    spread = (x - x.mean(0)).square().sum().clamp_min(1e-30)
-    return {
-        "fvu": ((x - codes @ atoms).square().sum() / spread).item(),
-        "l0": (codes != 0).sum().item() / len(codes),
-    }
+        own[name] = (rows * factor.view(-1, *([1] * (rows.ndim - 1)))).movedim(0, encoder.axis)
+    return own
 
 
 def _state(step: int, adam: Adam, sparsity: SparsityWeight, idle: Tensor) -> dict[str, Tensor]:
