@@ -133,6 +133,8 @@ def test_float64_stays_and_lower_precisions_round_first(tmp_path):
     folder = write_saelens(double, tmp_path / "double")
     assert config_of(folder)["dtype"] == "float64"
     assert read_saelens(folder).atoms.dtype == torch.float64
+    low = write_saelens(made.features("Linear").to(torch.bfloat16), tmp_path / "low")
+    assert config_of(low)["dtype"] == "bfloat16"
     half = read_saelens(made.saelens(tmp_path / "half", "standard", dtype="bfloat16"))
     assert torch.equal(half.atoms, made.weights()["W_dec"].bfloat16().float())
     old = read_saelens(made.saelens(tmp_path / "old", "standard", dtype="torch.float32"))
@@ -326,6 +328,16 @@ def test_a_class_of_the_same_name_elsewhere_is_not_taken_for_ours(tmp_path):
     given = assemble(base.atoms, base.bias, TopK(k=made.K), base.encoder.tensors)
     with pytest.raises(UsageError, match="TopK: SAELens holds read-outs only"):
         write_saelens(given, tmp_path / "sae")
+
+
+def test_facts_of_any_name_and_value_come_through(tmp_path):
+    odd = {"atoms": 3, "encoder": "x", "loss": float("nan")}
+    metadata = {"sae_lens_version": "6.0.0", "unmix": odd, "training": {"best": float("inf")}}
+    found = read_saelens(made.saelens(tmp_path / "sae", "standard", metadata=metadata))
+    assert found.about["atoms"] == 3 and found.about["loss"] == "NaN"
+    assert Features.load(found.save(tmp_path / "features")).about == found.about
+    with pytest.raises(UsageError, match=r"metadata: unmix=\[\] should be dict"):
+        read_saelens(made.saelens(tmp_path / "sae", "standard", metadata={"sae_lens_version": "6.0.0", "unmix": []}))
 
 
 def test_other_files_are_never_lost(tmp_path):

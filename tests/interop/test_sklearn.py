@@ -18,6 +18,8 @@ from unmix.core.errors import UsageError
 from unmix.finders import FINDERS
 from unmix.interop.sklearn import UnmixTransformer
 
+from ..contracts.test_finders import QUICK
+
 
 def of(kind, **fields):
     return UnmixTransformer(FINDERS.make({"kind": kind, **fields}))
@@ -68,6 +70,20 @@ def test_codes_dense_and_sparse_are_those_of_the_features(estimator, dtype, rows
     assert back.dtype == dtype and np.allclose(back, codes @ fitted.components_ + fitted.bias_, atol=1e-5)
     assert np.allclose(fitted.inverse_transform(thin), back, atol=1e-6)
     assert np.array_equal(h, before)
+
+
+@pytest.mark.parametrize("name", list(QUICK))
+def test_every_finder_is_a_transformer(name, sample):
+    h = sample.x.double().numpy()
+    h = np.abs(h) if FINDERS[name].nonnegative else h
+    fitted = UnmixTransformer(FINDERS[name](**QUICK[name])).fit(h)
+    codes = fitted.transform(h)
+    assert codes.dtype == np.float64 and codes.shape == (len(h), QUICK[name]["width"])
+    assert np.isfinite(codes).all() and (codes != 0).any()
+    one_by_one = np.concatenate([fitted.transform(h[place : place + 1]) for place in range(5)])
+    assert np.allclose(one_by_one, codes[:5], atol=1e-6)
+    explained = 1 - np.square(h - fitted.inverse_transform(codes)).sum() / np.square(h - h.mean(0)).sum()
+    assert fitted.score(h) == pytest.approx(explained, abs=1e-5)
 
 
 def test_the_score_is_the_explained_variance(rows):

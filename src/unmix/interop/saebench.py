@@ -17,9 +17,9 @@ class BenchSAE(torch.nn.Module):
     """Features with what SAEBench reads: encode, decode, W_dec, W_enc, b_dec, b_enc, cfg, device, dtype.
 
     encode(x [..., d]) gives dense codes [..., m], decode(codes [..., m]) rows [..., d]; W_dec is the atoms [m, d],
-    b_dec the bias. W_enc [d, m] and b_enc [m] are the read-out of an encoder that has one; SAEBench compares them
-    with the decoder and never encodes with them. An encoder without a read-out (an iterative one) gives W_dec
-    transposed, which is the gradient of its objective at 0, and zeros.
+    b_dec the bias. W_enc [d, m] and b_enc [m] are the read-out of an encoder that has one, for measures that compare
+    it with the decoder. An encoder without a read-out (an iterative one) gives W_dec transposed, by which its first
+    step reads a row, and zeros.
 
     model_name, hook_name, hook_layer: which activations the features are of, for `cfg`. Of SAEBench's own measures
     TPP and SCR were found unreliable by an audit (arXiv 2605.18229); compare several seeds.

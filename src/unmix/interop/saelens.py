@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def read_saelens(folder: str | Path, ignore: Collection[str] = ()) -> Features:
     metadata = dict(value(config, "metadata", dict, place, {}))
     about = value(metadata, "unmix", dict, f"{place}, metadata", {})
     metadata.pop("unmix", None)
-    return assemble(atoms, bias, recipe, tensors, **{**about, "saelens": {**config, "metadata": metadata}})
+    about = {**about, "saelens": {**config, "metadata": metadata}}
+    return dataclasses.replace(assemble(atoms, bias, recipe, tensors), about=about)
 
 
 def write_saelens(
@@ -113,7 +115,8 @@ def write_saelens(
 
     Linear -> standard (jumprelu where it has a threshold), TopK and Matryoshka -> topk, AbsTopK -> abstopk,
     BatchTopK and JumpReLU -> jumprelu, Gated -> gated. model_name, hook_name: for SAELens' metadata, where the rows
-    came from; by default what the features were read with. The features' own facts go along under "unmix".
+    came from; by default what the features were read with. The features' own facts go along under "unmix"; names
+    of features have no place there.
     Raises `UsageError` for codes that SAELens cannot compute (signed read-outs, iterative encoders), and for a
     folder that holds other files. Source: SAELens 6.54.12.
     """
@@ -121,7 +124,6 @@ def write_saelens(
     must_be_new(folder, {CONFIG, WEIGHTS})
     architecture, fields, own = _theirs(features)
     m, d = features.shape
-    dtype = "float64" if features.atoms.dtype == torch.float64 else "float32"
     about = dict(features.about)
     kept = about.pop("saelens", {})
     metadata = {"model_name": None, "hook_name": None, "sae_lens_training_version": None, **kept.get("metadata", {})}
@@ -132,7 +134,7 @@ def write_saelens(
     config = {
         "d_in": d,
         "d_sae": m,
-        "dtype": dtype,
+        "dtype": str(features.atoms.dtype).removeprefix("torch."),
         "device": "cpu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",

@@ -25,7 +25,8 @@ def words(text: str) -> tuple[str, ...]:
 def read_config(path: Path) -> dict[str, Any]:
     """A JSON object; raises `UsageError` where the file is missing and `Failure` where it is cut off."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        # NaN is no JSON, but some libraries write it among their facts: it becomes the word.
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
