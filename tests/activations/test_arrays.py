@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unmix.activations.arrays import open_rows
+from unmix.activations.arrays import open_array, open_rows
 from unmix.activations.data import Data
 from unmix.activations.shards import ShardWriter
 from unmix.core.errors import Failure, UsageError
@@ -122,3 +122,11 @@ def test_data_is_a_world_known_by_its_content(tmp_path: Path, array: np.ndarray)
     with pytest.raises(UsageError, match=r"n=31: .* has 30 rows"):
         a.sample(31)
     assert Data(path="digits").sample(5).y.shape == (5,)
+
+
+def test_an_array_of_images_keeps_its_shape(tmp_path):
+    images = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
+    np.save(tmp_path / "images.npy", images)
+    assert np.array_equal(open_array(tmp_path / "images.npy"), images)
+    with pytest.raises(UsageError, match="matrix"):
+        open_rows(tmp_path / "images.npy")

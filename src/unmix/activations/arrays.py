@@ -35,6 +35,15 @@ def open_rows(path: str | Path) -> Rows:
     Raises `UsageError` for a missing path, an unknown kind, a missing key or pickled objects, and `Failure` for a
     file that is cut off.
     """
+    found = open_array(path)
+    return found if hasattr(found, "blocks") else ItemRows(found, str(path))
+
+
+def open_array(path: str | Path) -> Any:
+    """An array of any shape [n, ...] from a file, or the rows of a folder of shards or of a name in `DATASETS`.
+
+    Raises as `open_rows`.
+    """
     from unmix.activations import DATASETS
 
     text = str(path)
@@ -51,7 +60,7 @@ def open_rows(path: str | Path) -> Rows:
         raise UsageError(
             f"data={text}: cannot read {suffix or 'a file without suffix'}; give {KINDS} (never a pickle)"
         )
-    return ItemRows(readers[suffix](file, key), text)
+    return readers[suffix](file, key)
 
 
 def digits() -> ItemRows:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from unmix.activations import COLLECTORS
-from unmix.activations.arrays import open_rows
+from unmix.activations.arrays import open_array
 from unmix.activations.text import open_text
 from unmix.core.errors import UsageError
 from unmix.core.recipe import suggest
@@ -37,10 +38,10 @@ def collect_command(
         if len(values) > 1:
             raise UsageError(f"{kind}.{name}: one value here, got {len(values)}; run once for each")
     recipe = cls(**fields)
-    source: Any = open_text(data, encoding) if kind == "TextActivations" else open_rows(data)
+    source: Any = open_text(data, encoding) if kind == "TextActivations" else open_array(data)
     if dry_run:
         if not hasattr(recipe, "estimate"):
-            rows, width = source.shape
+            rows, width = source.shape[0], math.prod(source.shape[1:])
             return {"rows": rows, "memory_bytes": 4.0 * recipe.batch * width, "disk_bytes": 4.0 * rows * width}
         costs = recipe.estimate(source)
         names = {"bytes": "disk_bytes", "memory": "memory_bytes"}
