@@ -17,7 +17,7 @@ def import_(
         str | None, typer.Option(help="saelens, dictionary_learning or sparsify; default what it looks like.")
     ] = None,
     ignore: Annotated[
-        str, typer.Option(help="Fields of its configuration to pass over, as NAME,NAME: they change no code.")
+        str, typer.Option(help="Fields of its configuration that do not change what is computed, as NAME,NAME.")
     ] = "",
 ) -> None:
     """Features from a SAELens folder or a dictionary_learning or sparsify checkpoint; strict, nothing is run."""
