@@ -21,7 +21,9 @@ def short(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     draw = np.random.default_rng(0)
     np.save(folder / "h.npy", draw.standard_normal((3000, 16)).astype(np.float32))
-    return AmortisationGap(seeds=(0, 1), training=0.0005, sections=("settings", "sizes", "weights", "theory"), model="")
+    return AmortisationGap(
+        seeds=(0, 1), training=0.0005, sections=("settings", "sizes", "weights", "theory"), model=""
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def test_sections_and_unknown_ones():
 
 
 def test_a_part_is_made_once(tmp_path):
-    part = Part("unmix.papers.amortisation.theory:transition", {"width": 8, "latents": 16, "counts": [2], "trials": 3})
+    part = Part(
+        "unmix.papers.amortisation.theory:transition", {"width": 8, "latents": 16, "counts": [2], "trials": 3}
+    )
     run_parts(tmp_path, [part, part], Serial())
     made = part.file(tmp_path).stat().st_mtime_ns
     run_part(tmp_path, part)
@@ -82,7 +86,10 @@ def test_index_correlation_sees_sign_and_order():
 
 def test_a_claim_replicates_only_near_the_published_number():
     assert claims.compared("a", 0.5, [0.52, 0.54])["verdict"] == "replicates"
-    assert claims.compared("a", 0.5, [0.62, 0.64])["verdict"] == "differs"
+    assert claims.compared("a", 0.5, [0.62, 0.621, 0.622])["verdict"] == "differs"
+    assert claims.compared("a", 0.5, [0.5, 0.7])["verdict"] == "not comparable", (
+        "two seeds that far apart tell nothing"
+    )
     assert claims.compared("a", 0.5, [0.5], "another metric")["verdict"] == "not comparable"
     assert claims.compared("a", 0.5, []) is None
 

@@ -35,12 +35,18 @@ def compared(
 ) -> dict[str, Any] | None:
     """A published number beside the mean over seeds; None where nothing was measured.
 
-    caveat: why the two are not the same quantity. Otherwise it replicates within .05 and differs beyond.
+    caveat: why the two are not the same quantity. Otherwise it replicates within .05, and differs beyond unless the
+    95 % t interval over seeds holds the published number.
     """
     if not len(values):
         return None
     mean, low, high = seed_interval(values)
-    close = abs(mean - published) <= CLOSE
+    close, unsure = abs(mean - published) <= CLOSE, low <= published <= high
+    verdict, why = "differs", f"{mean - published:+.2f}, outside {CLOSE} and outside the interval"
+    if close:
+        verdict, why = "replicates", f"within {CLOSE}"
+    elif unsure:
+        verdict, why = "not comparable", f"{mean - published:+.2f}, but {len(values)} seeds cannot tell them apart"
     return {
         "claim": claim,
         "source": source,
@@ -48,8 +54,8 @@ def compared(
         "measured": round(mean, 3),
         "seeds": len(values),
         "interval": "" if low != low else f"{low:.3f} to {high:.3f}",
-        "verdict": "not comparable" if caveat else "replicates" if close else "differs",
-        "why": caveat or (f"within {CLOSE}" if close else f"{mean - published:+.2f}: outside {CLOSE}"),
+        "verdict": "not comparable" if caveat else verdict,
+        "why": caveat or why,
     }
 
 

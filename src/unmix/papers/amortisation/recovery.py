@@ -51,7 +51,9 @@ def joint(world: SparseWorld, steps: int, weight: float = WEIGHT) -> JointCoding
 def certified(world: SparseWorld, training: float = 1.0) -> SparseCoding:
     """Our alternation: exact inference, block coordinate descent of the atoms, restarts chosen by the objective."""
     passes = steps(300, training)
-    return SparseCoding(width=world.latents, penalty=0.1, read_penalty=0.02, restarts=3, bias="zero", batch=1024, passes=passes)
+    return SparseCoding(
+        width=world.latents, penalty=0.1, read_penalty=0.02, restarts=3, bias="zero", batch=1024, passes=passes
+    )
 
 
 def steps(full: int, training: float) -> int:
@@ -135,7 +137,17 @@ def frame(results: Results) -> pd.DataFrame:
                 **chances,
             }
         )
-    return pd.DataFrame(rows)
+    order = pd.DataFrame(rows)
+    if order.empty:
+        return order
+    place = {name: number for number, name in enumerate(("SAE", "MLP 32", "MLP 256", JOINT, CERTIFIED))}
+    keys = {"method": order["method"].map(place), "encoder": order["encoder"] != "own"}
+    return (
+        order.assign(**{f"by {name}": key for name, key in keys.items()})
+        .sort_values(["latents", "width", "active", "by method", "by encoder", "encoder", "weight", "seed"])
+        .drop(columns=[f"by {name}" for name in keys])
+        .reset_index(drop=True)
+    )
 
 
 def method(finder: Any) -> str:

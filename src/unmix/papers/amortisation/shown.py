@@ -1,6 +1,14 @@
 """How the numbers of the study are named and written in its tables."""
 
-FORMATS = {"fit_flops": "si", "encode_flops": "si", "fit_seconds": ".1f", "l0": ".2f", "weight": "g", "dead": ".1%"}
+FORMATS = {
+    "fit_flops": "si",
+    "encode_flops": "si",
+    "fit_seconds": ".1f",
+    "l0": ".2f",
+    "fvu": ".4f",
+    "weight": "g",
+    "dead": ".1%",
+}
 LABELS = {
     "method": "method",
     "encoder": "read by",
