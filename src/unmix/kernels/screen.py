@@ -72,7 +72,7 @@ def collect_compiled(
 
     x, level = x[rows], level[rows]
     n, m = len(x), len(weight)
-    parts = parts_for(m, 64)
+    parts = parts_for(m, max(64, (1 << 21) // (n * x.shape[1])))  # a smaller product is not worth a second thread
     # Blocks that the cache holds, but at least one for every thread.
     width = max(64, min(_BLOCK // (x.element_size() * n) // 64 * 64, -(-m // parts)))
     lefts = list(range(0, m, width))
@@ -117,7 +117,7 @@ def gather_compiled(found: list[Found], least: float = -np.inf, count: int | Non
     least = dtype.type(least)
     for part, size in zip(found, sizes, strict=True):
         into = above[part.rows], equal[part.rows]
-        run_parts(count_rows, parts_for(size), part.pointers, part.values, least, *into)
+        run_parts(count_rows, parts_for(size, 512), part.pointers, part.values, least, *into)
     if count is not None:
         left = count - above.sum() - (np.cumsum(equal) - equal)
         equal = np.clip(equal, 0, np.maximum(left, 0))
@@ -125,7 +125,7 @@ def gather_compiled(found: list[Found], least: float = -np.inf, count: int | Non
     columns, values = np.empty(pointers[-1], np.int64), np.empty(pointers[-1], dtype)
     for part, size in zip(found, sizes, strict=True):
         given = part.pointers, part.columns, part.values, least, equal[part.rows], pointers[:-1][part.rows]
-        run_parts(gather_rows, parts_for(size), *given, columns, values)
+        run_parts(gather_rows, parts_for(size, 512), *given, columns, values)
     return tuple(torch.from_numpy(a) for a in (pointers, columns, values))
 
 

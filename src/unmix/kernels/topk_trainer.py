@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import array, parts_for, run_parts
+from unmix.kernels._compiled import array, run_parts
 from unmix.kernels._topk_plain import select
-from unmix.kernels.trainer import Lists, SparseTrainer, rectangular
+from unmix.kernels.trainer import Lists, SparseTrainer, parts_of, rectangular
 
 _SAMPLE = 256
 
@@ -62,7 +62,7 @@ class TopKTrainer(SparseTrainer):
         for found in self._collect(inputs, dead, self._parameters["encoder_bias"], level, spare):
             given = found.pointers, found.columns, found.values, self.k
             into = (t[found.rows].numpy() for t in (values, indices, least))
-            run_parts(largest_of_rows, parts_for(len(level[found.rows])), *given, *into)
+            run_parts(largest_of_rows, parts_of(len(level[found.rows]), 4 * self.k), *given, *into)
         missed = (least < 0).nonzero().squeeze(1)
         for some in missed.split(_SAMPLE):
             least[some] = self._select(inputs, some, values, indices)
@@ -76,7 +76,7 @@ class TopKTrainer(SparseTrainer):
         before = torch.mm(inputs[rows], self._parameters["weight"].T)
         found, chosen = values.new_empty(len(rows), self.k), indices.new_empty(len(rows), self.k)
         given = before.numpy(), array(self._parameters["encoder_bias"]), self.k
-        run_parts(select_rows, parts_for(len(rows)), *given, found.numpy(), chosen.numpy())
+        run_parts(select_rows, parts_of(*before.shape), *given, found.numpy(), chosen.numpy())
         values[rows], indices[rows] = found, chosen
         return found.amin(1)
 

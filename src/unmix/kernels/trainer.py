@@ -56,6 +56,11 @@ class Lists:
         return torch.repeat_interleave(numbers, self.pointers.diff(), output_size=len(self.values))
 
 
+def parts_of(rows: int, width: int) -> int:
+    """Parts for a pass over `rows` rows: as many as threads, but none so small that handing it over costs more."""
+    return parts_for(rows, max(16, 16384 // max(1, width)))
+
+
 def rectangular(values: Tensor, indices: Tensor) -> Lists:
     """Lists of values, indices [b, k]."""
     b, k = values.shape
@@ -211,7 +216,7 @@ class SparseTrainer(ABC):
         from unmix.kernels._step_compiled import centre_rows
 
         norms = x.new_empty(len(x))
-        run_parts(centre_rows, parts_for(len(x)), array(x), array(shift), inputs.numpy(), norms.numpy())
+        run_parts(centre_rows, parts_of(*x.shape), array(x), array(shift), inputs.numpy(), norms.numpy())
         return inputs, norms
 
     def _collect(
@@ -228,7 +233,7 @@ class SparseTrainer(ABC):
             if spare is not None and before is not None:
                 into = spare.values.view(len(inputs), -1)[rows], spare.indices.view(len(inputs), -1)[rows]
                 given = before.numpy(), np.zeros(len(dead), before.numpy().dtype), into[0].shape[1]
-                run_parts(select_rows, parts_for(n), *given, *(t.numpy() for t in into))
+                run_parts(select_rows, parts_of(n, len(dead)), *given, *(t.numpy() for t in into))
                 into[1].copy_(dead[into[1]])
 
     def _blocks(self, inputs: Tensor, dead: Tensor, spare: Lists | None) -> Iterator[tuple[slice, Tensor]]:
@@ -265,7 +270,7 @@ class SparseTrainer(ABC):
             return reconstruct_plain(codes, atoms, base, sign, error).mean(), error.sum(0)
         from unmix.kernels._step_compiled import reconstruct_rows
 
-        losses, parts = error.new_empty(len(error)), parts_for(len(error))
+        losses, parts = error.new_empty(len(error)), parts_of(*error.shape)
         totals = np.zeros((parts, error.shape[1]))
         given = (array(t) for t in (codes.pointers, codes.indices, codes.values, atoms, base))
         filled = (t.numpy() for t in (codes.slopes, error, losses))
@@ -280,7 +285,7 @@ class SparseTrainer(ABC):
         from unmix.kernels._step_compiled import spread_rows
 
         spread = rows.new_empty(len(rows))
-        run_parts(spread_rows, parts_for(len(rows)), array(rows), array(centre), spread.numpy())
+        run_parts(spread_rows, parts_of(*rows.shape), array(rows), array(centre), spread.numpy())
         return spread
 
     def _update_compiled(
@@ -307,7 +312,7 @@ class SparseTrainer(ABC):
             if number == 0 and len(lists) > 1:
                 own_slope = bias_slope.copy()
         # Parts of equal work: an entry costs two rows, a latent without entries about three times that.
-        parts = parts_for(m)
+        parts = parts_of(m, inputs.shape[1])
         work = starts + 3 * np.arange(m + 1)
         bounds = np.searchsorted(work, np.linspace(0, work[-1], parts + 1)).astype(np.int64)
         pulls = np.zeros((parts, inputs.shape[1]))
