@@ -11,6 +11,8 @@ from unmix.core.errors import UsageError
 from unmix.core.items import TextItems
 from unmix.core.rows import ArrayRows
 from unmix.encoders import ENCODERS
+from unmix.encoders.greedy import Omp
+from unmix.encoders.iterative import Fista
 from unmix.encoders.matched import at_sparsity
 from unmix.finders.dictionary import SparseCoding
 from unmix.finders.topk_sae import TopKSAE
@@ -122,3 +124,12 @@ def test_codes_and_features_to_csv_and_parquet(tmp_path):
     assert frame["rate"].sum() * 50 == pytest.approx(codes.l0().sum().item())
     with pytest.raises(UsageError, match=r"\.csv or \.parquet"):
         write_table(table, tmp_path / "codes.xlsx")
+
+
+def test_encoders_are_compared_on_a_world_with_their_recovery(tmp_path):
+    world = SparseWorld(latents=16, width=8, active=2)
+    verbs.fit(world, [TopKSAE(width=16, k=2, steps=100)], tmp_path / "run", samples=(800,), test=200)
+    table = verbs.compare(tmp_path / "run", [Omp(), Fista()], l0=2).table()
+    assert set(table["encoder"]) == {"TopK", "Omp", "Fista"}
+    assert table["mcc"].notna().all() and (table["mcc_chance"] < 0.3).all()
+    assert (table["encode_flops"] > 0).all()

@@ -53,13 +53,15 @@ def compare(
     seeds: Sequence[int] | None = None,
     engine: Engine | None = None,
 ) -> Results:
-    """Swap the encoders of every fit on data in a run, at matched sparsity.
+    """Swap the encoders of every fit in a run, at matched sparsity: of those on data, or on worlds where none are.
 
     l0: mean number of active codes; None takes the mean of the fits' own, so that all are compared at one sparsity.
     seeds: only these seeds of the fits. Raises `UsageError` where the run has no fits.
     """
     results = Results(folder)
-    fits = _fits(results)
+    known = [(c, o) for c, o in results.cells() if c.world.kind not in ("Data", "MatchedWorld") and c.encoder is None]
+    on_data = any(cell.world.kind == "Data" for cell, _ in results.cells())
+    fits = known if known and not on_data else _fits(results)
     if l0 is None:
         l0 = round(float(np.mean([outcome["scores"]["l0"]["value"] for _, outcome in fits])), 1)
     for cell, _ in fits:

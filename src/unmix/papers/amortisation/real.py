@@ -19,6 +19,7 @@ from unmix.encoders.iterative import Fista
 from unmix.finders.dictionary import SparseCoding
 from unmix.finders.sae import SAE
 from unmix.finders.topk_sae import TopKSAE
+from unmix.scores.autointerp import AutoInterp
 from unmix.study import verbs
 from unmix.study.agreement import agreement
 from unmix.study.downstream import Downstream, downstream
@@ -104,7 +105,7 @@ def _one(
     if getattr(items, "kind", "") == "text":
         for key, label in labels.items():
             losses[key] = downstream(folder, finder=label, seed=0, tokens=4096 if small else 32_768)
-            judged[key] = explain(folder, finder=label, seed=0, features=40 if small else 200)
+            judged[key] = explain(folder, label, 0, AutoInterp(features=40 if small else 200))
     return Representation(name, results, names, agreement(results), losses, judged)
 
 

@@ -9,6 +9,7 @@ from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
 from unmix.report.page import Block, DataTable, Paragraph, Section
 from unmix.report.pareto import pareto
 from unmix.report.published import summarised
+from unmix.scores.autointerp import paired_difference
 
 
 def real_section(found: real.Representation) -> Section:
@@ -66,12 +67,25 @@ LOSS_NOTE = (
 
 
 def _judged(found: real.Representation) -> Block:
-    rows = [{"method": method, **explanations.summary()} for method, explanations in found.judged.items()]
+    rows = []
+    for method, explanations in found.judged.items():
+        for line in explanations.summary().to_dict("records"):
+            own = line["what"] == "this fit"
+            if own or method == next(iter(found.judged)):
+                half = (line.get("detect_high", float("nan")) - line.get("detect_low", float("nan"))) / 2
+                about = {"features of": method if own else line["what"], "features": line["features"]}
+                rows.append({**about, "detection": line["detect"], "detection_half": half, "fuzzing": line["fuzz"]})
+    pairs = list(found.judged.items())
     note = (
-        "Half of the top contexts of each feature explain it, the other half are told from contexts of several "
-        "sources. The "
-        "judge counts tokens and their neighbours; the paper's judge was GPT-4o on GPT-2 small (means .639 for "
-        "its SAE, .686 "
-        "for its MLP), so that the two are not comparable."
+        "Macro-F1, ± half of the 95 % bootstrap interval over features. Half of the top contexts of a feature "
+        "explain it; "
+        "the other half are told from contexts of several sources. This judge counts tokens and their "
+        "neighbours; the "
+        "paper's was GPT-4o on GPT-2 small (means .639 for its SAE and .686 for its MLP), so the two are not "
+        "comparable."
     )
-    return DataTable(pd.DataFrame(rows), "Automated interpretability, macro-F1.", {}, note)
+    if len(pairs) > 1:
+        difference = paired_difference(pairs[1][1].found, pairs[0][1].found)
+        low, high = difference.interval
+        note += f" {pairs[1][0]} minus {pairs[0][0]}, paired: {difference.value:+.3f} [{low:+.3f}, {high:+.3f}]."
+    return DataTable(pd.DataFrame(rows), "Automated interpretability.", {}, note)
