@@ -190,6 +190,8 @@ def _labelled(run: Any, labels: Any, pattern: str | None, on: Any, finder: str |
     y = matches(pattern, items, on) if pattern is not None else labels_of(labels, raw, items)
     train, _ = split_rows(raw, cell.test, items)
     documents = items.documents() if getattr(items, "kind", "") == "text" else None
+    if pattern is not None and not y.any():
+        raise UsageError(f"pattern={pattern}: no row matches; try --on text for what spans tokens")
     usable = known(y)
     held = np.setdiff1d(np.arange(len(y)), train)
     if not usable[train].any():
