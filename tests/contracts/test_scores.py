@@ -26,7 +26,7 @@ def everything() -> Inputs:
     draw = torch.Generator().manual_seed(0)
     sample = WORLD.sample(600, 0)
     atoms = torch.nn.functional.normalize(WORLD.atoms + 0.1 * torch.randn(12, 10, generator=draw))
-    codes = torch.relu(sample.z + 0.05 * torch.randn(600, 12, generator=draw))
+    codes = torch.relu(sample.z - 0.1 + 0.05 * torch.randn(600, 12, generator=draw))
     others = [torch.nn.functional.normalize(WORLD.atoms + 0.1 * torch.randn(12, 10, generator=draw)) for _ in "ab"]
     return Inputs(
         codes=Codes(codes, None, 12),
@@ -124,3 +124,26 @@ def test_inputs_are_left_alone_and_nan_is_refused(name, everything):
     if {"codes", "z"} <= score.needs:
         with pytest.raises(UsageError, match="600 rows"):
             score.measure(dataclasses.replace(given, z=given.z[:100]))
+
+
+def test_a_study_gives_scores_what_its_world_knows():
+    from unmix.study.cells import Cell, measure, split, swapped
+    from unmix.worlds.synth import SynthSAEBench
+
+    names = ("mcc", "absorption", "splitting", "hedging", "support", "rare_recovery", "linear_ceiling")
+    finder = {"kind": "DataAtoms", "width": 12, "k": 3}
+    for world in (WORLD, SynthSAEBench(latents=40, width=10, roots=8)):
+        cell = Cell(world=world, finder=finder, samples=300, test=200, scores=names)
+        assert cell.refusal() is None
+        part = split(cell)
+        features = cell.finder.fit(part.train)
+        stored = measure(cell, features, part)["scores"]
+        assert set(stored) == set(names) and stored["mcc"]["corrected"] is not None
+        assert stored["mcc"]["at_chance"] in (True, False)
+        codes = swapped(cell, features, part).encode(part.test)
+        inputs = Inputs(codes=codes, z=part.z, atoms=features.atoms, truth=part.truth, parents=part.parents)
+        assert SCORES["absorption"]().measure(inputs).value == pytest.approx(stored["absorption"]["value"])
+    flat = Cell(world=SparseWorld(), finder=finder, samples=300, scores=("absorption",))
+    assert "absorption needs parents, which SparseWorld does not know" in flat.refusal()
+    other = Cell(world=WORLD, finder=finder, samples=300, scores=("stability",))
+    assert "stability needs others" in other.refusal()

@@ -109,7 +109,7 @@ def test_hedging_is_seen_and_nothing_else(case):
     found = scores_of(codes, atoms, case)
     assert found["hedging"] == pytest.approx(0.4 / math.sqrt(1.16) / 4, abs=1e-6)
     assert found["absorption"] == 0 and found["splitting"] == 0
-    mixed = hedging(parents, atoms, truth).detail["mixed"]
+    mixed = hedging(codes, z, parents, atoms, truth).detail["mixed"]
     assert sorted(mixed)[-1] == pytest.approx(0.4 / math.sqrt(1.16), abs=1e-6)
 
 
@@ -136,7 +136,9 @@ def test_latents_without_parents_are_refused_and_what_cannot_be_measured_is_nan(
         absorption(z, z, torch.full((6,), -1), truth, truth)
     with pytest.raises(UsageError, match="of other latents"):
         absorption(z, z, torch.arange(6), truth, truth)
+    with pytest.raises(UsageError, match="atoms: 5 rows, but codes have 6 columns"):
+        absorption(z, z, parents, truth[:5], truth)
     with pytest.raises(UsageError, match="width 5, truth 6"):
-        hedging(parents, truth[:, :5], truth)
-    assert math.isnan(hedging(parents, -truth, truth).value)
+        hedging(z, z, parents, truth[:, :5], truth)
+    assert math.isnan(hedging(z, z, parents, -truth, truth).value)
     assert math.isnan(splitting(torch.zeros_like(z), z, truth, truth).value)

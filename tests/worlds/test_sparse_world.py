@@ -209,7 +209,7 @@ def test_further_amplitudes_have_their_mean(amplitudes, mean):
         ({"dictionary": "hierarchical"}, "needs roots"),
         ({"exclusive": True}, "needs roots"),
         ({"roots": 17}, "roots=17 must be at most latents=16"),
-        ({"roots": 2, "branching": 4, "exclusive": True, "active": 7}, "at most 4 latents fire together"),
+        ({"roots": 2, "branching": 4, "exclusive": True, "active": 7}, "at most 5 latents fire together"),
         ({"roots": 2, "branching": 4, "exclusive": True, "rates": 0.3}, "sum to 1.2, more than 1"),
         ({"pairs": "train", "banned": 0.0}, "banned=0.0 of them is none"),
     ],

@@ -1,7 +1,8 @@
 """Absorption, splitting, hedging: how features go wrong where latents have parents, measured against the truth.
 
-A latent's feature is the one whose atom is matched to the latent's true atom (one to one, largest sum of cosines with
-their sign, as codes are non-negative), if their cosine is at least `found`.
+A latent's feature is the one matched to it, one to one, by the mean of two things: the cosine of the feature's atom
+with the latent's true atom, with its sign, and the correlation of when the two fire. It counts if the cosine is
+at least `found`.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def absorption(
     Detail: pairs [P, 2] (parent, child), rates [P]. Raises `UsageError` where no latent has a parent.
     Source: Chanin et al. 2024, arXiv 2409.14507 (there for probes of a language model, here for known latents).
     """
-    case = _Case.of(atoms, truth, parents, found)
     fires, true = _both(codes, latents)
+    case = _Case.of(fires, true, parents, atoms, truth, found)
     rates = np.full(len(case.pairs), math.nan)
     for number, (parent, child) in enumerate(case.pairs):
         rows = _rows(true, child)
@@ -75,8 +76,8 @@ def splitting(
     that never fire, are left out. codes: `Codes` or [n, m]. latents: `Codes` or [n, f]. atoms: [m, d]. truth: [f, d].
     Detail: splitting [f], features [f] (how many). Source: Bricken et al. 2023; arXiv 2409.14507.
     """
-    cosines = _cosines(atoms, truth)
     fires, true = _both(codes, latents)
+    cosines = _cosines(atoms, truth, fires, true)
     together = (fires.T @ true).toarray()
     often = np.asarray(fires.sum(0)).ravel()
     nearest = cosines.argmax(1)
@@ -91,15 +92,17 @@ def splitting(
     return _mean_over(split, {"splitting": split, "features": count}, as_stream(rng))
 
 
-def hedging(parents: Any, atoms: Any, truth: Any, found: float = FOUND, rng: int | Stream = 0) -> Outcome:
+def hedging(
+    codes: Any, latents: Any, parents: Any, atoms: Any, truth: Any, found: float = FOUND, rng: int | Stream = 0
+) -> Outcome:
     """How much of a child's direction is mixed into its parent's feature, mean over pairs (parent p, child c).
 
     |cos(d_p, t_c) - cos(t_p, t_c)|, d_p the atom of the parent's feature: a narrow dictionary without a feature for c
-    puts a part of it there. parents: [f], -1 for none. atoms: [m, d]. truth: [f, d]. 0 is right; pairs whose parent
-    has no feature are left out. Detail: pairs [P, 2], mixed [P] (signed).
+    puts a part of it there. Arguments as for `absorption`. 0 is right; pairs whose parent has no feature are left
+    out. Detail: pairs [P, 2], mixed [P] (signed).
     Source: Chanin et al. 2025, arXiv 2505.11756 (there by how atoms change as a dictionary is widened).
     """
-    case = _Case.of(atoms, truth, parents, found)
+    case = _Case.of(*_both(codes, latents), parents, atoms, truth, found)
     mixed = np.full(len(case.pairs), math.nan)
     for number, (parent, child) in enumerate(case.pairs):
         if case.feature[parent] >= 0:
@@ -155,12 +158,13 @@ class Hedging(Score):
     better: ClassVar[str] = "lower"
     equation: ClassVar[str] = "mean_(p,c) |cos(d_p, t_c) - cos(t_p, t_c)|"
     reference: ClassVar[str] = "Chanin et al. 2025, arXiv 2505.11756"
-    needs: ClassVar[frozenset[str]] = frozenset({"parents", "atoms", "truth"})
+    needs: ClassVar[frozenset[str]] = frozenset({"codes", "z", "parents", "atoms", "truth"})
 
     found: float = Field(FOUND, ge=0, le=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
-        return hedging(inputs.parents, inputs.atoms, inputs.truth, self.found, rng)
+        known = (inputs.codes, inputs.z, inputs.parents, inputs.atoms, inputs.truth)
+        return hedging(*known, self.found, rng)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +177,10 @@ class _Case:
     between: np.ndarray
 
     @staticmethod
-    def of(atoms: Any, truth: Any, parents: Any, found: float) -> _Case:
-        cosines = _cosines(atoms, truth)
+    def of(
+        fires: sparse.csc_array, true: sparse.csc_array, parents: Any, atoms: Any, truth: Any, found: float
+    ) -> _Case:
+        cosines = _cosines(atoms, truth, fires, true)
         above = np.asarray(parents if isinstance(parents, np.ndarray) else as_tensor(parents).cpu()).astype(np.int64)
         f = cosines.shape[1]
         if above.shape != (f,) or above.max(initial=-1) >= f or (above == np.arange(f)).any():
@@ -182,8 +188,9 @@ class _Case:
         children = np.flatnonzero(above >= 0)
         if not len(children):
             raise UsageError("parents: no latent has a parent; take a world with a hierarchy (SparseWorld.roots)")
-        matched = pair(torch.from_numpy(cosines), signed=True)
-        feature = np.where(matched.similarity >= found, matched.pairs, -1)
+        likeness = (cosines + _firing_correlation(fires, true)) / 2
+        matched = pair(torch.from_numpy(likeness), signed=True).pairs
+        feature = np.where((matched >= 0) & (cosines[matched, np.arange(f)] >= found), matched, -1)
         pairs = np.stack([above[children], children], 1)
         unit = torch.nn.functional.normalize(columns_of(truth, "truth"))
         between = (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(1).numpy()
@@ -194,10 +201,14 @@ class _Case:
         return float(self.cosines[self.feature[owner], latent]) if self.feature[owner] >= 0 else math.nan
 
 
-def _cosines(atoms: Any, truth: Any) -> np.ndarray:
+def _cosines(atoms: Any, truth: Any, fires: sparse.csc_array, true_of: sparse.csc_array) -> np.ndarray:
+    """Cosines [m, f] of atoms and true atoms, whose numbers must be those of codes and latents."""
     found, true = columns_of(atoms, "atoms"), columns_of(truth, "truth")
     if found.shape[1] != true.shape[1]:
         raise UsageError(f"atoms have width {found.shape[1]}, truth {true.shape[1]}")
+    for rows, part, name, of in ((found, fires, "atoms", "codes"), (true, true_of, "truth", "latents")):
+        if len(rows) != part.shape[1]:
+            raise UsageError(f"{name}: {len(rows)} rows, but {of} have {part.shape[1]} columns")
     return (torch.nn.functional.normalize(found) @ torch.nn.functional.normalize(true).T).numpy()
 
 
@@ -206,6 +217,15 @@ def _both(codes: Any, latents: Any) -> tuple[sparse.csc_array, sparse.csc_array]
     if fires.shape[0] != true.shape[0]:
         raise UsageError(f"codes have {fires.shape[0]} rows, latents {true.shape[0]}")
     return fires, true
+
+
+def _firing_correlation(fires: sparse.csc_array, true: sparse.csc_array) -> np.ndarray:
+    """Correlation of the firing of features and latents [m, f]; 0 for what fires never or always."""
+    n = fires.shape[0]
+    together = (fires.T @ true).toarray() / n
+    one, two = (np.asarray(part.sum(0)).ravel() / n for part in (fires, true))
+    scale = np.sqrt(np.outer(one * (1 - one), two * (1 - two)))
+    return np.divide(together - np.outer(one, two), scale, out=np.zeros_like(together), where=scale > 0)
 
 
 def _rows(true: sparse.csc_array, latent: int) -> np.ndarray:
