@@ -15,6 +15,7 @@ from unmix.encoders.greedy import Omp
 from unmix.encoders.iterative import Fista
 from unmix.encoders.matched import at_sparsity
 from unmix.finders.dictionary import SparseCoding
+from unmix.finders.linear import PCA
 from unmix.finders.topk_sae import TopKSAE
 from unmix.study import verbs
 from unmix.study.agreement import agreement
@@ -133,3 +134,17 @@ def test_encoders_are_compared_on_a_world_with_their_recovery(tmp_path):
     assert set(table["encoder"]) == {"TopK", "Omp", "Fista"}
     assert table["mcc"].notna().all() and (table["mcc_chance"] < 0.3).all()
     assert (table["encode_flops"] > 0).all()
+
+
+def test_a_fit_goes_on_from_the_features_of_another_run(tmp_path):
+    world = SparseWorld(latents=16, width=8, active=2)
+    finder = SparseCoding(width=16, active=2, passes=2, batch=200)
+    verbs.fit(world, [finder], tmp_path / "one", samples=(800,), test=200)
+    fits = next((tmp_path / "one" / "fits").iterdir())
+    again = verbs.fit(world, [finder], tmp_path / "two", samples=(800,), test=200, start=fits)
+    cell, _ = again.cells()[0]
+    assert again.store.features(cell).about["start"] == cell.start[1]
+    anew = verbs.fit(world, [finder], tmp_path / "two", samples=(800,), test=200)
+    assert len(anew.cells()) == 2, "a fit that goes on is another than one that begins anew"
+    with pytest.raises(UsageError, match="PCA cannot go on"):
+        verbs.fit(world, [PCA(width=8)], tmp_path / "three", samples=(800,), test=200, start=fits)

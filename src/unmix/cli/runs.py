@@ -28,6 +28,9 @@ def fit(
     options: Options = None,
     out: Out = Path("run"),
     engine: EngineName = "serial",
+    start: Annotated[
+        Path | None, typer.Option(help="Go on from features: a folder of them, or a run (its best fit).")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Fit features: unmix fit acts/ finder=TopKSAE,SparseCoding finder.width=1024 seed=0..1 -o run/"""
@@ -44,7 +47,7 @@ def fit(
     if dry_run:
         tell_costs(verbs.estimate(world, finders, seeds, samples[0]))
         return
-    tell_results(verbs.fit(world, finders, out, seeds, samples, engine_of(engine)))
+    tell_results(verbs.fit(world, finders, out, seeds, samples, engine_of(engine), start=start))
 
 
 def compare(

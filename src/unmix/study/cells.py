@@ -31,6 +31,7 @@ class Cell(Recipe):
     world, finder, seed: what is fitted. samples: rows to fit on; None takes all there are.
     encoder: None keeps the finder's own. l0: mean number of active codes the encoder is set to; None as it is.
     test: held-out rows that scores are measured on. scores: their names.
+    start: folder and digest of features to go on from; None begins anew.
     """
 
     world: Annotated[Any, BeforeValidator(WORLDS.make)]
@@ -41,11 +42,13 @@ class Cell(Recipe):
     seed: int = 0
     test: int = Field(8192, ge=3)
     scores: tuple[str, ...] = ("fvu", "l0", "dead")
+    start: tuple[str, str] | None = None
 
     @property
     def fit_digest(self) -> str:
         """Digest of what decides the fitted features; cells that differ only in encoder or scores share it."""
-        return digest([self.world.digest, self.finder.as_dict(), self.samples, self.seed, self.test])
+        begun = [] if self.start is None else [self.start[1]]
+        return digest([self.world.digest, self.finder.as_dict(), self.samples, self.seed, self.test, *begun])
 
     @property
     def digest(self) -> str:
@@ -72,6 +75,8 @@ class Cell(Recipe):
             missing = sorted(SCORES[name].needs - gives)  # type: ignore[attr-defined]
             if missing:
                 return f"{self.label}: score {name} needs {', '.join(missing)}, which {self.world.kind} does not know"
+        if self.start is not None and not self.finder.continues:
+            return f"{self.label}: {self.finder.kind} cannot go on from given features; leave start out"
         if self.world.size is None and self.samples is None:
             return f"{self.label}: samples must be given, for {self.world.kind} has no end"
         if self.l0 is not None and self.encoder is not None and self.encoder.sparsity is None:

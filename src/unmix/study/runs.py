@@ -59,7 +59,8 @@ class Store:
             return known
         working = self.root / "fits" / f"{cell.fit_digest}.working"
         watch = Checkpoint(working, cell.label)
-        features = cell.finder.fit(part.train, cell.seed, watch)
+        start = None if cell.start is None else Features.load(cell.start[0])
+        features = cell.finder.fit(part.train, cell.seed, watch, start=start)
         features.save(self.root / "fits" / cell.fit_digest)
         if watch.log.is_file():
             shutil.copyfile(watch.log, self.root / "fits" / cell.fit_digest / "log.jsonl")

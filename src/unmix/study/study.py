@@ -35,6 +35,7 @@ class Study(Recipe):
 
     worlds, finders: recipes. encoders: recipes, None for the finder's own. samples: rows to fit on; None takes all.
     l0: mean number of active codes that encoders other than the finder's own are set to. test: held-out rows.
+    start: folder and digest of features that every fit goes on from.
     """
 
     name: str = "study"
@@ -46,6 +47,7 @@ class Study(Recipe):
     seeds: tuple[int, ...] = (0,)
     test: int = Field(8192, ge=3)
     scores: tuple[str, ...] = ("fvu", "l0", "dead")
+    start: tuple[str, str] | None = None
 
     def cells(self) -> list[Cell]:
         """All cells of the grid, the possible and the impossible ones."""
@@ -62,6 +64,7 @@ class Study(Recipe):
                 seed=seed,
                 test=self.test,
                 scores=self.scores,
+                start=self.start,
             )
             for world, samples, finder, seed, encoder in itertools.product(
                 self.worlds, self.samples, self.finders, self.seeds, self.encoders

@@ -31,8 +31,12 @@ def fit(
     samples: Sequence[int | None] = (None,),
     engine: Engine | None = None,
     test: int = 8192,
+    start: str | Path | None = None,
 ) -> Results:
-    """Fit every finder with every seed on a world (data or synthetic) and score it on held-out rows."""
+    """Fit every finder with every seed on a world (data or synthetic) and score it on held-out rows.
+
+    start: go on from the features in a folder, or from the fit of a run folder that explains most.
+    """
     scores = TRUTH if "z" in world.provides else TRUTH[:3]
     study = Study(
         name="fit",
@@ -42,6 +46,7 @@ def fit(
         seeds=tuple(seeds),
         scores=scores,
         test=test,
+        start=None if start is None else _start(Path(start)),
     )
     return study.run(folder, engine)
 
@@ -76,6 +81,7 @@ def compare(
                 seeds=(cell.seed,),
                 test=cell.test,
                 scores=cell.scores,
+                start=cell.start,
             ).run(folder, engine)
     return Results(folder)
 
@@ -170,6 +176,14 @@ def _product_speed() -> float:
         probe @ probe
         count += 1
     return count * 2 * 1024**3 / (time.perf_counter() - begun)
+
+
+def _start(path: Path) -> tuple[str, str]:
+    """Folder and digest of features to go on from, in a folder of features or of a run."""
+    if not (path / "features.json").is_file():
+        results = Results(path)
+        path = results.store.root / "fits" / best_fit(results).fit_digest
+    return str(path.resolve()), Features.load(path).digest
 
 
 def _features(results: Results, cell: Cell) -> Features:
