@@ -21,6 +21,7 @@ QUICK = {
     "FastICA": {"width": 5, "max_iterations": 3000, "tolerance": 1e-3},
     "NMF": {"width": 5},
     "MiniBatchDictionary": {"width": 20, "passes": 2},
+    "JointCoding": {"width": 20, "steps": 60, "read_steps": 200},
     "KMeans": {"width": 5, "starts": 1},
     "SphericalKMeans": {"width": 5, "starts": 1},
     "Archetypes": {"width": 20, "k": 2, "steps": 60, "batch": 128},

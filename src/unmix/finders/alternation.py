@@ -14,14 +14,15 @@ from unmix.core.seeds import Stream
 
 _KEPT_BYTES = 256 << 20  # codes of earlier passes, from which the next inference of the same rows begins
 _RARE, _CLOSE = 1e-3, 0.95  # an atom of less than this share of the mean use, or this close to another, is replaced
+_MOST = 200  # iterations of one inference; the next pass goes on from where it ended
 _EVERY = 5  # batches between two replacements: an atom that is new has its codes by then
 
 
 class Alternation:
     """Sparse coding by turns: Z = codes of a batch X - 1 b', A <- f A + Z'Z, B <- f B + Z'X, then D by block descent.
 
-    atoms [m, d]: the first dictionary, not changed. bias: whether b [d] is learnt too (it starts at 0), as the mean of
-    what the codes leave; without, it stays 0. penalty: of the l1 problem; or k: codes in a row, by pursuit.
+    atoms [m, d]: the first dictionary, not changed. bias: whether b [d] is learnt too (it starts at 0), as the mean
+    of what the codes leave; without, it stays 0. penalty: of the l1 problem; or k: codes in a row, by pursuit.
     positive: codes are not negative. tolerance: relative duality gap of the l1 problem. window: batches that the
     statistics remember, less in the beginning (f = 1 - 1 / window). patient: atoms stay as they are until the
     statistics cover the window, for atoms that are worth keeping. spent: floating-point operations so far.
@@ -109,6 +110,7 @@ class Alternation:
             gram=gram,
             start=None if before is None else (before.values, before.indices.long(), before.pointers),
             tolerance=self.tolerance if tolerance is None else tolerance,
+            max_iterations=_MOST,
         )
         self.spent += float(result.flops.sum())
         codes = Codes(result.values, result.indices, m, result.pointers)

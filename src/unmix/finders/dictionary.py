@@ -28,8 +28,8 @@ class SparseCoding(Finder):
 
     width: number of atoms m. penalty: lambda in the units of the rows; or active: the mean number of active
     codes, by a penalty that adapts during the fit. Give one of the two. read_penalty: lambda of the encoder that is
-    returned, where it should be another (a smaller one shrinks the codes less); the penalty of the fit goes there over
-    the last fifth of the steps. None keeps that of the fit.
+    returned, where it should be another (a smaller one shrinks the codes less); the penalty of the fit goes there
+    over the last fifth of the steps. None keeps that of the fit.
     inference: "lasso" (the l1 problem) or "omp" (round(active) atoms a row) in the fit. positive: codes >= 0.
     bias: "learnt" with the atoms, from the mean of the rows on; "mean" stays there; "zero" is for rows that are known
     to be sums of atoms and nothing else.
@@ -117,6 +117,8 @@ class SparseCoding(Finder):
                 run.penalty = learner.penalty = run.penalty * self._steer(float(facts["l0"]), step, steps)
             run.watch.on_step(len(run.tried) * steps + step + 1, self.restarts * steps, facts)
             run.watch.save(functools.partial(_state, run, learner, facts))
+        if self.active is not None and self.inference == "lasso":
+            run.penalty = learner.penalty = self._penalty(run, learner, draw, 0.02)
         if not run.tried:
             run.common = run.penalty
         objective = self._objective(run, learner, draw) if self.restarts > 1 else 0.0
@@ -146,9 +148,39 @@ class SparseCoding(Finder):
         elif start is not None and isinstance(start.encoder.recipe, Fista):
             learner.penalty = start.encoder.recipe.penalty / run.scale
         else:
-            sample = gather(run.rows, 1024, draw.child("penalty")).to(run.device)
-            learner.penalty = _first_penalty(learner, run.scaled(sample), self.active)
+            learner.penalty = self._penalty(run, learner, draw, 0.1)
         return learner
+
+    def _penalty(self, run: _Run, learner: Alternation, draw: Stream, near: float) -> float:
+        """The penalty with a mean of `active` codes, to a share `near`, by bisection of its logarithm on some rows.
+
+        From above, because a small penalty makes dense codes, and those take long to solve for.
+        """
+        x = run.scaled(gather(run.rows, 1024, draw.child("penalty")).to(run.device))
+        wanted = self.active or 1.0
+        most = high = ((x - learner.bias) @ learner.atoms.T).abs().max().item()
+        low = high / 2
+
+        def found(penalty: float) -> float:
+            learner.penalty = penalty
+            return learner.codes(x, tolerance=1e-4)[0].l0().double().mean().item()
+
+        while (count := found(low)) < (1 - near) * wanted:
+            if low < 1e-6 * most:
+                raise Failure(
+                    f"SparseCoding: even a penalty of {low * run.scale:.3g} gives {count:.3g} active codes a row, "
+                    f"{wanted:.3g} were asked for; ask for fewer or use more atoms"
+                )
+            high, low = low, low / 2
+        for _ in range(20):
+            if count <= (1 + near) * wanted:
+                break
+            middle = math.sqrt(low * high)
+            if (between := found(middle)) >= (1 - near) * wanted:
+                low, count = middle, between
+            else:
+                high = middle
+        return low
 
     def _first_atoms(self, run: _Run, draw: Stream) -> Tensor:
         """Rows as first atoms, without the centre; a little noise keeps copies of one row apart."""
@@ -207,33 +239,3 @@ def _state(run: _Run, learner: Alternation, facts: dict[str, Tensor]) -> dict[st
     numbers = torch.tensor([run.spent, run.common, *run.tried], dtype=torch.float64)
     penalty = torch.tensor(run.penalty, dtype=torch.float64)
     return {**learner.state(), **facts, **best, "run": numbers, "penalty": penalty}
-
-
-def _first_penalty(learner: Alternation, x: Tensor, active: float) -> float:
-    """The penalty with a mean of `active` codes on rows x, within a tenth, by bisection of its logarithm.
-
-    From above, because a small penalty makes dense codes, and those take long to solve for.
-    """
-    most = high = (x @ learner.atoms.T).abs().max().item()
-    low = high / 2
-
-    def found(penalty: float) -> float:
-        learner.penalty = penalty
-        return learner.codes(x)[0].l0().double().mean().item()
-
-    while (count := found(low)) < 0.9 * active:
-        if low < 1e-6 * most:
-            raise Failure(
-                f"SparseCoding: even a penalty of {low:.3g} gives {count:.3g} active codes a row, {active:.3g} were "
-                "asked for; ask for fewer or use more atoms"
-            )
-        high, low = low, low / 2
-    for _ in range(20):
-        if count <= 1.1 * active:
-            break
-        middle = math.sqrt(low * high)
-        if (between := found(middle)) >= 0.9 * active:
-            low, count = middle, between
-        else:
-            high = middle
-    return low

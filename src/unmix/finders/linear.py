@@ -1,10 +1,13 @@
-"""Classic linear factorisations, through scikit-learn: PCA, FastICA, NMF."""
+"""Classic factorisations, through scikit-learn: PCA, FastICA, NMF, online dictionary learning."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -14,7 +17,7 @@ from unmix.core.seeds import Stream, untouched
 from unmix.core.watch import Watch
 from unmix.encoders.amortised import Linear
 from unmix.encoders.iterative import Fista
-from unmix.finders.base import Finder
+from unmix.finders.base import Finder, centre_and_scale
 from unmix.finders.features import Features, assemble
 
 
@@ -120,3 +123,55 @@ class NMF(_Classic):
         atoms = torch.nn.functional.normalize(torch.from_numpy(model.components_).float())
         converged = bool(model.n_iter_ < self.max_iterations)
         return assemble(atoms, atoms.new_zeros(rows.shape[1]), Fista(penalty=0.0), converged=converged)
+
+
+class MiniBatchDictionary(_Classic):
+    """scikit-learn's online dictionary learning; codes solve the same l1 problem on the atoms.
+
+    Here as a reference: `SparseCoding` solves this problem faster and replaces atoms that are not used.
+    width: number of atoms, more than dimensions if wanted. penalty: lambda in the units of the rows, which are taken
+    about their mean. positive: codes are not negative. passes, batch: passes over the rows, rows of a step.
+    limit: rows used at most, drawn by rng.
+    """
+
+    equation: ClassVar[str] = "min_D sum_n min_{z >= 0} 1/2 |h_n - b - z D|^2 + lambda |z|_1,  |d_j| <= 1"
+    reference: ClassVar[str] = "scikit-learn, sklearn.decomposition.MiniBatchDictionaryLearning; arXiv 0908.0050"
+
+    penalty: float = Field(0.1, gt=0)
+    positive: bool = True
+    passes: int = Field(10, ge=1)
+    batch: int = Field(256, ge=1)
+
+    def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
+        with untouched():
+            from sklearn.decomposition import MiniBatchDictionaryLearning as Model
+            from sklearn.exceptions import ConvergenceWarning
+
+        _, scale = centre_and_scale(rows, rng)
+        sample = gather(rows, self.limit, rng.child("rows")).double()
+        mean = sample.mean(0)
+        model = Model(
+            self.width,
+            alpha=self.penalty / scale,
+            max_iter=self.passes,
+            batch_size=min(self.batch, len(sample)),
+            fit_algorithm="cd",
+            positive_code=self.positive,
+            random_state=rng.child("start").number % 2**32,
+        )
+        with warnings.catch_warnings(), _numpy_untouched():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(((sample - mean) / scale).numpy())
+        atoms = torch.from_numpy(model.components_).float()
+        encoder = Fista(penalty=self.penalty, positive=self.positive)
+        return assemble(atoms, mean.float(), encoder, steps=int(model.n_steps_))
+
+
+@contextlib.contextmanager
+def _numpy_untouched() -> Iterator[None]:
+    """numpy's global random state as it was: coordinate descent draws a seed from it that it does not use."""
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
