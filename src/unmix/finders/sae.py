@@ -130,7 +130,7 @@ class SAE(Finder):
                 last, given = h, ((h - centre) / scale).float()
             x = given - tensors["bias"]
             self._step(step, x, tensors, adam, sparsity, idle, rng)
-            if not facts or step % max(1, self.steps // 1000) == 0 or step + 1 == self.steps:
+            if not facts or step % max(1, self.steps // 200) == 0 or step + 1 == self.steps:
                 facts = self._facts(x, tensors, sparsity.weight)
             watch.on_step(step + 1, self.steps, facts)
             watch.save(lambda done=step + 1: _state(done, adam, sparsity, idle))
