@@ -173,6 +173,20 @@ def theory_claims(ceilings: pd.DataFrame, ranks: pd.DataFrame, transition: pd.Da
     return found
 
 
+def judged_claim(name: str, sae: float, mlp: float, interval: tuple[float, float]) -> dict[str, Any]:
+    """The paper's automated interpretability beside ours: other network, other judge."""
+    return {
+        "claim": f"automated interpretability, MLP above SAE ({name})",
+        "source": "arXiv 2411.13117, GPT-2 small, 200 latents, judged by GPT-4o",
+        "published": "0.639 (SAE), 0.686 (MLP)",
+        "measured": f"{sae:.3f} (SAE), {mlp:.3f} (MLP)",
+        "seeds": 1,
+        "interval": f"difference {interval[0]:+.3f} to {interval[1]:+.3f}",
+        "verdict": "not comparable",
+        "why": "another network, and a judge that counts tokens",
+    }
+
+
 def _values(frame: pd.DataFrame, method: str, score: str) -> list[float]:
     if score not in frame:
         return []
@@ -181,6 +195,8 @@ def _values(frame: pd.DataFrame, method: str, score: str) -> list[float]:
 
 def headline(claims: Sequence[dict[str, Any]], base: pd.DataFrame) -> str:
     """What came out, in one or two sentences."""
+    if not claims:
+        return "No published number belongs to these sections: what was measured is below."
     counts = {v: sum(c["verdict"] == v for c in claims) for v in ("replicates", "differs", "not comparable")}
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     own = base[base["encoder"] == "own"] if len(base) else base

@@ -12,7 +12,7 @@ from unmix.core.paper_flops import sparse_coding_training
 from unmix.papers.amortisation import claims as claim
 from unmix.papers.amortisation import real
 from unmix.papers.amortisation.parts import results as part_results
-from unmix.papers.amortisation.real_page import real_section
+from unmix.papers.amortisation.real_page import real_claims, real_section
 from unmix.papers.amortisation.recovery import CERTIFIED, FULL, JOINT, frame, steps
 from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
 from unmix.papers.amortisation.theory import map_rank
@@ -54,15 +54,18 @@ def write(study: Any, folder: Path, results: Results, reports: Sequence[real.Rep
     if "theory" in study.sections:
         found += claim.theory_claims(*theory)
         sections.append(_theorem(*theory, results))
-    sections += [real_section(found_there) for found_there in reports]
+    for report in reports:
+        found += real_claims(report)
+        sections.append(real_section(report))
     results.write_claims(found)
+    claimed = [Section("Published and measured", [Claims(found, CLAIMS_NOTE)])] if found else []
     command = f"unmix study {study.name}" + (" --small" if small else "")
     page = Page(
         "The amortisation gap",
         f"Sparse autoencoders beside sparse coding, after {study.reference}"
         + (", in a version that takes minutes." if small else "."),
         claim.headline(found, base),
-        [Section("Published and measured", [Claims(found, CLAIMS_NOTE)]), *sections, _methods(study, small, command)],
+        [*claimed, *sections, _methods(study, small, command)],
         command,
     )
     return write_page(folder / "report.html", page)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from unmix.papers.amortisation import real
+from unmix.papers.amortisation.claims import judged_claim
 from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
 from unmix.report.page import Block, DataTable, Paragraph, Section
 from unmix.report.pareto import pareto
 from unmix.report.published import summarised
 from unmix.scores.autointerp import paired_difference
+
+METHODS = ("SAE", "MLP", "TopK SAE", "sparse coding")
 
 
 def real_section(found: real.Representation) -> Section:
@@ -21,7 +26,11 @@ def real_section(found: real.Representation) -> Section:
         encoder if encoder != "own" else {"SAE": "Linear", "MLP": "MLP", "TopK SAE": "TopK"}.get(method, "Fista")
         for method, encoder in zip(table["method"], table["encoder"], strict=True)
     ]
-    lines = summarised(table, ("method", "encoder"), ("l0", "fvu", "dead", "encode_flops", "fit_seconds"))
+    order = table.assign(
+        place=table["method"].map({m: i for i, m in enumerate(METHODS)}), last=table["encoder"] != "own"
+    )
+    order = order.sort_values(["place", "last", "encoder", "seed"])
+    lines = summarised(order, ("method", "encoder"), ("l0", "fvu", "dead", "encode_flops", "fit_seconds"))
     keep = [n for n in lines if not n.endswith("_half") or n == "fvu_half"]
     pairs = found.agreement
     labels = {
@@ -49,7 +58,7 @@ def real_section(found: real.Representation) -> Section:
                     rows.append(
                         {"codes of": method if line["replaced by"].startswith("decode") else "control", **line}
                     )
-        shown = pd.DataFrame(rows)
+        shown = pd.DataFrame(sorted(rows, key=lambda row: row["codes of"] == "control"))
         keep = [n for n in shown if not str(n).endswith(("_low", "_high"))]
         blocks.append(
             DataTable(shown[keep], "What the model loses when the layer's rows are replaced.", {}, LOSS_NOTE)
@@ -66,8 +75,17 @@ LOSS_NOTE = (
 )
 
 
+def real_claims(found: real.Representation) -> list[dict[str, Any]]:
+    """The paper's claim about real activations, where a judge was asked."""
+    if not {"SAE", "MLP"} <= found.judged.keys():
+        return []
+    sae, mlp = found.judged["SAE"].found, found.judged["MLP"].found
+    difference = paired_difference(mlp, sae)
+    return [judged_claim(found.name, sae.outcome().value, mlp.outcome().value, difference.interval)]
+
+
 def _judged(found: real.Representation) -> Block:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method, explanations in found.judged.items():
         for line in explanations.summary().to_dict("records"):
             own = line["what"] == "this fit"
@@ -75,6 +93,7 @@ def _judged(found: real.Representation) -> Block:
                 half = (line.get("detect_high", float("nan")) - line.get("detect_low", float("nan"))) / 2
                 about = {"features of": method if own else line["what"], "features": line["features"]}
                 rows.append({**about, "detection": line["detect"], "detection_half": half, "fuzzing": line["fuzz"]})
+    rows.sort(key=lambda row: row["features of"] not in found.judged)
     pairs = list(found.judged.items())
     note = (
         "Macro-F1, ± half of the 95 % bootstrap interval over features. Half of the top contexts of a feature "

@@ -11,6 +11,7 @@ from unmix.core.recipe import Recipe
 from unmix.papers.amortisation import real, recovery
 from unmix.papers.amortisation.parts import Part, run_parts
 from unmix.study.engines import Engine, Processes, Serial
+from unmix.study.runs import Store
 from unmix.study.study import Results, Study
 
 THEORY = "unmix.papers.amortisation.theory:"
@@ -96,12 +97,12 @@ class AmortisationGap(Recipe):
         folder = Path(folder)
         # The worlds are tiny: a process for each core does far more than threads inside one.
         many = engine or Processes(workers=None)
-        results: Results | None = None
+        Store(folder).create()
         for grid in self.grids(small):
-            results = grid.run(folder, many)
+            grid.run(folder, many)
         run_parts(folder, self.parts(small), many)
         reports = real.run(self, folder, small, engine or Serial()) if "real" in self.sections else []
-        return write(self, folder, results or Results(folder), reports, small)
+        return write(self, folder, Results(folder), reports, small)
 
 
 SOLVERS: tuple[dict[str, Any], ...] = (
