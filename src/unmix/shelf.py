@@ -11,6 +11,7 @@ from unmix.core.errors import UsageError
 from unmix.core.recipe import Table, suggest
 from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
+from unmix.interop import FORMATS
 from unmix.papers import STUDIES
 from unmix.scores import SCORES
 from unmix.study import ENGINES
@@ -23,6 +24,7 @@ SHELF = {
     "scores": SCORES,
     "engines": ENGINES,
     "studies": STUDIES,
+    "formats": FORMATS,
 }
 
 
