@@ -23,7 +23,7 @@ floors: .venv/.dev
 	$(BIN)/lint-imports
 
 tests: .venv/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 wheel: .venv/.dev
 	$(BIN)/python -m build --wheel
