@@ -46,12 +46,12 @@ def test_the_autoencoder_is_the_papers():
     assert not sae.bias and not sae.scaled and sae.centre == "none" and not sae.encoder.bias
 
 
-def test_sections_and_unknown_ones():
+def test_sections_and_unknown_ones(tmp_path):
     assert AmortisationGap(sections=("theory",)).grids(small=True) == []
     with pytest.raises(UsageError, match="sections"):
         AmortisationGap(sections=("theorem",))
     with pytest.raises(UsageError, match="no such folder"):
-        AmortisationGap(sections=("real",), model="", data=("nowhere",)).run("run", small=True)
+        AmortisationGap(sections=("real",), model="", data=("nowhere",)).run(tmp_path / "run", small=True)
 
 
 def test_a_part_is_made_once(tmp_path):
