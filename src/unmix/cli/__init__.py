@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from unmix.cli import interop, model, results, runs, start
+from unmix.cli import interop, model, practice, results, runs, start
 from unmix.core.errors import UnmixError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ VERBS = (
     start.list_,
     start.show,
     start.activations,
+    practice.choose,
     runs.fit,
     runs.compare,
     runs.trust,
@@ -32,6 +33,8 @@ VERBS = (
     model.steer,
     model.concepts,
     model.probe,
+    practice.explain,
+    practice.match,
     results.score,
     results.status,
     results.table,

@@ -53,7 +53,7 @@ class Choice:
     def sentence(self) -> str:
         """The suggestion in a sentence, with what speaks against it."""
         line = self.table[self.table["suggested"]].iloc[0]
-        lowest = self.table.loc[self.table["bits"].idxmin()]
+        lowest = self.table.iloc[int(self.table["bits"].argmin())]
         told = (
             f"Suggested: {line['recipe']} ({line['width']:.0f} atoms, {line['l0']:.1f} active): "
             f"{line['bits']:.1f} bits to describe a held-out row to {self.distortion:.0%} of the variance "
@@ -147,8 +147,8 @@ def suggest_row(table: pd.DataFrame) -> int:
     """
     if table.empty:
         raise UsageError("choose: no recipes to choose from")
-    lowest = table["bits"].idxmin()
-    table["near"] = table["bits"] <= table.loc[lowest, "bits"] + table.loc[lowest, "error"]
+    bits, lowest = table["bits"].to_numpy(), int(table["bits"].argmin())
+    table["near"] = bits <= bits[lowest] + table["error"].to_numpy()[lowest]
     near = table[table["near"]]
     return int(near.sort_values(["width", "l0", "bits"], kind="stable").index[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -142,7 +143,7 @@ def explain(
         said = watch(f"{recipe.judge.kind} on {label if part == 'found' else SAID[part].split(',')[0]}")
         stream = Stream(rng).child(part)
         found[part] = recipe.interpret(
-            given, items, atoms, stream, said, journal.known(part), lambda one, part=part: journal.add(part, one)
+            given, items, atoms, stream, said, journal.known(part), functools.partial(journal.add, part)
         )
     whole = {
         "schema": SCHEMA,

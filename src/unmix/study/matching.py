@@ -192,8 +192,8 @@ def match_runs(
     names = [f"{cell.finder.kind} seed {cell.seed}" for cell in (cell_a, cell_b)]
     if not same_space:
         names = [f"{name} on {cell.world.label}" for name, cell in zip(names, (cell_a, cell_b), strict=True)]
-    used = (rows_a, rows_b) if by == "codes" else (None, None)
-    return match(a, b, *used, by=by, above=above, limit=limit, rng=rng, watch=watch), (names[0], names[1])
+    first, second = (rows_a, rows_b) if by == "codes" else (None, None)
+    return match(a, b, first, second, by, above, limit, rng, watch), (names[0], names[1])
 
 
 def _require_same_rows(rows_a: Rows, rows_b: Rows, items_a: Any, items_b: Any) -> None:
