@@ -14,6 +14,7 @@ from unmix.finders import FINDERS
 from unmix.interop import FORMATS
 from unmix.papers import STUDIES
 from unmix.scores import SCORES
+from unmix.scores.judging import JUDGES
 from unmix.study import ENGINES
 from unmix.worlds import WORLDS
 
@@ -22,6 +23,7 @@ SHELF = {
     "finders": FINDERS,
     "encoders": ENCODERS,
     "scores": SCORES,
+    "judges": JUDGES,
     "engines": ENGINES,
     "studies": STUDIES,
     "formats": FORMATS,
