@@ -100,7 +100,7 @@ def test_a_short_run_ends_in_claims_and_a_page(page):
     assert len(numbers) >= 18
     assert {claim["verdict"] for claim in numbers} == {"not comparable"}, "0.05 % of the training replicates nothing"
     text = page.read_text()
-    for words in ("codes known", "The theorem, in numbers", "Other sizes", "unmix study amortisation-gap --small"):
+    for words in ("codes known", "The theorem, in numbers", "Other sizes", "unmix study amortisation-gap seeds=0,1"):
         assert words in text, words
     chance = next(claim for claim in told if claim["claim"].startswith("(128, 8, 3): the SAE's dictionary"))
     assert chance["verdict"] == "differs"

@@ -26,11 +26,12 @@ INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
 # page.css holds the same colours by number, and lighter ones for the dark.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2629a", "#b87a00", "#3a93cc", "#7a6a1a", "#6e7781", "#98a1ab")
 FINDERS = ("TopKSAE", "SparseCoding", "FastICA", "PCA", "NMF", "SAE", "KMeans", "RandomAtoms", "DataAtoms")
-MARKERS = {"TopK": "o", "Linear": "s", "MLP": "D", "Fista": "^", "Omp": "v", "Nearest": "P"}
-SPARE_MARKERS = ("X", "p", "h", "*", "<", ">")
-CONTROLS = ("RandomAtoms", "DataAtoms")
-AMORTISED = ("Linear", "TopK", "MLP")
-ITERATIVE = ("Fista", "Omp")
+MARKERS = {"TopK": "o", "Linear": "s", "MLP": "D", "Fista": "^", "Omp": "v", "Refine": ">", "Nearest": "P"}
+SPARE_MARKERS = ("X", "p", "h", "*", "<")
+CONTROLS = ("RandomAtoms", "DataAtoms", "UntrainedSAE", "FrozenDecoder")
+AMORTISED = ("Linear", "TopK", "MLP", "BatchTopK", "JumpReLU", "Gated", "AbsTopK", "Matryoshka", "Lista")
+ITERATIVE = ("Fista", "Omp", "Refine", "Ista", "CoordinateDescent", "Lca", "Exponentiated", "Nnls")
+ITERATIVE += ("MatchingPursuit", "GradientPursuit", "Debiased")
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 WIDE, NARROW, HEIGHT = 4.45, 3.2, 2.9
 RC: dict[Any, Any] = {
