@@ -69,9 +69,8 @@ class BatchTopK(_Thresholded):
 
     @torch.no_grad()
     def _calibrated(self, tensors: dict[str, Tensor], x: Tensor, wanted: float) -> dict[str, Tensor]:
-        before = self._before(tensors, x).flatten()
-        place = max(1, len(before) - round(wanted * len(x)))
-        return {**tensors, "threshold": before.kthvalue(place).values.clamp_min(0)}
+        level = _between(self._before(tensors, x).flatten(), round(wanted * len(x)))
+        return {**tensors, "threshold": level.clamp_min(0)}
 
 
 class JumpReLU(_Thresholded):
@@ -148,9 +147,14 @@ class JumpReLU(_Thresholded):
         threshold = tensors["threshold"]
         least = 1e-3 * threshold.abs().mean().clamp_min(1e-12)
         threshold = threshold.clamp_min(least)
-        ratio = (self._before(tensors, x) / threshold).flatten()
-        factor = ratio.kthvalue(max(1, len(ratio) - round(wanted * len(x)))).values.clamp_min(0)
-        return {**tensors, "threshold": threshold * factor}
+        factor = _between((self._before(tensors, x) / threshold).flatten(), round(wanted * len(x)))
+        return {**tensors, "threshold": threshold * factor.clamp_min(0)}
+
+
+def _between(values: Tensor, count: int) -> Tensor:
+    """A level that the `count` largest of the values are above: in the middle, so that rounding does not matter."""
+    place = max(1, len(values) - count)
+    return (values.kthvalue(place).values + values.kthvalue(min(len(values), place + 1)).values) / 2
 
 
 class _Jump(torch.autograd.Function):

@@ -61,6 +61,15 @@ def collect(block, first, bias, shift, level, pointers, columns, values):
 
 
 @compiled()
+def copy_columns(block, first, columns, left, bias, out):
+    """out[:, left + i] = entry + bias of columns[i], of which the block begins at `first`."""
+    for row in range(len(block)):
+        for place in range(len(columns)):
+            column = columns[place]
+            out[row, left + place] = block[row, column - first] + bias[column]
+
+
+@compiled()
 def _row(pointers, row, columns, values, kept_columns, kept):
     """Copy the segments of a row; returns their length."""
     found = 0

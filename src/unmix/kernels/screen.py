@@ -68,7 +68,7 @@ def collect_compiled(
     x [n, d], weight [m, d], bias, shift [m], level [n]. spare [rows, count] is filled with entry + bias of `columns`
     (rising), where given. Call it inside `own_threads`.
     """
-    from unmix.kernels._screen_compiled import collect
+    from unmix.kernels._screen_compiled import collect, copy_columns
 
     x, level = x[rows], level[rows]
     n, m = len(x), len(weight)
@@ -87,8 +87,8 @@ def collect_compiled(
         torch.mm(x, weight[part].T, out=block)
         if columns is not None and spare is not None:
             ends = torch.searchsorted(columns, torch.tensor([part.start, part.stop]))
-            own = slice(int(ends[0]), int(ends[1]))
-            spare[:, own] = block[:, columns[own] - part.start] + bias[columns[own]]
+            own = array(columns[int(ends[0]) : int(ends[1])])
+            copy_columns(block.numpy(), part.start, own, int(ends[0]), given[0], spare.numpy())
         room, used = max(4 * size, len(space.tensors.get(("values", slot), ()))), -1
         while used < 0:  # there was no room for all
             kept = space.take(("columns", slot), room, torch.int32), space.take(("values", slot), room, x.dtype)

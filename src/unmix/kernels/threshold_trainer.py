@@ -115,18 +115,30 @@ class JumpReLUTrainer(SparseTrainer):
         threshold, spare = self.threshold(), self._spare(inputs, dead)
         shift = self._parameters["encoder_bias"] - (threshold - self.bandwidth / 2)
         pointers, indices, before = self._above(inputs, dead, shift, 0.0, spare).gather()
-        own = threshold[indices]
-        self._near = before - own
+        self._before = before
         # Those below the threshold teach nothing but the threshold: they stay in the lists with value 0.
-        return Lists(pointers, indices, torch.where(before > own, before, 0)), spare
+        if not self.compiled:
+            return Lists(pointers, indices, torch.where(before > threshold[indices], before, 0)), spare
+        from unmix.kernels._jump_compiled import jump_codes
 
-    def _own_gradients(self, codes: Lists) -> dict[str, tuple[Tensor, float]]:
+        values = torch.empty_like(before)
+        jump_codes(indices.numpy(), before.numpy(), threshold.numpy(), values.numpy())
+        return Lists(pointers, indices, values), spare
+
+    def _own_gradients(self, codes: Lists) -> dict[str, Tensor]:
         b, threshold = len(codes.pointers) - 1, self.threshold()
         weight = self.penalty
         if self.active is not None:
             weight *= 2 * (float((codes.values != 0).sum()) / b / self.active - 1) / self.active
-        places = (self._near.abs() < self.bandwidth / 2).nonzero().squeeze(1)
+        gradient = torch.zeros_like(threshold)
+        if self.compiled:
+            from unmix.kernels._jump_compiled import jump_slopes
+
+            given = (t.numpy() for t in (codes.indices, self._before, codes.slopes, threshold))
+            jump_slopes(*given, self.bandwidth, codes.scale, weight / b, gradient.numpy())
+            return {"log_threshold": gradient}
+        places = ((self._before - threshold[codes.indices]).abs() < self.bandwidth / 2).nonzero().squeeze(1)
         latents = codes.indices[places]
         own = threshold[latents]
         slope = (codes.slopes[places] * own * codes.scale + weight / b) * own / -self.bandwidth
-        return {"log_threshold": (torch.zeros_like(threshold).index_add_(0, latents, slope), 1.0)}
+        return {"log_threshold": gradient.index_add_(0, latents, slope)}

@@ -26,8 +26,6 @@ from unmix.kernels._step_plain import adam_plain, gradients_plain, normalise, re
 from unmix.kernels._topk_plain import collect, select
 from unmix.kernels.screen import CompiledLists, Found, PlainLists, Space, blocks_plain, collect_compiled, slabs
 
-NAMES = ("weight", "encoder_bias", "atoms", "decoder_bias")
-
 
 @dataclass
 class Lists:
@@ -199,8 +197,8 @@ class SparseTrainer(ABC):
         norms [b] of the inputs are given in the compiled version.
         """
 
-    def _own_gradients(self, codes: Lists) -> dict[str, tuple[Tensor, float]]:
-        """Gradient of each of `vectors`, and what its learning rate is multiplied by; slopes are there."""
+    def _own_gradients(self, codes: Lists) -> dict[str, Tensor]:
+        """Gradient of each of `vectors`; the slopes are there."""
         return {}
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
@@ -319,18 +317,16 @@ class SparseTrainer(ABC):
         beta1, beta2 = self.betas
         rate, scale = 1 / (1 - beta1**self.steps), 1 / (1 - beta2**self.steps) ** 0.5
 
-        def settings(lr: float) -> np.ndarray:
-            return np.array([beta1, beta2, lr * rate, scale, self.eps], dtype)
-
+        settings = np.array([beta1, beta2, lr * rate, scale, self.eps], dtype)
         own = self._own_gradients(passes[0])
         names = ("weight", "atoms", "encoder_bias")
         tensors = (tensor.numpy() for name in names for tensor in (p[name], first[name], second[name]))
-        given = (starts, rows, code, slope, array(inputs), array(errors), bounds, self.orthogonal, settings(lr))
+        given = (starts, rows, code, slope, array(inputs), array(errors), bounds, self.orthogonal, settings)
         run_parts(update_latents, parts, *given, bias_slope, own_slope, pulls, *tensors)
         # The decoder's bias enters x' and, through x - b, the encoder.
-        own["decoder_bias"] = total - torch.from_numpy(pulls.sum(0)).to(total.dtype), 1.0
-        for name, (gradient, factor) in own.items():
-            update_bias(*(t[name].numpy() for t in (p, first, second)), array(gradient), settings(lr * factor))
+        own["decoder_bias"] = total - torch.from_numpy(pulls.sum(0)).to(total.dtype)
+        for name, gradient in own.items():
+            update_bias(*(t[name].numpy() for t in (p, first, second)), array(gradient), settings)
         return torch.from_numpy(fired[0])
 
     def _update_plain(self, inputs: Tensor, errors: Tensor, passes: list[Lists], total: Tensor, lr: float) -> Tensor:
@@ -340,9 +336,9 @@ class SparseTrainer(ABC):
             share = (gradients["atoms"] * p["atoms"]).sum(1, keepdim=True)
             gradients["atoms"].addcmul_(share, p["atoms"], value=-1)
         gradients["decoder_bias"] = total - own_slope @ p["weight"]
-        own = self._own_gradients(passes[0])
-        adam_plain(*([part[name] for name in NAMES] for part in (p, gradients, self._first, self._second)), self, lr)
-        for name, (gradient, factor) in own.items():
-            adam_plain([p[name]], [gradient], [self._first[name]], [self._second[name]], self, lr * factor)
+        gradients |= self._own_gradients(passes[0])
+        adam_plain(
+            *([part[name] for name in gradients] for part in (p, gradients, self._first, self._second)), self, lr
+        )
         normalise(p["atoms"])
         return fired
