@@ -5,21 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmix.kernels._compiled import compiled
-from unmix.kernels._omp_compiled import LANES, _copy, _lane_maxima, _strongest
-
-BLOCK = 64
-
-
-@compiled(fastmath={"nnan", "nsz", "reassoc"})
-def _block_maximum(correlation, weight, start, end, signed):
-    best = correlation[start] * 0 - 1
-    if signed:
-        for j in range(start, end):
-            best = max(best, abs(correlation[j]) * weight[j])
-    else:
-        for j in range(start, end):
-            best = max(best, correlation[j] * weight[j])
-    return best
+from unmix.kernels._omp_compiled import LANES, _copy, _lane_maxima
 
 
 @compiled(fastmath={"contract"})
@@ -87,26 +73,78 @@ def _certificate(start, correlation, energy, members, code, count, penalty, larg
 
 
 @compiled()
-def _admit(correlation, weight, penalty, positive, position, members, code, count, wanted, scratch):
-    """Take up to `wanted` of the atoms that violate optimality most into the working set; returns its new size."""
+def _largest(correlation, weight, signed, lanes):
+    """The largest weighted correlation of all atoms, and in lanes those of the columns l, l + LANES, ..."""
     m = len(correlation)
-    found = 0
-    for begin in range(0, m, BLOCK):
-        end = min(m, begin + BLOCK)
-        if _block_maximum(correlation, weight, begin, end, not positive) > penalty:
-            for j in range(begin, end):
-                size = correlation[j] if positive else abs(correlation[j])
-                if size * weight[j] > penalty and position[j] < 0:
-                    scratch[found] = j
-                    found += 1
+    _lane_maxima(correlation, weight, signed, lanes)
+    largest = correlation[0] * 0 - 1
+    for lane in range(LANES):
+        largest = max(largest, lanes[lane])
+    for j in range(m - m % LANES, m):
+        largest = max(largest, (abs(correlation[j]) if signed else correlation[j]) * weight[j])
+    return largest
+
+
+@compiled()
+def _above(correlation, weight, level, positive, position, lanes, keys, places):
+    """Atoms outside the working set with a weighted correlation above level; returns how many."""
+    m, found = len(correlation), 0
+    whole = m - m % LANES
+    for lane in range(LANES + 1):
+        if lane < LANES and lanes[lane] <= level:
+            continue
+        begin, end, step = (lane, whole, LANES) if lane < LANES else (whole, m, 1)
+        for j in range(begin, end, step):
+            size = (correlation[j] if positive else abs(correlation[j])) * weight[j]
+            if size > level and position[j] < 0:
+                keys[found], places[found] = size, j
+                found += 1
+    return found
+
+
+@compiled()
+def _select(keys, places, count, wanted):
+    """Bring the `wanted` largest keys, and their places, to the front (quickselect)."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot = keys[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while keys[i] > pivot:
+                i += 1
+            while keys[j] < pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                places[i], places[j] = places[j], places[i]
+                i += 1
+                j -= 1
+        if wanted - 1 <= j:
+            high = j
+        elif wanted - 1 >= i:
+            low = i
+        else:
+            return
+
+
+@compiled()
+def _admit(
+    correlation, weight, penalty, largest, positive, position, members, code, count, wanted, lanes, keys, places
+):  # fmt: skip
+    """Take up to `wanted` of the atoms that violate optimality most into the working set; returns its new size."""
+    # Most violations are small ones: looking above a level first leaves few to choose from.
+    level, found = penalty + (largest - penalty) / 2, 0
+    while True:
+        found = _above(correlation, weight, level, positive, position, lanes, keys, places)
+        if found >= wanted or level <= penalty:
+            break
+        level = penalty + (level - penalty) / 2 if level - penalty > (largest - penalty) / 8 else penalty
     if found > wanted:
-        order = np.argsort(-np.abs(correlation[scratch[:found]]))
-        picked = scratch[:found][order[:wanted]]
-        scratch[:wanted] = picked
+        _select(keys, places, found, wanted)
         found = wanted
     for i in range(found):
-        position[scratch[i]] = count
-        members[count] = scratch[i]
+        position[places[i]] = count
+        members[count] = places[i]
         code[count] = 0
         count += 1
     return count
@@ -143,10 +181,11 @@ def lasso_rows(
     n, m = start.shape
     correlation = np.empty(m, start.dtype)
     position = np.full(m, -1, np.int64)
-    members, scratch = np.empty(m, np.int64), np.empty(m, np.int64)
+    members, places_found, keys = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, start.dtype)
+    lanes = np.empty(LANES, start.dtype)
     code, applied = np.zeros(m, start.dtype), np.zeros(m, start.dtype)
     slope, change = np.empty(m, start.dtype), np.empty(m, start.dtype)
-    changed, lanes = np.empty(m, np.int64), np.empty(LANES, start.dtype)
+    changed = np.empty(m, np.int64)
     room = min(m, 64)
     inner = np.empty((room, room), start.dtype)
     for row in range(part * n // parts, (part + 1) * n // parts):
@@ -173,8 +212,7 @@ def lasso_rows(
                     moved += 1
             _add_rows(gram, changed, change, moved, correlation)
             spent += 2.0 * moved * m
-            _lane_maxima(correlation, weight, not positive, lanes)
-            _, largest = _strongest(correlation, weight, not positive, lanes)
+            largest = _largest(correlation, weight, not positive, lanes)
             objective[row], distance = _certificate(
                 start[row], correlation, energy[row], members, code, count, penalty[row], float(largest)
             )
@@ -184,7 +222,10 @@ def lasso_rows(
                 break
             before = count
             wanted = max(16, count)
-            count = _admit(correlation, weight, bound, positive, position, members, code, count, wanted, scratch)
+            count = _admit(
+                correlation, weight, bound, largest, positive, position, members, code, count, wanted, lanes, keys,
+                places_found,
+            )  # fmt: skip
             if count == before and not fresh:
                 # Nothing to add: solve more precisely, until rounding (or a penalty of 0) keeps the gap open.
                 precision *= 0.1

@@ -26,13 +26,15 @@ def nnls(
     start: Ragged | None = None,
     max_rounds: int | None = None,
     backend: Backend = "auto",
+    gram_bytes: int = 1 << 30,
 ) -> tuple[Ragged, Tensor, Tensor]:
     """min_{z >= 0} |x - z D|^2 for each row x of h, by Lawson and Hanson's active set: at most d atoms are active.
 
     h [n, d], atoms [m, d] (any norms; zero atoms are never used) -> codes (values, indices, pointers), violation [n]
     and operations [n]. The violation is the largest of <d_j, r> / (|d_j| |x|), and of its absolute value where
     z_j > 0, which is 0 at an optimum. start: codes whose atoms make up the first passive set. max_rounds: atoms let
-    in at most (3 m + 100). gram [m, m] = atoms @ atoms.T saves making it.
+    in at most (3 m + 100). gram [m, m] = atoms @ atoms.T saves making it; without one, and where it would need more
+    than `gram_bytes`, residuals are used instead (torch).
     Source: Lawson, Hanson 1974; Bro, De Jong 1997. Raises `UsageError` for shapes that do not fit.
     """
     check_matrix("atoms", atoms)
@@ -46,13 +48,14 @@ def nnls(
     if start is not None and (len(start[2]) != n + 1 or len(start[0]) != len(start[1])):
         raise UsageError(f"start: must be values [nnz], indices [nnz], pointers [{n + 1}]")
     on_cpu = compiled_wanted(backend, h, atoms, gram)
-    gram = atoms @ atoms.T if gram is None else gram
+    if gram is None and m * m * atoms.element_size() <= gram_bytes:
+        gram = atoms @ atoms.T
     eps = torch.finfo(h.dtype).eps
     silent, limit = 4 * eps * d**0.5, 3 * m + 100 if max_rounds is None else max_rounds
     norms = atoms.norm(dim=1)
     weight = torch.where(norms > 0, 1 / norms, 0)
     energy = h.double().square().sum(1)
-    if not on_cpu:
+    if not (on_cpu and gram is not None):
         return _plain_nnls(h, atoms, gram, weight, energy, start, silent, limit)
     from unmix.kernels._nnls_compiled import nnls_rows
 
@@ -130,7 +133,7 @@ def _ragged(values: Tensor, indices: Tensor, counts: Tensor) -> tuple[tuple[Tens
 def _plain_nnls(
     h: Tensor,
     atoms: Tensor,
-    gram: Tensor,
+    gram: Tensor | None,
     weight: Tensor,
     energy: Tensor,
     start: Ragged | None,
@@ -139,8 +142,8 @@ def _plain_nnls(
 ) -> tuple[Ragged, Tensor, Tensor]:
     n, (m, d) = len(h), atoms.shape
     dependent = _DEPENDENT * torch.finfo(h.dtype).eps
-    square = gram.double()
-    height = max(1, _BLOCK_BYTES // (8 * (m + min(m, d) ** 2)))
+    square, exact = None if gram is None else gram.double(), atoms.double()
+    height = max(1, _BLOCK_BYTES // (8 * (m + min(m, d) * (min(m, d) + (d if gram is None else 0)))))
     dense, worst, cost = [], [], []
     for begin in range(0, n, height):
         rows = slice(begin, min(n, begin + height))
@@ -153,13 +156,15 @@ def _plain_nnls(
         size = energy[rows].sqrt()
 
         def inner(places: Tensor, row: Tensor) -> Tensor:
+            if square is None:
+                return torch.bmm(exact[places], exact[places].mT)
             return square[places.unsqueeze(2), places.unsqueeze(1)]
 
         def apply(code: Tensor, row: Tensor) -> Tensor:
-            return code @ square
+            return code @ exact @ exact.T if square is None else code @ square
 
         given = (right, inner, apply, weight.double().expand_as(right), silent * size, dependent, limit)
-        code, left, spent = _active_set(*given, code)
+        code, left, spent = _active_set(*given, code, d if gram is None else None)
         pull = left * weight
         violation = torch.where(code > 0, pull.abs(), pull.clamp_min(0)).amax(1)
         dense.append(code.to(h.dtype))
@@ -250,11 +255,13 @@ def _active_set(
     dependent: float,
     limit: int,
     code: Tensor,
+    width: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lawson and Hanson in step over all rows: codes [n, m], D (x - z D) [n, m] and operations [n].
 
     right [n, m] = h D'; inner(places [r, p], rows [r]) their Gram matrices; apply(codes, rows) = codes D D'.
     A first passive set whose atoms depend on each other is thinned; atoms let in never depend on those present.
+    width: of the rows, where `apply` takes residuals instead of Gram rows (for what is counted).
     """
     n, m = right.shape
     code = torch.where(weight > 0, code, 0)
@@ -281,7 +288,8 @@ def _active_set(
             spent[moving] += count.square() * (count / 3 + 4)
             moving = moving[stepping]
         left = right[live] - apply(code[live], live)
-        spent[live] += 2.0 * m * passive[live].sum(1) + 2.0 * m
+        count = passive[live].sum(1).double()
+        spent[live] += (2.0 * m * count if width is None else 2.0 * width * (m + count)) + 2.0 * m
         score = (left * weight[live]).masked_fill(passive[live] | barred[live], -1)
         best, atom = score.max(1)
         more = best > quiet[live]
