@@ -24,6 +24,7 @@ from unmix.study.inside import Inside, open_inside
 from unmix.study.study import Results
 
 VERSION = 1
+FEW = 20
 CHANGES = ("original", "codes", "random", "mean", "zero")
 TOLD = {
     "original": "as it is",
@@ -66,6 +67,8 @@ class Downstream:
             what += f", {facts['tokens']:,} tokens replaced"
             if facts["untouched"]:
                 what += f" ({', '.join(facts['untouched'])} tokens left as they are, as in the rows)"
+        if facts["groups"] < FEW:
+            what += "; so few that the intervals are rough"
         return "\n".join(
             [
                 f"{facts['model']}, {facts['layer']}: {what}",

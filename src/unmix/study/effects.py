@@ -150,7 +150,8 @@ def _number(value: float, drawn: np.ndarray) -> Number:
     if not np.isfinite(value) or not len(drawn):
         return Number(float(value) if np.isfinite(value) else None)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Number(float(value), float(low), float(high))
+    # Adding nought turns -0 into 0.
+    return Number(float(value) + 0.0, float(low) + 0.0, float(high) + 0.0)
 
 
 def as_numbers(values: Mapping[str, Any]) -> dict[str, Number]:

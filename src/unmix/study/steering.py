@@ -114,10 +114,12 @@ def steer(
     key = [VERSION, inside.key, feature, amount, value, ablate, control, draws, tokens]
     file = results.store.root / "steering" / f"{digest(key)}.json"
     if file.is_file():
-        stored = read_json(file)
-        numbers = {name: as_numbers(stored.pop(name)) for name in ("effect", "control")}
-        pairs = {name: [tuple(entry) for entry in stored.pop(name)] for name in ("rising", "falling", "examples")}
-        return Steering(**stored, **numbers, **pairs)
+        stored: dict[str, Any] = read_json(file)
+        for name in ("effect", "control"):
+            stored[name] = as_numbers(stored[name])
+        for name in ("rising", "falling", "examples"):
+            stored[name] = [tuple(entry) for entry in stored[name]]
+        return Steering(**stored)
     made = steered(inside, results, feature, amount, 0.0 if ablate else value, ablate, control, draws, tokens, watch)
     write_json(file, asdict(made))
     return made
