@@ -61,7 +61,10 @@ def test_layouts_agree_and_nothing_active_is_defined():
     assert support(ragged, Z).value == support(Z, ragged).value == 1
     silent = support(torch.zeros_like(Z), Z)
     assert silent.value == 0 and np.isnan(silent.detail["precision"])
-    assert support(torch.zeros(5, 2), torch.zeros(5, 3)).value == 1
+    nothing = support(torch.zeros(5, 2), torch.zeros(5, 3))
+    assert nothing.value == 1 and nothing.interval == (1, 1)
+    with pytest.raises(UsageError, match="no rows"):
+        support(torch.zeros(0, 2), torch.zeros(0, 2), pairs=np.arange(2))
     with pytest.raises(UsageError, match="codes have 5 rows, latents 800"):
         support(torch.zeros(5, 12), Z, pairs=np.arange(12))
 

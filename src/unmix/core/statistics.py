@@ -19,6 +19,17 @@ def bootstrap_mean(values: np.ndarray, rng: Stream, draws: int = 400, level: flo
     return float(low), float(high)
 
 
+def bootstrap_ratio(top: np.ndarray, bottom: np.ndarray, rng: Stream, draws: int = 200) -> tuple[float, float]:
+    """95 % percentile interval of sum(top) / sum(bottom) over rows, both [n]; a single row gives its ratio twice."""
+    generator = rng.child("bootstrap").numpy()
+    ratios = []
+    for _ in range(draws if len(top) > 1 else 1):
+        rows = generator.integers(len(top), size=len(top))
+        ratios.append(top[rows].sum() / max(bottom[rows].sum(), 1e-300))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def seed_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     """Mean and Student t interval over seeds; one seed has no interval (NaN bounds)."""
     from scipy import stats

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
+from unmix.core.statistics import bootstrap_ratio
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.pairing import columns_of
 
@@ -74,10 +74,10 @@ def linear_ceiling(h: Any, latents: Any, rng: int | Stream = 0, folds: int = 2) 
         read = torch.linalg.lstsq(one[rest], z[rest], driver="gelsd").solution
         error[fold] = (z[fold] - one[fold] @ read).square()
     per_latent = 1 - error.sum(0) / total.sum(0).clamp_min(1e-300)
-    low, high = _interval(error.sum(1), total.sum(1), stream)
+    low, high = bootstrap_ratio(error.sum(1).numpy(), total.sum(1).numpy(), stream)
     value = float(1 - error.sum() / total.sum())
     detail = {"per_latent": per_latent.numpy(), "ratio": x.shape[1] / z.shape[1]}
-    return Outcome(value, 0.0, 1.0, (low, high), detail)
+    return Outcome(value, 0.0, 1.0, (1 - high, 1 - low), detail)
 
 
 class LinearCeiling(Score):
@@ -91,11 +91,3 @@ class LinearCeiling(Score):
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         return linear_ceiling(inputs.h, inputs.z, rng)
-
-
-def _interval(error: Tensor, total: Tensor, rng: Stream, draws: int = 200) -> tuple[float, float]:
-    n = len(error)
-    weights = rng.child("bootstrap").numpy().multinomial(n, np.full(n, 1 / n), draws)
-    ratios = 1 - (weights @ error.numpy()) / np.maximum(weights @ total.numpy(), 1e-300)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)

@@ -15,7 +15,7 @@ from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.rows import as_tensor, require_finite
 from unmix.core.seeds import Stream, as_stream
-from unmix.core.statistics import bootstrap_mean
+from unmix.core.statistics import bootstrap_mean, bootstrap_ratio
 from unmix.scores.base import Inputs, Outcome, Score
 
 
@@ -34,7 +34,7 @@ def fvu(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:
     error = (a - b).square().sum(1)
     if total.sum() <= 1e-24 * a.square().sum() or total.sum() == 0:
         raise UsageError("fvu: all rows are equal, there is no variance to explain")
-    low, high = _ratio_interval(error.numpy(), total.numpy(), as_stream(rng))
+    low, high = bootstrap_ratio(error.numpy(), total.numpy(), as_stream(rng))
     return Outcome(float(error.sum() / total.sum()), 1.0, 0.0, (low, high))
 
 
@@ -70,16 +70,6 @@ def hoyer(codes: Any) -> np.ndarray:
     root = math.sqrt(given.width)
     ratio = sums / squares.sqrt()
     return ((root - ratio) / (root - 1) if given.width > 1 else ratio * math.nan).numpy()
-
-
-def _ratio_interval(top: np.ndarray, bottom: np.ndarray, rng: Stream, draws: int = 200) -> tuple[float, float]:
-    generator = rng.child("bootstrap").numpy()
-    ratios = []
-    for _ in range(draws if len(top) > 1 else 1):
-        rows = generator.integers(len(top), size=len(top))
-        ratios.append(top[rows].sum() / max(bottom[rows].sum(), 1e-300))
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)
 
 
 class Fvu(Score):

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
+from unmix.core.statistics import bootstrap_ratio
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.matching import mcc
 from unmix.scores.sparsity import as_codes
@@ -42,6 +43,8 @@ def support(
     fires, truth = activity(codes, threshold), activity(latents)
     if fires.shape[0] != truth.shape[0]:
         raise UsageError(f"support: codes have {fires.shape[0]} rows, latents {truth.shape[0]}")
+    if not fires.shape[0]:
+        raise UsageError("support: no rows")
     stream = as_stream(rng)
     if pairs is None:
         pairs = mcc(codes, latents, stream.child("matching"), draws=1).detail["pairs"]
@@ -61,7 +64,9 @@ def support(
         "pairs": pairs,
     }
     value = _f1(hits.sum(), said.sum(), true.sum())
-    return Outcome(value, chance, 1.0, _interval(hits, said + true, stream), detail)
+    something = (said + true).any()
+    interval = bootstrap_ratio(2 * hits, said + true, stream) if something else (value, value)
+    return Outcome(value, chance, 1.0, interval, detail)
 
 
 class Support(Score):
@@ -111,11 +116,3 @@ def _f1(hits: float, said: float, true: float) -> float:
 
 def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole else math.nan
-
-
-def _interval(hits: np.ndarray, total: np.ndarray, rng: Stream, draws: int = 200) -> tuple[float, float]:
-    generator = rng.child("bootstrap").numpy()
-    n = len(hits)
-    weights = generator.multinomial(n, np.full(n, 1 / n), draws)
-    low, high = np.quantile(2 * (weights @ hits) / np.maximum(1, weights @ total), [0.025, 0.975])
-    return float(low), float(high)
