@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unmix.core import flops
 from unmix.core.adam import Adam
+from unmix.core.errors import Failure
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
@@ -135,6 +136,8 @@ class SAE(Finder):
             watch.on_step(step + 1, self.steps, facts)
             watch.save(lambda done=step + 1: _state(done, adam, sparsity, idle))
         fitted = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        if not all(tensor.isfinite().all() for tensor in fitted.values()):
+            raise Failure(f"SAE.lr={self.lr}: the training diverged; use a smaller lr")
         sample = ((gather(rows, 4096, rng.child("finish")).to(device) - centre) / scale).float() - fitted["bias"]
         fitted = encoder._finished(fitted, sample)
         atoms, bias = fitted.pop("atoms"), centre + fitted.pop("bias") * scale
