@@ -8,11 +8,16 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-SIZES = {"m512": {"n": 50_000, "d": 128, "m": 512, "active": 8, "target": 0.95, "budget": 60.0}}
+WORLD = {"n": 50_000, "d": 128, "m": 512, "active": 8}
+SIZES = {
+    "m512": {**WORLD, "target": 0.95, "budget": 30.0},
+    "m512 to 0.99": {**WORLD, "target": 0.99, "budget": 100.0},
+}
 QUICK = {"small": {"n": 5_000, "d": 32, "m": 64, "active": 3, "target": 0.9, "budget": 15.0}}
-FLOOR, UNIT = None, f"mean |cosine| of {SIZES['m512']['target']}"
+FLOOR, UNIT = None, "race"
 CUMULATIVE = True
 BATCH = 512
+PENALTY = 0.3  # of the l1 problem, the same for all who solve it
 
 
 class Learning:
@@ -60,39 +65,28 @@ class Learning:
 
 
 class Unmix(Learning):
-    """Pursuit of each batch, block coordinate descent of the atoms, unused atoms and copies replaced by rows."""
+    """What `SparseCoding` does with each batch, from the atoms given to all; no bias, as for the others."""
+
+    def __init__(self, size: dict, **problem: float) -> None:
+        self.problem = problem or {"penalty": PENALTY}
+        super().__init__(size)
 
     def build(self) -> None:
-        self.a, self.b = torch.zeros(self.m, self.m), torch.zeros(self.m, self.d)
-        self.seen = 0
+        from unmix.finders.alternation import Alternation
+
+        self.learner = Alternation(torch.from_numpy(self.atoms.copy()), copies=0.9, **self.problem)
 
     def learn(self) -> None:
-        from unmix.core.codes import Codes
-        from unmix.kernels.omp import omp
-        from unmix.kernels.topk import decode
-        from unmix.kernels.update import gram_statistics, update_atoms
+        from unmix.core.seeds import Stream
 
-        atoms = torch.as_tensor(self.atoms)
         for x in torch.from_numpy(self.part()).split(BATCH):
-            values, indices = omp(x, atoms, self.active, positive=True)
-            za, zx = gram_statistics(Codes(values, indices, self.m), x)
-            self.seen += 1
-            fade = 1 - 1 / max(2.0, min(self.seen / 2, 30.0))
-            self.a.mul_(fade).add_(za)
-            self.b.mul_(fade).add_(zx)
-            atoms = update_atoms(atoms, self.a, self.b)
-            use = self.a.diagonal()
-            poor = use < 0.05 * use.mean()
-            close = (atoms @ atoms.T).fill_diagonal_(0) > 0.9
-            first, second = close.nonzero(as_tuple=True)
-            poor[torch.where(use[first] < use[second], first, second)] = True
-            where = poor.nonzero().squeeze(1)[: len(x) // 16]
-            if len(where) and self.seen % 5 == 0:
-                error = x - decode(values, indices, atoms)
-                worst = error.square().sum(1).topk(len(where)).indices
-                atoms[where] = torch.nn.functional.normalize(error[worst])
-                self.a[where], self.a[:, where], self.b[where] = 0, 0, 0
-        self.atoms = atoms.numpy()
+            self.learner.step(x, rng=Stream(0).child(self.learner.steps))
+        self.atoms = self.learner.atoms.numpy()
+
+
+class UnmixPursuit(Unmix):
+    def __init__(self, size: dict) -> None:
+        super().__init__(size, k=size["active"])
 
 
 class Spams(Learning):
@@ -118,7 +112,7 @@ class Spams(Learning):
 
 
 class SpamsLasso(Spams):
-    mode: ClassVar[dict] = {"mode": 2, "lambda1": 0.15, "posAlpha": True}
+    mode: ClassVar[dict] = {"mode": 2, "lambda1": PENALTY, "posAlpha": True}
 
 
 class ScikitLearn(Learning):
@@ -126,7 +120,7 @@ class ScikitLearn(Learning):
         from sklearn.decomposition import MiniBatchDictionaryLearning
 
         self.model = MiniBatchDictionaryLearning(
-            self.m, alpha=0.15, batch_size=BATCH, fit_algorithm="cd", positive_code=True, dict_init=self.atoms,
+            self.m, alpha=PENALTY, batch_size=BATCH, fit_algorithm="cd", positive_code=True, dict_init=self.atoms,
             n_jobs=1, random_state=0,
         )  # fmt: skip
 
@@ -135,8 +129,17 @@ class ScikitLearn(Learning):
         self.atoms = self.model.components_
 
 
-CONTENDERS = {"unmix": Unmix, "SPAMS, pursuit": Spams, "SPAMS, l1": SpamsLasso, "scikit-learn": ScikitLearn}
-GOALS = {"": [("unmix", "SPAMS, pursuit", 3.0)]}
+CONTENDERS = {
+    "unmix": Unmix,
+    "unmix, pursuit": UnmixPursuit,
+    "SPAMS, pursuit": Spams,
+    "SPAMS, l1": SpamsLasso,
+    "scikit-learn": ScikitLearn,
+}
+GOALS = {
+    "m512": [("unmix", "SPAMS, pursuit", 3.0)],
+    "m512 to 0.99": [("unmix", "SPAMS, pursuit", 15.0)],
+}
 
 
 def verify(checks: dict[str, dict]) -> dict[str, str]:

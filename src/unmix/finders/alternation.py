@@ -13,7 +13,7 @@ from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
 
 _KEPT_BYTES = 256 << 20  # codes of earlier passes, from which the next inference of the same rows begins
-_RARE, _CLOSE = 1e-3, 0.95  # an atom of less than this share of the mean use, or this close to another, is replaced
+_RARE = 1e-3  # an atom of less than this share of the mean use is replaced
 _MOST = 200  # iterations of one inference; the next pass goes on from where it ended
 _EVERY = 5  # batches between two replacements: an atom that is new has its codes by then
 
@@ -25,7 +25,8 @@ class Alternation:
     of what the codes leave; without, it stays 0. penalty: of the l1 problem; or k: codes in a row, by pursuit.
     positive: codes are not negative. tolerance: relative duality gap of the l1 problem. window: batches that the
     statistics remember, less in the beginning (f = 1 - 1 / window). patient: atoms stay as they are until the
-    statistics cover the window, for atoms that are worth keeping. spent: floating-point operations so far.
+    statistics cover the window, for atoms that are worth keeping. copies: cosine above which two atoms are copies and
+    one of them is replaced. spent: floating-point operations so far.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class Alternation:
         tolerance: float = 1e-3,
         window: float = 30.0,
         patient: bool = False,
+        copies: float = 0.95,
     ) -> None:
         m, d = atoms.shape
         self.atoms, self.penalty, self.k = atoms, penalty, k
         self.positive, self.tolerance, self.window, self.patient = positive, tolerance, max(1.0, window), patient
+        self.copies = copies
         self.a, self.b = atoms.new_zeros(m, m), atoms.new_zeros(m, d)
         self.bias, self.learns_bias = atoms.new_zeros(d), bias
         self.sums = atoms.new_zeros(m + d + 1)  # of the codes, of the rows, and the number of rows
@@ -58,7 +61,9 @@ class Alternation:
         from unmix.kernels.update import gram_statistics, update_atoms
 
         codes, objective = self.codes(x, place)
-        error = (x - codes.decode(self.atoms, self.bias)).square().sum(1)
+        # Half the squared error is the objective without the penalty; that saves decoding.
+        rest = 0 if self.k is not None else self.penalty * codes.values.abs().sum(dtype=torch.float64)
+        error = 2 * (objective.sum(dtype=torch.float64) - rest).clamp_min(0)
         window = self.window if self.patient else max(1.0, min(self.window, (self.steps + 1) / 2))
         za, zx = gram_statistics(codes, x)
         self.a.mul_(1 - 1 / window).add_(za)
@@ -80,7 +85,7 @@ class Alternation:
             self.spent += flops.product(m, m, d)
             if rng is not None and self.steps % _EVERY == 0:
                 self._replace(x, codes, rng)
-        fvu = error.sum() / (x - x.mean(0)).square().sum().clamp_min(1e-30)
+        fvu = error / (x - x.mean(0)).square().sum().clamp_min(1e-30)
         return {"objective": objective.mean(), "fvu": fvu, "l0": active.mean()}
 
     def codes(self, x: Tensor, place: int | None = None, tolerance: float | None = None) -> tuple[Codes, Tensor]:
@@ -129,7 +134,7 @@ class Alternation:
         """Put what is left of the rows reconstructed worst in place of rare atoms, and of the rarer of two copies."""
         use = self.a.diagonal()
         poor = use < _RARE * use.mean()
-        first, second = ((self.atoms @ self.atoms.T).fill_diagonal_(0) > _CLOSE).nonzero(as_tuple=True)
+        first, second = ((self.atoms @ self.atoms.T).fill_diagonal_(0) > self.copies).nonzero(as_tuple=True)
         poor[torch.where(use[first] < use[second], first, second)] = True
         where = poor.nonzero().squeeze(1)[: max(1, len(x) // 16)]
         if not len(where):

@@ -38,9 +38,11 @@ class SparseCoding(Finder):
     relative duality gap of the inference during the fit, which begins from the codes of the pass before.
     restarts: fits from other first atoms; the one with the least objective on the rows is kept, and `about` holds the
     objectives of all. With active, all are compared at the penalty on which the first one ended.
-    Atoms begin as rows. Atoms that are rarely used, or are copies of another, are replaced by what is left of the
-    rows that are reconstructed worst, until a fifth of the steps is left. A start replaces the first atoms of the
-    first fit, and gives it its bias.
+    Atoms begin as rows. Atoms that are rarely used, or have a cosine above `copies` with another, are replaced by
+    what is left of the rows that are reconstructed worst, until a fifth of the steps is left. A start replaces the
+    first atoms of the first fit, and gives it its bias.
+    On the paper's worlds with 1,024 rows, penalty=0.1, read_penalty=0.02, passes=300, restarts=3 recovers dictionary
+    and codes for (N, M, K) of (16, 8, 3), (64, 32, 3) and (128, 32, 9), as the tests say.
     """
 
     equation: ClassVar[str] = "min_{D, b} sum_n min_{z >= 0} 1/2 |h_n - b - z D|^2 + lambda |z|_1,  |d_j| = 1"
@@ -58,6 +60,7 @@ class SparseCoding(Finder):
     batch: int = Field(2048, ge=1)
     memory: float = Field(1.0, gt=0)
     tolerance: float = Field(1e-3, gt=0)
+    copies: float = Field(0.95, gt=0, le=1)
     restarts: int = Field(1, ge=1)
 
     @model_validator(mode="after")
@@ -140,6 +143,7 @@ class SparseCoding(Finder):
             tolerance=self.tolerance,
             window=self.memory * batch_count(run.rows, self.batch),
             patient=start is not None,
+            copies=self.copies,
         )
         if pursuit or self.active is None or run.state is not None:
             return learner
