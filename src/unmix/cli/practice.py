@@ -26,6 +26,8 @@ def explain(run: Run, options: Options = None, csv: Csv = None) -> None:
     judges = recipes(JUDGES, "judge", given, ["TokenJudge"])
     if len(judges) != 1:
         raise UsageError(f"judge: one at a time, got {len(judges)}; run once for each")
+    if csv is not None and len(finders) > 1:
+        raise UsageError(f"--csv: one finder at a time, got {len(finders)}; run once for each")
     only = tuple(given.pop("feature", ()))
     fields = [name for name in AutoInterp.model_fields if name not in ("judge", "only")]
     chosen = {name: _one(given, name, None) for name in fields if name in given}
@@ -35,9 +37,9 @@ def explain(run: Run, options: Options = None, csv: Csv = None) -> None:
     recipe = AutoInterp(judge=judges[0], only=only, **chosen)
     made = [explained(run, finder, seed, recipe, controls, rng) for finder in finders]
     for one in made:
-        _show(one.table(), csv if one is made[0] else None, {"explanation": 90})
+        _show(one.table(), csv, {"explanation": 90})
         tell("")
-        _show(one.summary(), None, {})
+        _show(_folded(one.summary()), None, {})
         tell(f"\n{one.sentence}\nwritten  {one.path}")
     if len(made) == 2:
         from unmix.scores.autointerp import paired_difference
@@ -115,6 +117,18 @@ def match(
     table = found.table
     _show(table.reindex(table["similarity"].abs().sort_values(ascending=False, kind="stable").index), csv, {})
     tell(f"\nA {labels[0]}, B {labels[1]}: {found.sentence}")
+
+
+def _folded(summary: Any) -> Any:
+    """The table of explanations with each interval beside its mean."""
+    folded = summary[["what", "features"]].copy()
+    for task in ("detect", "fuzz"):
+        parts = zip(summary[task], summary[f"{task}_low"], summary[f"{task}_high"], strict=True)
+        folded[f"{task} F1"] = [
+            f"{mean:.2f}" if low != low else f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in parts
+        ]
+        folded[f"{task} acc."] = summary[f"{task}_accuracy"]
+    return folded
 
 
 def _one(given: dict[str, list[Any]], key: str, default: Any) -> Any:
