@@ -43,6 +43,7 @@ def test_downstream_and_its_costs(run):
 
 
 def test_steer(run):
+    assert "time" in unmix("steer", run, "3", "--ablate", "--dry-run") and not (run / "steering").exists()
     told = unmix("steer", run, "3", "--amount", "5", "draws=3", "tokens=120")
     assert "+5 times its atom" in told and "rises" in told and "p" in told
     assert "other features, range of 2" in unmix(

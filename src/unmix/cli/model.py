@@ -41,12 +41,18 @@ def steer(
     value: Annotated[float | None, typer.Option(help="Set the feature's code to this.")] = None,
     ablate: Annotated[bool, typer.Option("--ablate", help="Set the code to 0 where the feature fires.")] = False,
     control: Annotated[str, typer.Option(help="Beside it: random directions, or other features.")] = "random",
+    dry_run: DryRun = False,
 ) -> None:
     """Change one feature in the model and measure the effect: unmix steer run/ 17 --amount 8 draws=20 tokens=4096"""
     given = _given(options, (*WHERE, "tokens", "draws"))
     from unmix.core.watch import Progress
+    from unmix.study.downstream import estimate
     from unmix.study.steering import steer as change
 
+    if dry_run:
+        # As it is, with the feature changed, and once for each control.
+        tell_costs(estimate(run, runs=2 + given.pop("draws", 20), **{"tokens": 4096, **given}))
+        return
     watch = Progress("steer")
     tell(str(change(run, feature, amount, value, ablate, control, **given, watch=watch)))  # type: ignore[arg-type]
 

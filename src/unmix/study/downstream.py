@@ -140,8 +140,11 @@ def measured(inside: Inside, results: Results, watch: Watch | None = None) -> Do
     return Downstream(facts, numbers)
 
 
-def estimate(run: str | Path, tokens: int = 8192, **options: Any) -> dict[str, float]:
-    """What `downstream` would cost, from one batch: tokens or data, seconds, bytes of memory at least."""
+def estimate(run: str | Path, tokens: int = 8192, runs: int = len(CHANGES), **options: Any) -> dict[str, float]:
+    """What `runs` runs of the model would cost, from one batch: tokens or data, seconds, bytes of memory at least.
+
+    By default those of `downstream`. options: as `open_inside`, which also says what is raised.
+    """
     inside = open_inside(run, **options).limited(tokens)
     reader = inside.reader
     groups = next(reader.batches())
@@ -153,6 +156,6 @@ def estimate(run: str | Path, tokens: int = 8192, **options: Any) -> dict[str, f
     facts = inside.facts(Results(run))
     return {
         "rows": float(facts.get("tokens", len(reader))),
-        "seconds": len(CHANGES) * seconds,
+        "seconds": runs * seconds,
         "memory_bytes": float(weights + 8 * np.prod(inside.features.shape)),
     }
