@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -38,10 +40,37 @@ def test_layouts_agree(n, m, seed, data):
     assert torch.equal(mixed.dense(), torch.cat([dense] * 3))
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 9), st.integers(1, 7), st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
+def test_rows_and_rectangles_of_any_layout(n, m, begin, end, seed):
+    dense, all_codes = layouts(n, m, max(1, m // 2), seed)
+    for codes in all_codes:
+        part = replace(codes, cost=torch.arange(n).double()).rows(slice(begin, end))
+        assert torch.equal(part.dense(), dense[begin:end])
+        assert torch.equal(part.cost, torch.arange(n).double()[begin:end])
+        assert (part.indices is None, part.pointers is None) == (codes.indices is None, codes.pointers is None)
+        values, indices = codes.rectangular()
+        assert torch.equal(torch.zeros(n, m).scatter_add_(1, indices, values), dense)
+
+
 def test_wrong_shapes_are_refused():
     with pytest.raises(UsageError, match=r"\[n, 4\]"):
         Codes(torch.zeros(2, 3), None, 4)
     with pytest.raises(UsageError, match="differ in shape"):
         Codes(torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.long), 4)
+    with pytest.raises(UsageError, match="without a step"):
+        Codes(torch.zeros(4, 3), None, 3).rows(slice(0, 4, 2))
     with pytest.raises(UsageError, match="nothing"):
         Codes.concatenate([])
+
+
+@pytest.mark.parametrize("layout", ["dense", "rectangular", "ragged"])
+def test_rows_are_taken_by_number_in_any_layout(layout):
+    dense = torch.tensor([[0.0, 1, 2], [0, 0, 0], [3, 0, 0]])
+    codes = {
+        "dense": Codes(dense, None, 3),
+        "rectangular": Codes(dense.sort(1).values[:, 1:], dense.sort(1).indices[:, 1:], 3),
+        "ragged": Codes(dense, None, 3).ragged(),
+    }[layout]
+    assert torch.equal(codes.take([2, 0, 1, 2]).dense(), dense[[2, 0, 1, 2]])
+    assert len(codes.take([])) == 0

@@ -65,6 +65,15 @@ class Codes:
         indices = self.indices[low:high]  # type: ignore[index]
         return Codes(self.values[low:high], indices, self.width, pointers - low, cost, gap)
 
+    def take(self, rows: Any) -> Codes:
+        """The codes of rows by their number, in the order given; ragged codes become rectangular."""
+        where = torch.as_tensor(rows, dtype=torch.long, device=self.values.device)
+        cost, gap = (None if part is None else part[where] for part in (self.cost, self.certificate))
+        if self.indices is None:
+            return Codes(self.values[where], None, self.width, None, cost, gap)
+        values, indices = self.rectangular()
+        return Codes(values[where], indices[where], self.width, None, cost, gap)
+
     def nonzero(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row numbers, feature numbers and values of every code that is not zero, sorted by row: each [nnz]."""
         if self.indices is None:
@@ -131,7 +140,7 @@ class Codes:
         most = int(counts.max()) if len(counts) else 0
         used = torch.arange(most, device=counts.device) < counts[:, None]
         values = self.values.new_zeros(used.shape).masked_scatter(used, self.values)
-        indices = self.indices.new_zeros(used.shape).masked_scatter(used, self.indices)  # type: ignore[union-attr]
+        indices = self.indices.new_zeros(used.shape).masked_scatter(used, self.indices)  # type: ignore[union-attr,arg-type]
         return values, indices.long()
 
     def to(self, device: str | torch.device) -> Codes:
