@@ -27,6 +27,7 @@ TABLES = {
 ENTRIES = [(noun, name) for noun, table in TABLES.items() for name in table]
 REQUIRED = {
     "SAE": {"active": 2.0},
+    "JumpReLUSAE": {"active": 2.0},
     "SparseCoding": {"active": 2.0},
     "Exponentiated": {"penalty": 0.1},
     "Data": {"path": "digits"},
