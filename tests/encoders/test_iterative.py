@@ -50,19 +50,19 @@ def test_all_solvers_reach_one_objective_from_any_start(positive):
     starts["sparse"] = Codes(starts["sparse"].values, starts["sparse"].indices % 30, 30)
     wanted = None
     for name, options in SOLVERS.items():
-        recipe = {"kind": name, "penalty": 0.3, "positive": positive, "tolerance": 9e-7, **options}
+        recipe = {"kind": name, "penalty": 0.8, "positive": positive, "tolerance": 9e-7, **options}
         encoder = ENCODERS.make(recipe).bind(dictionary)
         for begun, start in starts.items():
             codes = encoder(x, start=start)
             assert codes.certificate.max() < 1e-6, (name, begun)
-            reached = objective(codes, dictionary, x, 0.3)
+            reached = objective(codes, dictionary, x, 0.8)
             wanted = reached if wanted is None else wanted
             torch.testing.assert_close(reached, wanted, rtol=1e-5, atol=0)
         if positive:
             refined = {"kind": "Refine", "first": {"kind": "TopK", "init": "tied", "k": 4}, "then": recipe}
             codes = ENCODERS.make(refined).bind(dictionary)(x)
             assert codes.certificate.max() < 1e-6
-            torch.testing.assert_close(objective(codes, dictionary, x, 0.3), wanted, rtol=1e-5, atol=0)
+            torch.testing.assert_close(objective(codes, dictionary, x, 0.8), wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -78,9 +78,9 @@ def test_the_certificate_is_the_gap_that_can_be_computed_from_the_codes(name):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_start_near_the_optimum_costs_less(name):
     dictionary, x = problem(20, 12, 30, 2)
-    encoder = ENCODERS.make({"kind": name, "penalty": 0.3, "tolerance": 1e-6, **SOLVERS[name]}).bind(dictionary)
+    encoder = ENCODERS.make({"kind": name, "penalty": 0.8, "tolerance": 1e-6, **SOLVERS[name]}).bind(dictionary)
     cold = encoder(x)
-    warm = encoder(x, start=ENCODERS.make({"kind": name, "penalty": 0.31}).bind(dictionary)(x))
+    warm = encoder(x, start=ENCODERS.make({"kind": name, "penalty": 0.82}).bind(dictionary)(x))
     assert warm.cost.sum() < cold.cost.sum()
 
 
@@ -156,9 +156,10 @@ def test_non_negative_least_squares_is_that_of_scipy(m, d, dtype):
     residual = x.double() - codes.dense().double() @ dictionary.atoms.double()
     atoms = dictionary.atoms.double().numpy()
     wanted = torch.tensor([scipy_nnls(atoms.T, row.double().numpy())[1] for row in x], dtype=torch.float64)
-    torch.testing.assert_close(residual.norm(dim=1), wanted, rtol=1e-4, atol=1e-4 if dtype == torch.float32 else 1e-9)
+    size = x.double().norm(dim=1)
+    assert ((residual.norm(dim=1) - wanted).abs() < 100 * noise * size).all()
     slope = residual @ dictionary.atoms.double().T
-    violation = torch.where(codes.dense() > 0, slope.abs(), slope.clamp_min(0)).amax(1) / x.double().norm(dim=1)
+    violation = torch.where(codes.dense() > 0, slope.abs(), slope.clamp_min(0)).amax(1) / size
     assert ((violation - codes.certificate).abs() < 100 * noise).all()
 
 

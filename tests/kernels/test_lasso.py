@@ -124,6 +124,40 @@ def test_a_warm_start_is_used_and_does_not_move_the_result(backend):
     )
 
 
+@pytest.mark.parametrize("positive", [True, False])
+@pytest.mark.parametrize(("d", "m"), [(12, 7), (10, 30), (3, 70)])
+def test_every_method_solves_the_same_problem(d, m, positive):
+    h, atoms = problem(4, d, m, d)
+    penalty = 0.4 * (h @ atoms.T).abs().amax(1)
+    options = {"positive": positive, "tolerance": 1e-5, "max_iterations": 20_000}
+    wanted = lasso(h, atoms, penalty, **options).objective
+    for method, backend in (("coordinate", "torch"), ("fista", "auto"), ("ista", "auto"), ("lca", "auto")):
+        result = lasso(h, atoms, penalty, method=method, backend=backend, **options)
+        assert (result.gap <= 1e-5).all(), method
+        torch.testing.assert_close(result.objective, wanted, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["coordinate", "fista", "ista", "lca"])
+def test_more_atoms_than_a_gram_is_used_for_and_rows_that_finish_at_different_times(method):
+    h, atoms = problem(30, 6, 40, 7)
+    h = h * torch.linspace(0.1, 1.5, 30, dtype=h.dtype)[:, None]
+    result = lasso(h, atoms, 0.6, method=method, tolerance=1e-4, max_iterations=20_000, backend="auto")
+    assert (result.gap <= 1e-4).all()
+    assert result.iterations.min() < result.iterations.max()
+    objective, gap = certificate(h, dense(result, 40), atoms, torch.full((30,), 0.6, dtype=h.dtype), True)
+    torch.testing.assert_close(objective, result.objective, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gap, result.gap, rtol=1e-3, atol=1e-10)
+    # Rows that are done stop costing.
+    assert result.flops[result.iterations.argmin()] < result.flops[result.iterations.argmax()]
+
+
+def test_ties_and_many_violations_take_the_largest_first():
+    atoms = torch.eye(200, dtype=torch.float64)
+    h = torch.cat([torch.full((1, 200), 2.0), torch.arange(200.0)[None] / 100]).double()
+    result = lasso(h, atoms, 1.0, tolerance=1e-12, backend="numba")
+    torch.testing.assert_close(dense(result, 200), (h - 1).clamp_min(0), rtol=0, atol=1e-12)
+
+
 def test_a_budget_that_is_too_small_is_reported_by_the_gap():
     h, atoms = problem(10, 16, 50, 4)
     result = lasso(h, atoms, 0.01, tolerance=1e-9, max_iterations=3, backend="torch")
@@ -146,5 +180,11 @@ def test_wrong_options_are_refused_by_name():
         lasso(h, atoms, torch.ones(2))
     with pytest.raises(UsageError, match="gram"):
         lasso(h, atoms, 0.1, gram=atoms)
+    with pytest.raises(UsageError, match="fista has no numba version"):
+        lasso(h, atoms, 0.1, method="fista", backend="numba")
+    with pytest.raises(UsageError, match="rate"):
+        lasso(h, atoms, 0.1, method="lca", rate=1.5)
+    with pytest.raises(UsageError, match="method"):
+        lasso(h, atoms, 0.1, method="lars")
     with pytest.raises(UsageError, match="start"):
         lasso(h, atoms, 0.1, start=(torch.ones(1), torch.zeros(1, dtype=torch.int64), torch.zeros(2)))
