@@ -52,7 +52,7 @@ def finders(small: bool, training: float = 1.0) -> dict[str, Any]:
     dense = {"width": width, "active": k, "steps": steps, "batch": 512}
     return {
         "SAE": SAE(encoder=Linear(), **dense),
-        "MLP": SAE(encoder=MLP(hidden=2 * width), **dense),
+        "MLP": SAE(encoder=MLP(hidden=width), **dense),
         "TopK SAE": TopKSAE(width=width, k=k, steps=steps),
         "sparse coding": SparseCoding(width=width, active=k, passes=3 if small else 5),
     }
