@@ -132,13 +132,15 @@ def _admit(
     correlation, weight, penalty, largest, positive, position, members, code, count, wanted, lanes, keys, places
 ):  # fmt: skip
     """Take up to `wanted` of the atoms that violate optimality most into the working set; returns its new size."""
+    if not largest > penalty:
+        return count
     # Most violations are small ones: looking above a level first leaves few to choose from.
-    level, found = penalty + (largest - penalty) / 2, 0
-    while True:
+    found = 0
+    for share in (0.5, 0.25, 0.125, 0.0):
+        level = penalty + share * (largest - penalty)
         found = _above(correlation, weight, level, positive, position, lanes, keys, places)
-        if found >= wanted or level <= penalty:
+        if found >= wanted:
             break
-        level = penalty + (level - penalty) / 2 if level - penalty > (largest - penalty) / 8 else penalty
     if found > wanted:
         _select(keys, places, found, wanted)
         found = wanted
