@@ -118,7 +118,14 @@ CONTENDERS = {
     "celer": Celer,
     "skglm": Skglm,
 }
-GOALS = {"": [("unmix", "SPAMS, Gram given", 3.0)]}
+GOALS = {
+    "": [
+        ("unmix", FLOOR, 1 / 2.3),
+        ("unmix", "SPAMS, Gram given", 3.0),
+        ("unmix", "scikit-learn", 50.0),
+        ("unmix", "celer", 50.0),
+    ]
+}
 
 
 def verify(checks: dict[str, dict]) -> dict[str, str]:
