@@ -158,6 +158,16 @@ def test_ties_and_many_violations_take_the_largest_first():
     torch.testing.assert_close(dense(result, 200), (h - 1).clamp_min(0), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_violation_within_rounding_of_the_penalty_ends(backend):
+    h, atoms = problem(8, 6, 30, 11)
+    penalty = (h @ atoms.T).amax(1)
+    below = torch.nextafter(penalty, torch.zeros_like(penalty))
+    result = lasso(h, atoms, below, tolerance=0.0, max_iterations=200, backend=backend)
+    assert result.values.abs().sum() < 1e-12
+    assert result.gap.max() < 1e-12
+
+
 def test_a_budget_that_is_too_small_is_reported_by_the_gap():
     h, atoms = problem(10, 16, 50, 4)
     result = lasso(h, atoms, 0.01, tolerance=1e-9, max_iterations=3, backend="torch")
