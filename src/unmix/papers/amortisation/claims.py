@@ -197,8 +197,9 @@ def headline(claims: Sequence[dict[str, Any]], base: pd.DataFrame) -> str:
     """What came out, in one or two sentences."""
     if not claims:
         return "No published number belongs to these sections: what was measured is below."
-    counts = {v: sum(c["verdict"] == v for c in claims) for v in ("replicates", "differs", "not comparable")}
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    words = {"replicates": "replicate", "differs": "differ", "not comparable": "are not comparable"}
+    counts = {word: sum(c["verdict"] == verdict for c in claims) for verdict, word in words.items()}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     own = base[base["encoder"] == "own"] if len(base) else base
     sae, coding = (_values(own, method, "mcc") if len(own) else [] for method in ("SAE", CERTIFIED))
     if not (sae and coding):
