@@ -115,7 +115,7 @@ class ScikitLearn(Pursuit):
 
 
 class ScikitLearnCoder(Pursuit):
-    """Its transformer for codes over a given dictionary: pursuit on the Gram matrix, which is copied for every row."""
+    """Its transformer for codes over a given dictionary: pursuit on a Gram matrix that is copied for every row."""
 
     share = 1 / 64
 
