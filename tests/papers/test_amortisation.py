@@ -22,7 +22,7 @@ def short(tmp_path_factory):
     draw = np.random.default_rng(0)
     np.save(folder / "h.npy", draw.standard_normal((3000, 16)).astype(np.float32))
     return AmortisationGap(
-        seeds=(0, 1), training=0.0005, sections=("settings", "sizes", "weights", "theory"), model=""
+        seeds=(0, 1), training=0.0005, sections=("settings", "sizes", "weights", "theory"), model=None
     )
 
 
@@ -51,7 +51,7 @@ def test_sections_and_unknown_ones(tmp_path):
     with pytest.raises(UsageError, match="sections"):
         AmortisationGap(sections=("theorem",))
     with pytest.raises(UsageError, match="no such folder"):
-        AmortisationGap(sections=("real",), model="", data=("nowhere",)).run(tmp_path / "run", small=True)
+        AmortisationGap(sections=("real",), model=None, data=("nowhere",)).run(tmp_path / "run", small=True)
 
 
 def test_a_part_is_made_once(tmp_path):

