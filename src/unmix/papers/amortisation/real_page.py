@@ -70,8 +70,8 @@ def real_section(found: real.Representation) -> Section:
 
 LOSS_NOTE = (
     "recovered: (mean - replaced) / (mean - original) of the first measure; 1 is no loss, 0 is as bad as putting the "
-    "mean of the rows in their place. Above 1 the model predicts this text better with the replacement: then `kl`, the "
-    "distance from its own predictions, says how much was changed."
+    "mean of the rows in their place. Above 1 the model predicts this text better with the replacement: then kl, "
+    "the distance from its own predictions, says how much was changed."
 )
 
 
