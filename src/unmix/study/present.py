@@ -25,7 +25,8 @@ HEADINGS = {
     "fit_seconds": "fit (s)",
 }
 ON_DATA = ("l0", "fvu", "encode_flops", "dead")
-ON_TRUTH = ("fvu", "found", "dictionary_mcc", "mcc")
+ON_MATCHED = ("fvu", "found", "dictionary_mcc", "mcc")
+ON_TRUTH = ("l0", "fvu", "encode_flops", "dictionary_mcc", "mcc")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -61,18 +62,20 @@ def show_table(results: Results, world: str | None = None) -> None:
 def _show_world(console: Console, world: str, frame: pd.DataFrame) -> None:
     from rich.table import Table
 
-    wanted = ON_DATA if world == "data" else ON_TRUTH
+    wanted = {"data": ON_DATA, "matched": ON_MATCHED}.get(world, ON_TRUTH)
+    names = [name for name in ("rows", "finder", "encoder", "seeds") if name != "seeds" or (frame["seeds"] > 1).any()]
     shown = [name for name in wanted if name in frame and frame[name].notna().any()]
     titles = {"data": "data, held-out rows", "matched": "matched world, whose truth is known"}
     grid = Table(box=None, pad_edge=False, header_style="bold", title=titles.get(world, world), title_justify="left")
-    for name in ("rows", "finder", "encoder", "seeds"):
+    for name in names:
         grid.add_column(name, justify="right" if name in ("rows", "seeds") else "left", no_wrap=True)
     for name in shown:
         grid.add_column(HEADINGS[name], justify="right", no_wrap=True)
     for _, row in frame.iterrows():
         encoder = f"{row['encoder']} (own)" if row["own"] else row["encoder"]
         numbers = (_number(name, row[name]) for name in shown)
-        grid.add_row(f"{row['samples']:,}", row["finder"], encoder, str(row["seeds"]), *numbers)
+        facts = [f"{row['samples']:,}", row["finder"], encoder, str(row["seeds"])][: len(names)]
+        grid.add_row(*facts, *numbers)
     console.print(grid)
     chances = {n: frame[f"{n}_chance"].mean() for n in ("mcc", "dictionary_mcc") if f"{n}_chance" in frame}
     chances = {n: c for n, c in chances.items() if not math.isnan(c)}
