@@ -1,5 +1,4 @@
-"""Parts of a study that are no cells: a function with its settings, whose plain result is kept and never made "
-"twice."""
+"""Parts of a study that are no cells: a function with its settings, whose plain result is kept."""
 
 from __future__ import annotations
 

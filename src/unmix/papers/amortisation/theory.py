@@ -1,5 +1,4 @@
-"""The theorem in numbers: what one linear-nonlinear pass can reach, and what a solver reaches on the same "
-"dictionary."""
+"""The theorem in numbers: what one linear-nonlinear pass can reach, and a solver on the same dictionary."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 
 from unmix.core.loop import warm_then_decay
-from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream, as_stream
 from unmix.encoders import ENCODERS
 from unmix.encoders.iterative import Fista
 from unmix.finders.features import assemble
+from unmix.scores.ceiling import linear_ceiling, linear_map
 from unmix.scores.matching import mcc
 from unmix.worlds.sparse import SparseWorld
 
@@ -147,19 +146,12 @@ def ceiling(
         train.x, test.x, latents, None, objective, steps, 3e-3, batch, decay=True, first=first, rng=seed
     )
     truth = assemble(world.atoms, torch.zeros(width), Fista(penalty=1e-3))
-    linear = torch.linalg.lstsq(_with_one(train.x), train.z.double()).solution
-    residual = (test.z - _with_one(test.x) @ linear).square().sum()
-    total = (test.z.double() - test.z.double().mean(0)).square().sum()
     return {
         "encoder": mcc(codes, test.z).value,
         "lasso": mcc(truth.encode(test.x), test.z).value,
-        "linear_r2": float(1 - residual / total),
+        "linear_r2": linear_ceiling(train.x, train.z, seed).value,
         "share": width / latents,
     }
-
-
-def _with_one(x: Tensor) -> Tensor:
-    return torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.float64)], 1)
 
 
 def transition(width: int, latents: int, counts: Sequence[int], trials: int, seed: int = 0) -> list[dict[str, float]]:
@@ -185,9 +177,6 @@ def transition(width: int, latents: int, counts: Sequence[int], trials: int, see
 
 
 def map_rank(features: Any, world: Any) -> dict[str, Any]:
-    """Singular values of W D, the linear map from true codes to pre-activations of a trained encoder, and its "
-    "rank."""
-    readout = features.encoder.readout
-    weight = as_tensor(readout["weight"]).double()
-    values = torch.linalg.svdvals(weight @ world.atoms.double().T)
-    return {"rank": int((values > 1e-5 * values[0]).sum()), "values": [round(float(v), 6) for v in values]}
+    """Rank and singular values of the linear map from true codes to a trained encoder's pre-activations."""
+    found = linear_map(features.encoder.readout["weight"], world.atoms)
+    return {"rank": found.rank, "values": [round(float(value), 6) for value in found.singular]}
