@@ -135,7 +135,7 @@ def size_claims(frame: pd.DataFrame, caveat: str = "") -> list[dict[str, Any]]:
 
 
 def theory_claims(ceilings: pd.DataFrame, ranks: pd.DataFrame, transition: pd.DataFrame) -> list[dict[str, Any]]:
-    """Theorem 3.1: where M < N a linear-nonlinear encoder keeps a gap and a solver does not; at M = N none is left."""
+    """Theorem 3.1: where M < N a linear-nonlinear encoder keeps a gap, a solver none; at M = N none is left."""
     theorem = "arXiv 2411.13117, Theorem 3.1"
     found = []
     if len(ranks):
