@@ -11,8 +11,8 @@ import torch
 
 from unmix.core.errors import UsageError
 from unmix.papers.amortisation import claims, theory
-from unmix.papers.amortisation.parts import Part, run_part, run_parts
 from unmix.papers.amortisation.study import AmortisationGap
+from unmix.papers.parts import Part, run_part, run_parts
 from unmix.study.engines import Serial
 
 
@@ -108,7 +108,7 @@ def test_a_short_run_ends_in_claims_and_a_page(page):
 
 def test_running_it_again_makes_nothing_anew(short, page, monkeypatch):
     monkeypatch.setattr("unmix.study.study.run_cells", lambda *_: pytest.fail("a cell was run again"))
-    monkeypatch.setattr("unmix.papers.amortisation.parts.load_class", lambda *_: pytest.fail("a part was run again"))
+    monkeypatch.setattr("unmix.papers.parts.load_class", lambda *_: pytest.fail("a part was run again"))
     assert short.run(page.parent, small=True, engine=Serial()) == page
 
 

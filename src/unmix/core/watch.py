@@ -25,6 +25,9 @@ class Watch:
     def on_step(self, step: int, total: int, facts: Mapping[str, Any]) -> None:
         """One step of `total` is done; facts are numbers such as loss and fvu (tensors are allowed)."""
 
+    def before_step(self, step: int, module: Any, optimiser: Any) -> None:
+        """Gradients of step `step` (from 1) lie in `module` and the optimiser has not moved yet; for monitors."""
+
     def save(self, state: Callable[[], dict[str, Tensor]]) -> None:
         """The work can be taken up again from `state()`; keep it or not."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
+from unmix.core.factors import Factor
 from unmix.core.recipe import Recipe
 from unmix.core.seeds import Stream, as_stream
 
@@ -68,6 +69,9 @@ class Inputs:
     parents: [f] number of each latent's parent, -1 for none. others: atoms of further seeds, each [m', d].
     readers: encoder directions [m, d] of this fit and of the others, in the order (atoms, *others).
     items: how to show the n rows (`TextItems` and the like).
+    x: [n, ...] raw observations and untrained: [n, d] the same network's representation before training, for
+    baselines. factors: kind of each latent in z. group: [n] sequence of each row, so that splits and the bootstrap
+    never part a sequence.
     """
 
     codes: Codes | None = None
@@ -81,6 +85,10 @@ class Inputs:
     others: Sequence[Tensor] | None = None
     readers: Sequence[Tensor] | None = None
     items: Any = None
+    x: Tensor | None = None
+    untrained: Tensor | None = None
+    factors: Sequence[Factor] | None = None
+    group: Tensor | None = None
 
     @property
     def provides(self) -> frozenset[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 from torch import Tensor
 
+from unmix.core.factors import Factor
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
@@ -25,6 +27,11 @@ class World(Recipe):
         return ()
 
     @property
+    def factor_kinds(self) -> tuple[Factor, ...]:
+        """Kind and range of every true latent, in the order of `factors`; continuous where nothing is said."""
+        return tuple(Factor(name) for name in self.factors)
+
+    @property
     def parents(self) -> Tensor | None:
         """Number of each latent's parent [N], -1 for a root; None where there is no hierarchy."""
         return None
@@ -37,6 +44,15 @@ class World(Recipe):
     @abstractmethod
     def sample(self, n: int, rng: int | Stream = 0) -> Sample:
         """n rows, the same for the same rng."""
+
+    def batches(self, batch: int, steps: int, rng: Stream, start: int = 0) -> Iterator[tuple[int, Sample]]:
+        """Steps `start` .. `steps` - 1 of training with `batch` rows each; a start in the middle changes no batch.
+
+        A world without end draws fresh rows in every step; a world with a size overrides this and passes through its
+        rows in a seeded order.
+        """
+        for step in range(start, steps):
+            yield step, self.sample(batch, rng.child(f"step {step}"))
 
 
 class DictionaryWorld(World):

@@ -11,11 +11,11 @@ import pandas as pd
 from unmix.core.paper_flops import sparse_coding_training
 from unmix.papers.amortisation import claims as claim
 from unmix.papers.amortisation import real
-from unmix.papers.amortisation.parts import results as part_results
 from unmix.papers.amortisation.real_page import real_claims, real_section
 from unmix.papers.amortisation.recovery import CERTIFIED, FULL, JOINT, frame, steps
 from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
 from unmix.papers.amortisation.theory import map_rank
+from unmix.papers.parts import results as part_results
 from unmix.report.page import (
     Block,
     Claims,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from unmix.core.recipe import Recipe
 from unmix.papers.amortisation import real, recovery
-from unmix.papers.amortisation.parts import Part, run_parts
+from unmix.papers.parts import Part, run_parts
 from unmix.study.engines import Engine, Processes, Serial
 from unmix.study.runs import Store
 from unmix.study.study import Results, Study

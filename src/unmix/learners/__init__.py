@@ -1,0 +1,5 @@
+"""Learners: what turns a world's observations into a representation."""
+
+from unmix.core.recipe import Table
+
+LEARNERS = Table("learner", {})

@@ -1,0 +1,28 @@
+"""Network: the protocol of everything that builds a torch module."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import nn
+
+from unmix.core.recipe import Recipe
+from unmix.core.seeds import Stream, as_stream
+
+
+class Network(Recipe):
+    """The recipe of a module; its one verb is `build`."""
+
+    def build(self, shape: tuple[int, ...], width: int, rng: int | Stream = 0) -> nn.Module:
+        """A module from observations [n, *shape] to [n, width]; the same weights for the same rng.
+
+        torch draws initial weights from its global state: it is set for the draw and put back afterwards.
+        Raises `UsageError` for a shape that this network cannot take.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.random.manual_seed(as_stream(rng).child(self.kind).number)
+            return self._build(shape, width)
+
+    @abstractmethod
+    def _build(self, shape: tuple[int, ...], width: int) -> nn.Module: ...

@@ -1,0 +1,43 @@
+"""Fully connected networks."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from unmix.networks.base import Network
+
+
+class MLP(Network):
+    """Layers of units with a nonlinearity between them, the last one linear.
+
+    hidden: widths of the hidden layers. activation: between layers. normalise: batch, layer or none, before each
+    nonlinearity. slope: of the leaky units below zero. bias: of every linear layer.
+    """
+
+    equation: ClassVar[str] = "h = W_L s(N(W_{L-1} ... s(N(W_1 x + b_1)))) + b_L"
+    reference: ClassVar[str] = "Rumelhart, Hinton, Williams 1986"
+
+    hidden: tuple[int, ...] = (128, 128, 128)
+    activation: Literal["relu", "leaky", "gelu", "tanh"] = "leaky"
+    normalise: Literal["batch", "layer", "none"] = "batch"
+    slope: float = Field(0.2, ge=0, lt=1)
+    bias: bool = True
+
+    def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+        sizes = (math.prod(shape), *self.hidden)
+        for before, after in pairwise(sizes):
+            layers.append(nn.Linear(before, after, bias=self.bias))
+            if self.normalise != "none":
+                layers.append(nn.BatchNorm1d(after) if self.normalise == "batch" else nn.LayerNorm(after))
+            layers.append(self._unit())
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], width, bias=self.bias))
+
+    def _unit(self) -> nn.Module:
+        units = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+        return nn.LeakyReLU(self.slope) if self.activation == "leaky" else units[self.activation]()
