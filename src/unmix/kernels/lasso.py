@@ -11,12 +11,14 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_queue
+from unmix.kernels.polish import polish
 from unmix.kernels.proximal import Method, certificate, iterate
 
 __all__ = ["LassoResult", "certificate", "lasso"]
 
 _BLOCK_BYTES = 64 << 20
 _ROWS = 256  # rows that one thread takes at a time
+_AGAIN = 8  # times that rows on which coordinate descent stalls go on from a step on their support
 
 Ragged = tuple[Tensor, Tensor, Tensor]
 
@@ -51,6 +53,7 @@ def lasso(
     max_iterations: int = 2000,
     method: Literal["auto", "coordinate", "fista", "ista", "lca"] = "auto",
     rate: float = 1.0,
+    polished: bool = True,
     backend: Backend = "auto",
 ) -> LassoResult:
     """min_z 1/2 |x - z D|^2 + penalty sum_j |z_j| for each row x of h (z >= 0 where positive).
@@ -61,7 +64,9 @@ def lasso(
     gram [m, m] = atoms @ atoms.T saves making it. start: codes (values, indices, pointers) to begin from.
     method: "coordinate" descent (numba: with a working set on the Gram matrix; torch: cyclic), "fista" with adaptive
     restart, "ista", or "lca", the locally competitive algorithm with steps of `rate` / max(1, |D|^2) (these three in
-    torch alone); "auto" takes numba's coordinate descent where it can and FISTA elsewhere.
+    torch alone); "auto" takes numba's coordinate descent where it can and FISTA elsewhere. polished: the torch
+    methods step to the minimum on the codes' support now and then and in the end (`kernels.polish`); numba's
+    coordinate descent does so for rows on which it stalls.
     Sources: Massias, Gramfort, Salmon 2018, arXiv 1802.07481; O'Donoghue, Candes 2015, arXiv 1204.3982; Rozell,
     Johnson, Baraniuk, Olshausen 2008.
     Raises `UsageError` for a negative penalty or tolerance, or shapes that do not fit.
@@ -114,7 +119,7 @@ def lasso(
     for begin in range(0, n, max(16, fits)):
         rows = slice(begin, min(n, begin + max(16, fits)))
         given = (h[rows], atoms, penalties[rows], positive, gram, _cut(start, rows), tolerance, max_iterations)
-        parts.append(_first_order(plain, *given, steepest, rate))
+        parts.append(_first_order(plain, *given, steepest, rate, polished))
     return _join(parts, h)
 
 
@@ -139,10 +144,36 @@ def _coordinate(
     values, indices = np.empty((n, m), kind), np.empty((n, m), np.int32)  # pages that are not touched cost nothing
     weight = (gram.diagonal() > 0).to(h.dtype)
     energy = h.double().square().sum(1)
-    given = (array(t) for t in (h @ atoms.T, gram, weight, energy, penalty))
-    first = (array(t) for t in (guess[2].long(), guess[1].long(), guess[0].to(h.dtype)))
+    products, square, usable = (array(t) for t in (h @ atoms.T, gram, weight))
     out = (counts, gap, objective, rounds, cost, values, indices)
-    lasso_rows(0, 1, *given, positive, tolerance, limit, *first, *out)
+    first = (array(t) for t in (guess[2].long(), guess[1].long(), guess[0].to(h.dtype)))
+    options = (positive, tolerance, limit)
+    lasso_rows(0, 1, products, square, usable, array(energy), array(penalty), *options, *first, *out)
+    for _ in range(_AGAIN):
+        rows = np.flatnonzero((gap > tolerance) & (rounds <= limit) & (array(penalty) > 0))
+        if not len(rows):
+            break
+        # Sweeps that move by less and less: where a step on the support helps, they go on from there.
+        used = np.arange(m) < counts[rows, None]
+        dense = np.zeros((len(rows), m), kind)
+        dense[np.nonzero(used)[0], indices[rows][used]] = values[rows][used]
+        x, bound = h[rows], penalty[rows]
+        better, spent = polish(x, torch.from_numpy(dense), atoms, bound, positive)
+        value, distance = (t.numpy() for t in certificate(x, better, atoms, bound, positive))
+        lower = objective[rows] - value > 0.1 * tolerance * array(energy)[rows] / 2
+        helped = lower | (distance < gap[rows] / 2)
+        if not helped.any():
+            break
+        rows, start = rows[helped], better[helped]
+        at, places = start.nonzero(as_tuple=True)
+        begun = (np.concatenate([[0], np.cumsum(np.bincount(at, minlength=len(rows)))]), places, start[at, places])
+        into = [np.zeros_like(part[rows]) for part in out]
+        sizes = (array(energy[rows]), array(penalty[rows]))
+        lasso_rows(0, 1, products[rows], square, usable, *sizes, *options, *map(np.asarray, begun), *into)
+        into[3] += rounds[rows]
+        into[4] += cost[rows] + spent.numpy()[helped] + 4.0 * m * h.shape[1]
+        for part, found in zip(out, into, strict=True):
+            part[rows] = found
     pointers = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     flat = np.empty(pointers[-1], kind), np.empty(pointers[-1], np.int64)
     gather_ragged(values, indices, pointers, *flat)
@@ -162,6 +193,7 @@ def _first_order(
     limit: int,
     steepest: float,
     rate: float,
+    polished: bool,
 ) -> LassoResult:
     n, m = len(h), len(atoms)
     first = h.new_zeros(n, m)
@@ -170,7 +202,7 @@ def _first_order(
         first[rows, guess[1].long()] = guess[0].to(h.dtype)
         first = first.clamp_min_(0) if positive else first
         first[:, atoms.square().sum(1) == 0] = 0
-    given = (atoms, gram, penalty, positive, tolerance, limit, steepest, rate)
+    given = (atoms, gram, penalty, positive, tolerance, limit, steepest, rate, polished)
     out, gap, objective, rounds, cost = iterate(method, h, first, *given)
     rows, indices = out.nonzero(as_tuple=True)
     pointers = torch.cat([rows.new_zeros(1), torch.bincount(rows, minlength=n).cumsum(0)])
