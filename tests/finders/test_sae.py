@@ -142,6 +142,20 @@ def test_the_wanted_sparsity_is_reached(encoder, sample):
     assert features.encode(sample.x).l0().double().mean().item() == pytest.approx(3.0, rel=0.15)
 
 
+@pytest.mark.parametrize("steps", [60, 300, 1200])
+@pytest.mark.parametrize("sparsity", ["l0", "l1"])
+def test_thresholds_reach_the_wanted_sparsity_in_runs_of_any_length(sparsity, steps, sample, world):
+    finder = SAE(width=32, steps=steps, batch=128, encoder="JumpReLU", sparsity=sparsity, active=3.0)
+    features = finder.fit(sample.x)
+    for rows, within in ((sample.x, 0.02), (world.sample(2000, 5).x, 0.1)):
+        assert features.encode(rows).l0().double().mean().item() == pytest.approx(3.0, rel=within)
+    assert features.about["l0"] == pytest.approx(3.0, rel=0.02)
+    left = sample.x - features.reconstruct(sample.x)
+    assert features.about["fvu"] == pytest.approx(
+        (left.square().sum() / sample.x.var(0, correction=0).sum() / 600).item(), rel=0.02
+    )
+
+
 @pytest.mark.parametrize("revive", ["none", "aux", "resample"])
 def test_latents_that_do_not_fire_come_back(revive, world):
     x, m = world.sample(2000, 3).x, 24

@@ -40,7 +40,8 @@ class SAE(Finder):
     penalty: lambda of 1/2 |h - z D - b|^2 + lambda * penalty, in the units of the rows (of their squares, where the
     penalty has no units). weight: w of mean squared error over the d columns + w * mean penalty over the m latents,
     which is lambda = w d / (2 m) (arXiv 2411.13117). active: mean number of active codes, reached by a lambda that
-    adapts during training.
+    adapts during training; thresholds of an encoder's own start at twice as many and end, by one factor on all of
+    them, at exactly as many on training rows.
 
     steps, batch, lr: of Adam. schedule: "ramp" warms up and decays linearly at the end, "constant" does not.
     centre: what is taken off the rows, and where the decoder's bias starts: their "mean", their geometric "median",
@@ -116,6 +117,12 @@ class SAE(Finder):
         middle, scale = frame(rows, rng, self.centre, self.scaled)
         centre = middle.to(device)
         tensors = self._begin(rng, start, centre, scale)
+        aimed = self.active is not None and "threshold" in encoder.latents
+        if aimed and start is None:
+            # From 0 the thresholds would need most of the steps to where about as many codes are active as wanted.
+            first = (gather(rows, 4096, rng.child("begin")).to(device) - centre) / scale
+            begun = {**tensors, "threshold": torch.ones_like(tensors["threshold"])}
+            tensors = encoder._calibrated(begun, first.float(), min(self.width, 2 * self.active))
         still = {*encoder._fixed(), *([] if self.bias else ["bias"]), *(["atoms"] if self.frozen else [])}
         adam = Adam({name: tensor for name, tensor in tensors.items() if name not in still})
         tensors |= adam.learnt
@@ -140,6 +147,9 @@ class SAE(Finder):
             raise Failure(f"SAE.lr={self.lr}: the training diverged; use a smaller lr")
         sample = ((gather(rows, 4096, rng.child("finish")).to(device) - centre) / scale).float() - fitted["bias"]
         fitted = encoder._finished(fitted, sample)
+        if aimed:
+            fitted = encoder._calibrated(fitted, sample, self.active)
+            facts = self._facts(sample, fitted, sparsity.weight)
         atoms, bias = fitted.pop("atoms"), centre + fitted.pop("bias") * scale
         own = {name: tensor * scale if name in encoder.units else tensor for name, tensor in fitted.items()}
         spent = self.steps * self._step_flops(min(self.batch, rows.shape[0]), len(centre))
