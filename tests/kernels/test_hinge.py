@@ -21,7 +21,7 @@ def test_compiled_is_plain_is_liblinear(classes, scale):
     x = scale * (y - 1.5 + rng.standard_normal(len(y)))
     mine = hinge_lines(x, y, classes, backend="numba")
     assert mine == pytest.approx(hinge_lines(x, y, classes, backend="plain"), abs=1e-8)
-    model = LinearSVC(C=0.01, class_weight="balanced", tol=1e-10, max_iter=100000).fit(x[:, None], y)
+    model = LinearSVC(C=0.01, class_weight="balanced", tol=1e-10, max_iter=100000, random_state=0).fit(x[:, None], y)
     rows = mine[1:] if classes == 2 else mine
     assert rows[:, 0] == pytest.approx(model.coef_[:, 0], abs=1e-5)
     assert rows[:, 1] == pytest.approx(model.intercept_, abs=1e-5)
