@@ -66,6 +66,8 @@ def test_choose_suggests_and_draws_a_learning_curve(folder):
     assert done.returncode == 0, done.stderr
     assert "Suggested: SparseCoding(width=16" in done.stdout and "not the true number of features" in done.stdout
     assert "a doubling" in done.stdout and (folder / "chosen" / "choose.csv").is_file()
+    page = (folder / "chosen" / "choose.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 3 and "Suggested: SparseCoding(width=16" in page and "samples=200,1200" in page
     dry = unmix("choose", folder / "h.npy", *words, "--dry-run", "-o", folder / "dry")
     assert dry.returncode == 0 and "memory" in dry.stdout and not (folder / "dry").exists()
 

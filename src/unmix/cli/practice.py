@@ -61,7 +61,10 @@ def choose(
     engine: EngineName = "serial",
     dry_run: DryRun = False,
 ) -> None:
-    """Suggest a recipe by held-out bits a row: unmix choose acts/ finder.width=256,512 finder.k=8,16 -o run/"""
+    """Suggest a recipe by held-out bits a row: unmix choose acts/ finder.width=256,512 finder.k=8,16 -o run/
+
+    Writes choose.csv and choose.html with the curves. Several samples= add a learning curve of the suggestion.
+    """
     from unmix.core.options import finish, parse, recipes
     from unmix.finders import FINDERS
 
@@ -90,7 +93,10 @@ def choose(
         tell("")
         _show(choice.curve.table, None, {}, every=True)
         tell(f"\n{choice.curve.sentence}")
-    tell(f"written  {out / 'choose.csv'}")
+    from unmix.report.choose import choice_page
+
+    page = choice_page(choice, out / "choose.html", " ".join(["unmix choose", data, *(options or []), f"-o {out}"]))
+    tell(f"written  {out / 'choose.csv'}\nreport   {page}")
 
 
 def match(
