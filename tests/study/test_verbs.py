@@ -95,6 +95,34 @@ def test_held_out_rows_are_whole_documents_and_the_same_for_every_seed():
     assert len(test) == 50 and len(train) == 950 and not set(train) & set(test)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "whole"),
+    [
+        ([10] * 90 + [100], True),
+        ([850] + [30] * 5, True),
+        ([5, 900, 40, 30, 25], True),
+        ([200] * 5, True),
+        ([300] * 2 + [400], False),
+        ([1000], False),
+        ([900, 25, 25, 25, 25], True),
+        ([990, 3, 3, 2, 2], False),
+        ([250] * 4, False),
+        ([0] * 8 + [500] * 2, False),
+    ],
+)
+def test_few_or_long_documents_still_hold_out_enough(sizes, whole):
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    n = int(starts[-1])
+    items = TextItems(np.zeros(n, dtype=np.int32), starts, np.arange(n), ("a",), ("t",) * len(sizes))
+    train, test = split_rows(ArrayRows(np.random.default_rng(0).standard_normal((n, 3))), 8192, items)
+    assert n / 20 <= len(test) <= n / 5 and not set(train) & set(test)
+    shared = set(items.documents()[train]) & set(items.documents()[test])
+    if whole:
+        assert not shared
+    else:
+        assert len(shared) <= 1 and (test == np.arange(n - n // 10, n)).all()
+
+
 @pytest.mark.parametrize("name", ["Fista", "Omp", "TopK"])
 def test_at_sparsity_reaches_the_number_asked_for(name):
     world = SparseWorld(latents=40, width=20, active=4)

@@ -24,6 +24,8 @@ from unmix.scores import SCORES
 from unmix.scores.base import Inputs, Outcome
 from unmix.worlds import WORLDS
 
+FEW_DOCUMENTS = 5  # with fewer, one of them is too large a part to hold out
+
 
 class Cell(Recipe):
     """One cell of a study.
@@ -101,9 +103,10 @@ def world_label(world: Any) -> str:
 
 
 def split_rows(rows: Rows, test: int, items: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the rows to fit on and of the held-out rows (a tenth, at most `test`); whole documents of text.
+    """Numbers of the rows to fit on and of the held-out rows: a tenth, at most `test`, at least half of that.
 
-    The same for every seed, so that nothing is ever chosen on held-out rows.
+    Of text whole documents are held out, where there are five or more and some of them are short enough; else the
+    rows at the end. The same for every seed, so that nothing is ever chosen on held-out rows.
     """
     n = rows.shape[0]
     draw = Stream(0, ("split",)).numpy()
@@ -112,16 +115,32 @@ def split_rows(rows: Rows, test: int, items: Any = None) -> tuple[np.ndarray, np
         order = draw.permutation(n)
         return np.sort(order[wanted:]), np.sort(order[:wanted])
     document = items.documents()
-    count = int(document.max()) + 1
-    if count < 2:
-        cut = n - wanted
-        return np.arange(cut), np.arange(cut, n)
-    order = draw.permutation(count)
-    sizes = np.bincount(document, minlength=count)[order]
-    held = np.zeros(count, dtype=bool)
-    held[order[: max(1, int(np.searchsorted(sizes.cumsum(), wanted)))]] = True
+    held = _held_documents(np.bincount(document), wanted, draw)
+    if held is None:
+        return np.arange(n - wanted), np.arange(n - wanted, n)
     inside = held[document]
     return np.flatnonzero(~inside), np.flatnonzero(inside)[:test]
+
+
+def _held_documents(sizes: np.ndarray, wanted: int, draw: np.random.Generator) -> np.ndarray | None:
+    """Which documents [c] to hold out for about `wanted` rows, given their sizes; None where none will do."""
+    if (sizes > 0).sum() < FEW_DOCUMENTS:
+        return None
+    order = draw.permutation(len(sizes))
+    reach = sizes[order].cumsum()
+    number = max(1, int(np.searchsorted(reach, wanted)))
+    held = np.zeros(len(sizes), dtype=bool)
+    held[order[:number]] = True
+    if wanted / 2 <= sizes[held].sum() <= 2 * wanted:
+        return held
+    # A long document is in the way: those that are short enough, in the same order.
+    held[:] = False
+    total = 0
+    for one in order:
+        if total + sizes[one] <= 2 * wanted and total < wanted / 2:
+            held[one] = True
+            total += sizes[one]
+    return held if total >= wanted / 2 else None
 
 
 def all_rows(cell: Cell) -> tuple[Rows, Any]:
