@@ -2,4 +2,10 @@
 
 from unmix.core.recipe import Table
 
-LEARNERS = Table("learner", {})
+LEARNERS = Table(
+    "learner",
+    {
+        "Supervised": "unmix.learners.supervised:Supervised",
+        "InstanceDiscrimination": "unmix.learners.supervised:InstanceDiscrimination",
+    },
+)

@@ -2,4 +2,4 @@
 
 from unmix.core.recipe import Table
 
-NETWORKS = Table("network", {"MLP": "unmix.networks.mlp:MLP"})
+NETWORKS = Table("network", {"MLP": "unmix.networks.mlp:MLP", "OnSphere": "unmix.networks.wrapped:OnSphere"})

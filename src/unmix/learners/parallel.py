@@ -1,0 +1,99 @@
+"""Several processes that train one network: torchrun starts them, each takes its slice of the same batch."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from unmix.core.seeds import Stream
+
+
+def join(device: str = "cpu") -> None:
+    """Join the processes that torchrun started (its environment says so); nothing happens where there is one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and dist.is_available() and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def ranks() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them, from 0."""
+    return dist.get_rank() if ranks() > 1 else 0
+
+
+def agree(number: int, device: str = "cpu") -> bool:
+    """Whether all processes give the same number; every one of them must ask."""
+    if ranks() == 1:
+        return True
+    ends = torch.tensor([number, -number], device=device)
+    dist.all_reduce(ends, dist.ReduceOp.MAX)
+    return int(ends[0]) == -int(ends[1]) == number
+
+
+class _Gathered(torch.autograd.Function):
+    """All slices one after another; the gradient of the own one is multiplied by the number of processes.
+
+    Every process computes the same loss of the whole batch, and gradients are averaged over processes afterwards:
+    the factor makes the average of the slices' gradients their sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(ranks())]
+        dist.all_gather(parts, own.contiguous())
+        ctx.rows = len(own)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        begin = rank() * ctx.rows
+        return gradient[begin : begin + ctx.rows] * ranks()
+
+
+def gathered(own: Tensor) -> Tensor:
+    """The slices [n, ...] of all processes as one tensor, with gradients; for losses that pair rows."""
+    return own if ranks() == 1 else _Gathered.apply(own)
+
+
+def normal(rows: int, width: int, rng: Stream, device: str | torch.device = "cpu") -> Tensor:
+    """Standard normal noise [rows, width] for this process's slice: the same rows that one process would draw."""
+    noise = torch.randn(rows * ranks(), width, generator=rng.torch())
+    return noise[rank() * rows : (rank() + 1) * rows].to(device)
+
+
+def mean(number: Tensor) -> Tensor:
+    """The mean of a number over processes."""
+    if ranks() > 1:
+        dist.all_reduce(number)
+        number /= ranks()
+    return number
+
+
+@torch.no_grad()
+def average(modules: nn.Module) -> None:
+    """Average gradients and running statistics over processes, in place and in one message."""
+    if ranks() == 1:
+        return
+    tensors = [p.grad for p in modules.parameters() if p.grad is not None]
+    tensors += [b for b in modules.buffers() if b.is_floating_point()]
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat.div_(ranks())
+    begin = 0
+    for tensor in tensors:
+        tensor.copy_(flat[begin : begin + tensor.numel()].view_as(tensor))
+        begin += tensor.numel()

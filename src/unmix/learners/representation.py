@@ -1,0 +1,156 @@
+"""Representation: a trained encoder and what was learnt beside it; what every learner returns."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmix.core.digest import SCHEMA, array_digest, digest
+from unmix.core.errors import Failure, UsageError
+from unmix.core.rows import as_tensor, require_finite
+from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
+from unmix.networks import NETWORKS
+from unmix.networks.base import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """h = module(x): observations [n, *shape] to [n, width].
+
+    module: the encoder alone. network: the recipe it is rebuilt from, None for a module that was given (it cannot be
+    saved). parts: other tensors that were learnt, such as a head's weights [C, width]. trace: a dict for every logged
+    step. about: plain facts of the fit (learner, world, seed, steps, seconds).
+    """
+
+    module: nn.Module
+    network: Network | None
+    shape: tuple[int, ...]
+    width: int
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    trace: Sequence[Mapping[str, Any]] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, x: Any, block: int = 4096) -> Tensor:
+        """h [n, width] of x [n, *shape] (numpy or torch), float32, on the device of x; no gradient, in eval mode.
+
+        Raises `UsageError` for another shape, no rows, or NaN.
+        """
+        x = as_tensor(x)
+        if tuple(x.shape[1:]) != self.shape or not len(x):
+            expected = ", ".join(["n", *map(str, self.shape)])
+            raise UsageError(f"x: this representation takes [{expected}] with at least one row, got {list(x.shape)}")
+        device = next((p.device for p in self.module.parameters()), x.device)
+        parts = []
+        with torch.no_grad(), evaluating(self.module):
+            for start in range(0, len(x), block):
+                rows = x[start : start + block]
+                require_finite(rows.reshape(len(rows), -1), "x", start)
+                parts.append(self.module(rows.to(device, torch.float32)).float().to(x.device))
+        return torch.cat(parts)
+
+    def to(self, device: str | torch.device) -> Representation:
+        """The same on another device."""
+        module = copy.deepcopy(self.module).to(device)
+        parts = {name: tensor.to(device) for name, tensor in self.parts.items()}
+        return dataclasses.replace(self, module=module, parts=parts)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the network's recipe and every learnt tensor."""
+        tensors = {name: array_digest(tensor) for name, tensor in sorted(self._tensors().items())}
+        network = None if self.network is None else _dotted(self.network)
+        return digest([network, list(self.shape), self.width, tensors])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder of representation.json and tensors.safetensors, whole or not at all.
+
+        Raises `UsageError` for a module without a recipe.
+        """
+        folder = Path(folder)
+        if self.network is None:
+            raise UsageError("representation: its module was given without a recipe; save that module yourself")
+        facts = {
+            "schema": SCHEMA,
+            "network": _dotted(self.network),
+            "shape": list(self.shape),
+            "width": self.width,
+            "trace": [dict(line) for line in self.trace],
+            "about": dict(self.about),
+        }
+        with replacing(folder) as part:
+            part.mkdir(parents=True)
+            write_tensors(part / "tensors.safetensors", self._tensors())
+            write_json(part / "representation.json", facts)
+        return folder
+
+    @staticmethod
+    def load(folder: str | Path, device: str = "cpu", trust: frozenset[str] = frozenset()) -> Representation:
+        """A representation from a folder; `trust` names modules outside unmix whose networks may be imported.
+
+        Raises `UsageError` for another version or a network that is not trusted, `Failure` for a file that is cut off
+        or holds other tensors.
+        """
+        folder = Path(folder)
+        facts = read_json(folder / "representation.json")
+        if facts.get("schema") != SCHEMA:
+            raise UsageError(
+                f"{folder}: written by another version (schema {facts.get('schema')}, this one reads {SCHEMA}); "
+                "learn again, or use the version that wrote it"
+            )
+        network = _made(facts["network"], trust)
+        tensors = read_tensors(folder / "tensors.safetensors", device)
+        module = network.build(tuple(facts["shape"]), facts["width"]).to(device).eval()
+        own = {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            raise Failure(f"{folder / 'tensors.safetensors'}: not the tensors of {network} ({error})") from None
+        parts = {name.removeprefix("part."): t for name, t in tensors.items() if name.startswith("part.")}
+        shape = tuple(facts["shape"])
+        return Representation(module, network, shape, facts["width"], parts, facts["trace"], facts["about"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        own = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        return {**own, **{f"part.{name}": tensor for name, tensor in self.parts.items()}}
+
+    def __repr__(self) -> str:
+        made = self.network if self.network is not None else type(self.module).__name__
+        return f"Representation({list(self.shape)} -> {self.width}, {made})"
+
+
+def _dotted(network: Network) -> dict[str, Any]:
+    """A network as JSON, where classes from outside unmix go by their dotted path."""
+    cls = type(network)
+    outside = not cls.__module__.startswith("unmix.")
+    plain = {
+        name: _dotted(own) if isinstance(own := getattr(network, name), Network) else value
+        for name, value in network.as_dict().items()
+        if name != "kind"
+    }
+    return {"kind": f"{cls.__module__}:{cls.__qualname__}" if outside else network.kind, **plain}
+
+
+def _made(plain: Mapping[str, Any], trust: frozenset[str]) -> Network:
+    """The network of `_dotted`, the networks inside it first."""
+    inside = {name: _made(v, trust) for name, v in plain.items() if isinstance(v, Mapping) and "kind" in v}
+    return NETWORKS.make({**plain, **inside}, trust)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module and all below it in eval mode inside the block, each in its own mode again afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

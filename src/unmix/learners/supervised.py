@@ -1,0 +1,114 @@
+"""Classification by a linear head: with labels, or with the number of each datum as its label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmix.core.sample import Sample
+from unmix.core.seeds import Stream
+from unmix.learners.base import Learner, count_of
+from unmix.learners.losses import cross_entropy_head, smoothing_floor
+from unmix.learners.representation import Representation
+from unmix.networks.base import Network
+from unmix.networks.wrapped import OnSphere
+
+
+class Head(nn.Module):
+    """Weights [C, d] on the sphere or free, inverse temperature exp(log_beta), bias [C] or none."""
+
+    def __init__(
+        self, classes: int, width: int, unit: bool, beta: float, learn_beta: bool, bias: bool, rng: Stream
+    ) -> None:
+        super().__init__()
+        drawn = torch.randn(classes, width, generator=rng.torch()) / math.sqrt(width)
+        self.raw, self.unit = nn.Parameter(functional.normalize(drawn) if unit else drawn), unit
+        self.log_beta = nn.Parameter(torch.tensor(math.log(beta)), requires_grad=learn_beta)
+        self.bias = nn.Parameter(torch.zeros(classes)) if bias else None
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights as they are used."""
+        return functional.normalize(self.raw) if self.unit else self.raw
+
+    def parts(self) -> dict[str, Tensor]:
+        """weights [C, d], beta () and, where there is one, bias [C]."""
+        found = {"weights": self.weights, "beta": self.log_beta.exp()}
+        return found if self.bias is None else {**found, "bias": self.bias}
+
+    def take(self, parts: Mapping[str, Tensor]) -> None:
+        """Begin from `parts()` of another head where they have the same shape."""
+        if "weights" in parts and parts["weights"].shape == self.raw.shape:
+            self.raw.copy_(parts["weights"])
+        if "beta" in parts:
+            self.log_beta.copy_(parts["beta"].log())
+        if self.bias is not None and "bias" in parts and parts["bias"].shape == self.bias.shape:
+            self.bias.copy_(parts["bias"])
+
+
+class Supervised(Learner):
+    """A network and a linear head trained to predict the label y by cross-entropy.
+
+    classes: number of labels C; None asks the world. unit_features, unit_weights: on the sphere or free; the four
+    cases of the theory are C1 (both), C2 (features), C3 (weights), C4 (neither). beta: inverse temperature to begin
+    with. learn_beta: whether it is learnt. bias: whether the head has one (it absorbs unlike class frequencies).
+    smoothing: of the targets. The result's parts are weights [C, d], beta () and bias [C].
+    """
+
+    equation: ClassVar[str] = "L = mean -log softmax(beta W f(x) + b)_y"
+    reference: ClassVar[str] = "Reizinger et al. 2024, arXiv 2410.21869"
+    needs: ClassVar[frozenset[str]] = frozenset({"x", "y"})
+    label: ClassVar[str] = "y"
+
+    classes: int | None = Field(None, ge=2)
+    unit_features: bool = False
+    unit_weights: bool = False
+    beta: float = Field(1.0, gt=0)
+    learn_beta: bool = True
+    bias: bool = False
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    head_rate: float = Field(5.0, gt=0)
+
+    def _network(self) -> Network:
+        return OnSphere(network=self.network) if self.unit_features else self.network
+
+    def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
+        classes = count_of(world, self.label, self.classes, self.kind)
+        made = (classes, self.width, self.unit_weights, self.beta, self.learn_beta, self.bias, rng.child("head"))
+        return nn.ModuleDict({"encoder": self._network().build(shape, self.width, rng), "head": Head(*made)})
+
+    def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
+        head = modules["head"]
+        h = self._run(modules["encoder"], batch.x)
+        beta = head.log_beta.exp()
+        loss = cross_entropy_head(h, head.weights, beta, head.bias, getattr(batch, self.label), self.smoothing)
+        facts = {"beta": beta.detach()}
+        if self.smoothing:
+            facts["excess"] = loss.detach() - smoothing_floor(len(head.raw), self.smoothing)
+        return loss, facts
+
+    def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
+        return modules["head"].parts()
+
+    def _take(self, modules: nn.ModuleDict, start: Representation) -> None:
+        super()._take(modules, start)
+        modules["head"].take(start.parts)
+
+
+class InstanceDiscrimination(Supervised):
+    """A network and a linear head trained to predict the number of each datum, so that no labels are needed.
+
+    The head has one row of weights for every datum; the fields are those of `Supervised`, `classes` the number of
+    data. Rows of one datum are its augmentations, or draws of its class.
+    """
+
+    equation: ClassVar[str] = "L = mean -log softmax(beta W f(x) + b)_index"
+    reference: ClassVar[str] = "Ibrahim et al. 2023, arXiv 2302.10260; Reizinger et al. 2024, arXiv 2410.21869"
+    needs: ClassVar[frozenset[str]] = frozenset({"x", "index"})
+    label: ClassVar[str] = "index"
