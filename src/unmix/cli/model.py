@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unmix.cli.shared import DryRun, Options, Run, tell, tell_costs
-from unmix.core.errors import UsageError
+from unmix.cli.shared import Csv, DryRun, Options, Run, one_value, tell, tell_costs
 
 Labels = Annotated[
     str | None,
@@ -16,7 +15,6 @@ Labels = Annotated[
 ]
 Pattern = Annotated[str | None, typer.Option(help="A regular expression over the text, in place of LABELS.")]
 On = Annotated[str, typer.Option("--on", help="What --pattern searches: each token, or the text across tokens.")]
-Csv = Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")]
 WHERE = ("finder", "seed", "encoder", "model", "data", "labels")
 
 
@@ -89,8 +87,8 @@ def probe(
     parsed = parse(words or [])
     fields = {name: tuple(parsed.pop(key)) for key, name in (("k", "active"), ("C", "strengths")) if key in parsed}
     if "select" in parsed:
-        fields["select"] = parsed.pop("select")[0]
-    given = {key: parsed.pop(key)[0] for key in ("finder", "seed", "limit") if key in parsed}
+        fields["select"] = one_value(parsed, "select", None)
+    given = {key: one_value(parsed, key, None) for key in ("finder", "seed", "limit") if key in parsed}
     finish(parsed, ["k", "C", "select", "finder", "seed", "limit"])
     from unmix.scores.probes import SparseProbe
     from unmix.study.concepts import probe as measure
@@ -104,11 +102,9 @@ def _given(options: list[str] | None, known: tuple[str, ...]) -> dict[str, Any]:
     from unmix.core.options import finish, parse
 
     parsed = parse(options or [])
-    finish({key: values for key, values in parsed.items() if key not in known}, known)
-    for key, values in parsed.items():
-        if len(values) != 1:
-            raise UsageError(f"{key}: one value here, got {len(values)}; run once for each")
-    return {key: values[0] for key, values in parsed.items()}
+    found = {key: one_value(parsed, key, None) for key in known if key in parsed}
+    finish(parsed, known)
+    return found
 
 
 def _labels_first(labels: str | None, options: list[str] | None) -> tuple[str | None, list[str]]:

@@ -7,10 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from unmix.cli.shared import DryRun, EngineName, Options, Out, Run, engine_of, tell, tell_costs, world_of
+from unmix.cli.shared import (
+    Csv,
+    DryRun,
+    EngineName,
+    Options,
+    Out,
+    Run,
+    engine_of,
+    one_value,
+    tell,
+    tell_costs,
+    world_of,
+)
 from unmix.core.errors import UsageError
 
-Csv = Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")]
 SHOWN = 20
 
 
@@ -21,7 +32,7 @@ def explain(run: Run, options: Options = None, csv: Csv = None) -> None:
     from unmix.scores.judging import JUDGES
 
     given = parse(options or [])
-    finders, seed, rng = given.pop("finder", [None]), _one(given, "seed", None), _one(given, "rng", 0)
+    finders, seed, rng = given.pop("finder", [None]), one_value(given, "seed", None), one_value(given, "rng", 0)
     controls = [name for name in given.pop("controls", ["random", "shuffled"]) if name is not None]
     judges = recipes(JUDGES, "judge", given, ["TokenJudge"])
     if len(judges) != 1:
@@ -30,7 +41,7 @@ def explain(run: Run, options: Options = None, csv: Csv = None) -> None:
         raise UsageError(f"--csv: one finder at a time, got {len(finders)}; run once for each")
     only = tuple(given.pop("feature", ()))
     fields = [name for name in AutoInterp.model_fields if name not in ("judge", "only")]
-    chosen = {name: _one(given, name, None) for name in fields if name in given}
+    chosen = {name: one_value(given, name, None) for name in fields if name in given}
     finish(given, ["finder", "seed", "feature", "judge", "judge.FIELD", "controls", "rng", *fields])
     from unmix.study.explain import explain as explained
 
@@ -70,7 +81,7 @@ def choose(
 
     given = parse(options or [])
     seeds, samples = given.pop("seed", [0]), given.pop("samples", [None])
-    distortion, test = _one(given, "distortion", 0.01), _one(given, "test", 8192)
+    distortion, test = one_value(given, "distortion", 0.01), one_value(given, "test", 8192)
     world = world_of(data, given)
     finders = recipes(FINDERS, "finder", given, ["TopKSAE"])
     known = ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "distortion", "test"]
@@ -114,7 +125,7 @@ def match(
     given = parse(options or [])
     finders, seeds = _two(given, "finder"), _two(given, "seed")
     names = {"by": "auto", "above": None, "limit": 65_536, "rng": 0}
-    chosen = {name: _one(given, name, default) for name, default in names.items()}
+    chosen = {name: one_value(given, name, default) for name, default in names.items()}
     finish(given, ["finder", "seed", *names])
     from unmix.core.watch import Progress
     from unmix.study.matching import match_runs
@@ -135,14 +146,6 @@ def _folded(summary: Any) -> Any:
         ]
         folded[f"{task} acc."] = summary[f"{task}_accuracy"]
     return folded
-
-
-def _one(given: dict[str, list[Any]], key: str, default: Any) -> Any:
-    """The one value of an option."""
-    values = given.pop(key, [default])
-    if len(values) != 1:
-        raise UsageError(f"{key}: one value here, got {len(values)}; run once for each")
-    return values[0]
 
 
 def _two(given: dict[str, list[Any]], key: str) -> tuple[Any, Any]:

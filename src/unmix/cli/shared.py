@@ -13,6 +13,7 @@ Options = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", h
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to make or add to.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take; run nothing.")]
+Csv = Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")]
 EngineName = Annotated[str, typer.Option("--engine", help="serial or processes.")]
 
 
@@ -35,6 +36,14 @@ def world_of(data: str, given: dict[str, list[Any]]) -> Any:
     file = Path(data.rpartition(":")[0] or data)
     path = str(Path(data).resolve()) if file.exists() or Path(data).exists() else data
     return Data(path=path, transforms=tuple(transforms))
+
+
+def one_value(given: dict[str, list[Any]], key: str, default: Any) -> Any:
+    """Take the one value of an option out of those given; raises `UsageError` for several."""
+    values = given.pop(key, [default])
+    if len(values) != 1:
+        raise UsageError(f"{key}: one value here, got {len(values)}; run once for each")
+    return values[0]
 
 
 def engine_of(name: str) -> Any:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_queue
+from unmix.kernels._compiled import Backend, array, compiled_wanted, own_threads, parts_for, run_queue
+from unmix.kernels.checks import check_problem
 from unmix.kernels.polish import polish
 from unmix.kernels.proximal import Method, certificate, iterate
 
@@ -71,19 +72,13 @@ def lasso(
     Johnson, Baraniuk, Olshausen 2008.
     Raises `UsageError` for a negative penalty or tolerance, or shapes that do not fit.
     """
-    check_matrix("atoms", atoms)
-    check_matrix("h", h, atoms.shape[1])
-    h, atoms = h.detach(), atoms.detach()  # grad mode is a thread's own, and the work below is in several
+    h, atoms = check_problem(h, atoms, gram)
     n, m = len(h), len(atoms)
-    if h.dtype != atoms.dtype:
-        raise UsageError(f"h: must have the dtype of the atoms, {atoms.dtype}, got {h.dtype}")
     wanted = torch.as_tensor(penalty, dtype=torch.float64, device=h.device)
     if wanted.ndim > 1 or wanted.numel() not in (1, n) or (wanted < 0).any() or tolerance < 0:
         raise UsageError(f"penalty: must be a number or [{n}], not negative, and so must the tolerance be")
     if max_iterations < 1:
         raise UsageError(f"max_iterations: must be at least 1, got {max_iterations}")
-    if gram is not None and (gram.shape != (m, m) or gram.dtype != atoms.dtype):
-        raise UsageError(f"gram: must be [{m}, {m}] {atoms.dtype}, got {list(gram.shape)} {gram.dtype}")
     if start is not None and (len(start[2]) != n + 1 or len(start[0]) != len(start[1])):
         raise UsageError(f"start: must be values [nnz], indices [nnz], pointers [{n + 1}]")
     penalties = wanted.expand(n) if wanted.ndim == 0 or len(wanted) != n else wanted

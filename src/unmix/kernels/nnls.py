@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_queue
+from unmix.kernels.checks import check_problem
 from unmix.kernels.lasso import Ragged, _cut
 
 _BLOCK_BYTES = 64 << 20
@@ -37,14 +38,8 @@ def nnls(
     than `gram_bytes`, residuals are used instead (torch).
     Source: Lawson, Hanson 1974; Bro, De Jong 1997. Raises `UsageError` for shapes that do not fit.
     """
-    check_matrix("atoms", atoms)
-    check_matrix("h", h, atoms.shape[1])
-    h, atoms = h.detach(), atoms.detach()  # grad mode is a thread's own, and the work below is in several
+    h, atoms = check_problem(h, atoms, gram)
     n, (m, d) = len(h), atoms.shape
-    if h.dtype != atoms.dtype:
-        raise UsageError(f"h: must have the dtype of the atoms, {atoms.dtype}, got {h.dtype}")
-    if gram is not None and (gram.shape != (m, m) or gram.dtype != atoms.dtype):
-        raise UsageError(f"gram: must be [{m}, {m}] {atoms.dtype}, got {list(gram.shape)} {gram.dtype}")
     if start is not None and (len(start[2]) != n + 1 or len(start[0]) != len(start[1])):
         raise UsageError(f"start: must be values [nnz], indices [nnz], pointers [{n + 1}]")
     on_cpu = compiled_wanted(backend, h, atoms, gram)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_queue
+from unmix.kernels._compiled import Backend, array, compiled_wanted, own_threads, parts_for, run_queue
+from unmix.kernels.checks import check_greedy, check_problem
 
 _BLOCK_BYTES = 64 << 20
 _ROWS = 256  # rows that one thread takes at a time
@@ -70,18 +70,9 @@ def _pursue(
     backend: Backend,
     gram_bytes: int,
 ) -> Found:
-    check_matrix("atoms", atoms)
-    check_matrix("h", h, atoms.shape[1])
-    h, atoms = h.detach(), atoms.detach()  # grad mode is a thread's own, and the work below is in several
+    h, atoms = check_problem(h, atoms, gram)
     n, (m, d) = len(h), atoms.shape
-    if not 1 <= k <= m:
-        raise UsageError(f"k: must be between 1 and the number of atoms {m}, got {k}")
-    if not 0 <= tolerance < 1:
-        raise UsageError(f"tolerance: must be in [0, 1), got {tolerance}")
-    if h.dtype != atoms.dtype:
-        raise UsageError(f"h: must have the dtype of the atoms, {atoms.dtype}, got {h.dtype}")
-    if gram is not None and (gram.shape != (m, m) or gram.dtype != atoms.dtype):
-        raise UsageError(f"gram: must be [{m}, {m}] {atoms.dtype}, got {list(gram.shape)} {gram.dtype}")
+    check_greedy(k, m, tolerance)
     on_cpu = compiled_wanted(backend, h, atoms, gram)
     if gram is None and m * m * atoms.element_size() <= gram_bytes:
         gram = atoms @ atoms.T
