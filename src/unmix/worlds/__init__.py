@@ -8,6 +8,10 @@ WORLDS = Table(
         "SparseWorld": "unmix.worlds.sparse:SparseWorld",
         "SynthSAEBench": "unmix.worlds.synth:SynthSAEBench",
         "MatchedWorld": "unmix.worlds.matched:MatchedWorld",
+        "TeacherStudent": "unmix.worlds.teacher:TeacherStudent",
+        "Parity": "unmix.worlds.parity:Parity",
+        "RandomHierarchy": "unmix.worlds.hierarchy:RandomHierarchy",
+        "ModularArithmetic": "unmix.worlds.modular:ModularArithmetic",
         "Data": "unmix.activations.data:Data",
     },
 )
