@@ -22,6 +22,12 @@ SMALL = {"network": MLP(hidden=(16,)), "width": 3, "steps": 12, "batch": 64}
 QUICK = {
     "Supervised": (Clusters(), {}),
     "InstanceDiscrimination": (Clusters(), {"unit_features": True, "unit_weights": True}),
+    "InfoNCE": (Walks(), {"similarity": "laplace"}),
+    "AnisotropicInfoNCE": (Walks(), {}),
+    "SpectralContrastive": (Walks(), {}),
+    "TimeContrastive": (Segments(), {"segments": 8, "length": 64}),
+    "PermutationContrastive": (Walks(), {}),
+    "GeneralisedContrastive": (Walks(), {}),
 }
 
 

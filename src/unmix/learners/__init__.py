@@ -7,5 +7,11 @@ LEARNERS = Table(
     {
         "Supervised": "unmix.learners.supervised:Supervised",
         "InstanceDiscrimination": "unmix.learners.supervised:InstanceDiscrimination",
+        "InfoNCE": "unmix.learners.contrastive:InfoNCE",
+        "AnisotropicInfoNCE": "unmix.learners.contrastive:AnisotropicInfoNCE",
+        "SpectralContrastive": "unmix.learners.contrastive:SpectralContrastive",
+        "TimeContrastive": "unmix.learners.temporal:TimeContrastive",
+        "PermutationContrastive": "unmix.learners.temporal:PermutationContrastive",
+        "GeneralisedContrastive": "unmix.learners.temporal:GeneralisedContrastive",
     },
 )

@@ -114,10 +114,10 @@ class Learner(Recipe):
         return shape, modules
 
     def _check(self, world: Any, sample: Sample) -> None:
-        missing = sorted((self.needs | {"x"}) - sample.provides)
-        if missing:
+        needed = self._needed() | {"x"}
+        if missing := sorted(needed - sample.provides):
             raise UsageError(
-                f"{self.kind}: needs {', '.join(sorted(self.needs | {'x'}))}; "
+                f"{self.kind}: needs {', '.join(sorted(needed))}; "
                 f"{world.kind} gives {', '.join(sorted(sample.provides))}, not {', '.join(missing)}"
             )
         if not bool(torch.isfinite(moved(Sample(x=sample.x), "cpu").x).all()):
@@ -139,6 +139,10 @@ class Learner(Recipe):
     ) -> Representation:
         parts = {name: tensor.detach().clone() for name, tensor in self._parts(modules).items()}
         return Representation(modules["encoder"].eval(), self._network(), shape, self.width, parts, trace, facts)
+
+    def _needed(self) -> frozenset[str]:
+        """Fields of a sample that this recipe cannot do without."""
+        return self.needs
 
     def _network(self) -> Network:
         """The recipe that builds `modules["encoder"]`, whose output is the representation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from unmix.core.errors import UsageError
 
 Similarity = Literal["vmf", "normal", "laplace"]
+Component = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy_head(
@@ -44,3 +46,111 @@ def smoothing_floor(classes: int, smoothing: float) -> float:
     rest = smoothing / classes
     top = 1 - smoothing + rest
     return -top * math.log(top) - (classes - 1) * rest * math.log(rest)
+
+
+def similarities(first: Tensor, second: Tensor, similarity: Similarity, scale: Tensor | None = None) -> Tensor:
+    """Similarities [n, m] of rows first [n, d] and second [m, d] under the conditional that they stand for.
+
+    vmf: <a, b>. normal: -|a - b|^2. laplace: -|a - b|_1. scale: [d] positive weights of the columns in these sums.
+    Raises `UsageError` for another name. Source: Zimmermann et al. 2021, arXiv 2102.08850.
+    """
+    if similarity == "vmf":
+        return (first if scale is None else first * scale) @ second.T
+    if similarity == "laplace":
+        left, right = (first, second) if scale is None else (first * scale, second * scale)
+        return -torch.cdist(left, right, p=1)
+    if similarity == "normal":
+        root = None if scale is None else scale.sqrt()
+        left, right = (first, second) if root is None else (first * root, second * root)
+        return 2 * left @ right.T - left.square().sum(1, keepdim=True) - right.square().sum(1)
+    raise UsageError(f"similarity={similarity}: vmf, normal or laplace")
+
+
+def info_nce(
+    anchors: Tensor,
+    positives: Tensor,
+    similarity: Similarity = "vmf",
+    beta: Tensor | float = 1.0,
+    symmetric: bool = True,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """L = -mean_i log [ exp(beta s(a_i, p_i)) / sum_j exp(beta s(a_i, p_j)) ], in nats; log n at chance.
+
+    anchors, positives: [n, d], row i of one the partner of row i of the other; the other rows are its negatives.
+    beta: inverse temperature. symmetric: the mean of both directions. scale: as in `similarities`.
+    Raises `UsageError` for fewer than 2 pairs.
+    Source: van den Oord, Li, Vinyals 2018, arXiv 1807.03748; with these similarities Zimmermann et al. 2021,
+    arXiv 2102.08850.
+    """
+    _check_pairs(anchors, positives)
+    logits = similarities(anchors, positives, similarity, scale) * beta
+    own = torch.arange(len(anchors), device=anchors.device)
+    loss = functional.cross_entropy(logits, own)
+    return (loss + functional.cross_entropy(logits.T, own)) / 2 if symmetric else loss
+
+
+def anisotropic_info_nce(anchors: Tensor, positives: Tensor, metric: Tensor, symmetric: bool = True) -> Tensor:
+    """`info_nce` with s(a, p) = -(a - p)^T diag(metric) (a - p): latents may change by unlike amounts.
+
+    anchors, positives: [n, d]. metric: [d], positive. Source: Rusak et al. 2024, arXiv 2407.00143.
+    """
+    return info_nce(anchors, positives, "normal", 1.0, symmetric, metric)
+
+
+def spectral_contrastive(anchors: Tensor, positives: Tensor) -> Tensor:
+    """L = -2 mean_i <a_i, p_i> + mean_{i != j} <a_i, p_j>^2.
+
+    anchors, positives: [n, d]. For a linear map of x it is -2 tr(A S A^T) + tr((A C A^T)^2) in expectation, C the
+    second moment of x and S that of pairs: its minimum is -sum of the squares of the d largest eigenvalues of (S, C).
+    Raises `UsageError` for fewer than 2 pairs. Source: HaoChen et al. 2021, arXiv 2106.04156.
+    """
+    _check_pairs(anchors, positives)
+    products = anchors @ positives.T
+    own = products.diagonal()
+    n = len(anchors)
+    return (products.square().sum() - own.square().sum()) / (n * (n - 1)) - 2 * own.mean()
+
+
+def tcl(h: Tensor, weights: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
+    """Time-contrastive loss, the cross-entropy of the segment: L = mean -log softmax(h W^T + b)_segment.
+
+    h: [n, d]. weights: [segments, d]. bias: [segments]. segment: [n] integers.
+    Source: Hyvarinen, Morioka 2016, arXiv 1605.06336.
+    """
+    return cross_entropy_head(h, weights, 1.0, bias, segment)
+
+
+def logistic(true: Tensor, broken: Tensor) -> Tensor:
+    """L = [mean log(1 + exp(-r)) over true + mean log(1 + exp(r)) over broken] / 2; log 2 where nothing is learnt.
+
+    true, broken: [n] values of the regression function r on real pairs and on pairs put together at random.
+    """
+    return (functional.softplus(-true).mean() + functional.softplus(broken).mean()) / 2
+
+
+def pcl(now: Tensor, before: Tensor, order: Tensor, component: Component) -> Tensor:
+    """Permutation-contrastive loss: `logistic` of r(h, h') = sum_i B_i(h_i, h'_i), real neighbours against permuted.
+
+    now, before: [n, d] features of rows and of the rows before them. order: [n] a permutation to break pairs.
+    component: B, from [n, d] and [n, d, 1] to [n, d].
+    Source: Hyvarinen, Morioka 2017, Nonlinear ICA of temporally dependent stationary sources, AISTATS.
+    """
+    return gcl(now, before.unsqueeze(2), order, component)
+
+
+def gcl(h: Tensor, auxiliary: Tensor, order: Tensor, component: Component) -> Tensor:
+    """Generalised contrastive loss: `logistic` of r(h, u) = sum_i psi_i(h_i, u), the row's own u against another's.
+
+    h: [n, d]. auxiliary: u, [n, k] the same for all components or [n, d, k] one for each. order: [n] a permutation.
+    component: psi, from [n, d] and u to [n, d]. Source: Hyvarinen, Sasaki, Turner 2019, arXiv 1805.08651.
+    """
+    true, broken = (component(h, u).sum(1) for u in (auxiliary, auxiliary[order]))
+    return logistic(true, broken)
+
+
+def _check_pairs(anchors: Tensor, positives: Tensor) -> None:
+    if anchors.shape != positives.shape or anchors.ndim != 2 or len(anchors) < 2:
+        raise UsageError(
+            f"pairs: need two matrices [n, d] of the same shape with n of at least 2, got {list(anchors.shape)} and "
+            f"{list(positives.shape)}"
+        )
