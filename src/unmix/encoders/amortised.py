@@ -221,10 +221,10 @@ class MLP(Amortised):
         if self.init is not None:
             raise UsageError(f"MLP.init={self.init!r}: a hidden layer has no such start; give rows to fit on")
         m, d = atoms.shape
-        draw = rng.torch()
-        into = torch.randn(self.hidden, d, generator=draw).to(atoms) * (2 / d) ** 0.5
-        out = torch.randn(m, self.hidden, generator=draw).to(atoms) * (2 / self.hidden) ** 0.5
-        zeros = atoms.new_zeros
+        draw, zeros = rng.torch(), atoms.new_zeros
+        # Small weights, uniform within 1 / sqrt(fan in), as the paper has them: larger ones hardly learn features.
+        into = (torch.rand(self.hidden, d, generator=draw) * 2 - 1).to(atoms) / d**0.5
+        out = (torch.rand(m, self.hidden, generator=draw) * 2 - 1).to(atoms) / self.hidden**0.5
         return {
             "weight": into,
             "shift": zeros(self.hidden),
