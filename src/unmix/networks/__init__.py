@@ -2,4 +2,16 @@
 
 from unmix.core.recipe import Table
 
-NETWORKS = Table("network", {"MLP": "unmix.networks.mlp:MLP", "OnSphere": "unmix.networks.wrapped:OnSphere"})
+NETWORKS = Table(
+    "network",
+    {
+        "MLP": "unmix.networks.mlp:MLP",
+        "Conv": "unmix.networks.conv:Conv",
+        "ResNet": "unmix.networks.resnet:ResNet",
+        "ViT": "unmix.networks.vit:ViT",
+        "OnSphere": "unmix.networks.wrapped:OnSphere",
+    },
+)
+DECODERS = Table(
+    "decoder", {"MLPDecoder": "unmix.networks.mlp:MLPDecoder", "ConvDecoder": "unmix.networks.conv:ConvDecoder"}
+)

@@ -26,3 +26,19 @@ class Network(Recipe):
 
     @abstractmethod
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module: ...
+
+
+class Decoder(Recipe):
+    """The recipe of a module from representations back to observations; its one verb is `build`."""
+
+    def build(self, width: int, shape: tuple[int, ...], rng: int | Stream = 0) -> nn.Module:
+        """A module from [n, width] to [n, *shape]; the same weights for the same rng.
+
+        Raises `UsageError` for a shape that this decoder cannot make.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.random.manual_seed(as_stream(rng).child(self.kind).number)
+            return self._build(width, shape)
+
+    @abstractmethod
+    def _build(self, width: int, shape: tuple[int, ...]) -> nn.Module: ...

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from unmix.networks.base import Network
+from unmix.networks.base import Decoder, Network
 
 
 class MLP(Network):
@@ -41,3 +41,23 @@ class MLP(Network):
     def _unit(self) -> nn.Module:
         units = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
         return nn.LeakyReLU(self.slope) if self.activation == "leaky" else units[self.activation]()
+
+
+class MLPDecoder(Decoder):
+    """The mirror image of `MLP`: layers of units from a representation to an observation of any shape.
+
+    hidden, activation, normalise, slope, bias: as of `MLP`, in the order from the representation outwards.
+    """
+
+    equation: ClassVar[str] = "x = W_L s(N(W_{L-1} ... s(N(W_1 h + b_1)))) + b_L"
+    reference: ClassVar[str] = "Rumelhart, Hinton, Williams 1986"
+
+    hidden: tuple[int, ...] = (128, 128, 128)
+    activation: Literal["relu", "leaky", "gelu", "tanh"] = "leaky"
+    normalise: Literal["batch", "layer", "none"] = "none"
+    slope: float = Field(0.2, ge=0, lt=1)
+    bias: bool = True
+
+    def _build(self, width: int, shape: tuple[int, ...]) -> nn.Module:
+        flat = MLP(**{name: getattr(self, name) for name in MLP.model_fields})._build((width,), math.prod(shape))
+        return flat if len(shape) == 1 else nn.Sequential(*flat, nn.Unflatten(1, shape))

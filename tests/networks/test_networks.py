@@ -1,0 +1,90 @@
+"""Every network and decoder: shapes, the same weights for the same rng, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unmix.core.errors import UsageError
+from unmix.networks import DECODERS, NETWORKS
+from unmix.networks.conv import Conv, ConvDecoder
+from unmix.networks.mlp import MLP
+from unmix.networks.resnet import ResNet
+from unmix.networks.vit import ViT
+from unmix.networks.wrapped import OnSphere
+
+SMALL = {
+    "MLP": [(MLP(hidden=(8,)), (7,)), (MLP(hidden=(8,), normalise="layer", activation="gelu"), (1, 4, 4))],
+    "Conv": [(Conv(), (1, 64, 64)), (Conv(), (3, 32, 32)), (Conv(channels=(4, 8), hidden=16), (2, 8, 8))],
+    "ResNet": [
+        (ResNet(channels=4), (3, 32, 32)),
+        (ResNet(channels=4, stem="standard", blocks=(1, 1)), (1, 40, 64)),
+        (ResNet(channels=3, blocks=(1, 1), linear=False), (3, 8, 8)),
+    ],
+    "ViT": [(ViT(tokens=12, depth=2), (3, 16, 8)), (ViT(patch=8, tokens=8, heads=2, depth=1), (1, 32, 32))],
+    "OnSphere": [(OnSphere(network=MLP(hidden=(8,))), (5,))],
+}
+
+
+def test_every_network_is_covered():
+    assert set(SMALL) == set(NETWORKS)
+
+
+@pytest.mark.parametrize(("network", "shape"), [case for cases in SMALL.values() for case in cases], ids=str)
+def test_a_network_takes_observations_to_rows_of_the_width_asked_for(network, shape):
+    one, two, other = (network.build(shape, 6, rng) for rng in (1, 1, 2))
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    kept = x.clone()
+    h = one(x)
+    assert h.shape == (5, 6) and torch.isfinite(h).all()
+    assert torch.equal(x, kept)
+    assert torch.equal(two(x), h)
+    assert not torch.allclose(other(x), h)
+    h.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in one.parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 32, 32), (2, 16, 16)])
+def test_decoders_make_the_shape_that_the_encoder_takes(shape):
+    h = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    assert set(DECODERS) == {"MLPDecoder", "ConvDecoder"}
+    for name in DECODERS:
+        one, two, other = (DECODERS[name]().build(5, shape, rng) for rng in (1, 1, 2))
+        assert one(h).shape == (4, *shape)
+        assert torch.equal(one(h), two(h))
+        assert not torch.allclose(one(h), other(h))
+
+
+def test_the_convolutions_are_those_of_the_literature():
+    sizes = [tuple(p.shape) for p in Conv().build((1, 64, 64), 10).parameters() if p.ndim > 1]
+    assert sizes == [(32, 1, 4, 4), (32, 32, 4, 4), (64, 32, 4, 4), (64, 64, 4, 4), (256, 64, 4, 4), (10, 256)]
+    mirrored = [tuple(p.shape) for p in ConvDecoder().build(10, (1, 64, 64)).parameters() if p.ndim > 1]
+    assert mirrored == [(256, 10), (256, 64, 4, 4), (64, 64, 4, 4), (64, 32, 4, 4), (32, 32, 4, 4), (32, 1, 4, 4)]
+
+
+def test_resnet_18_has_its_number_of_weights():
+    count = sum(p.numel() for p in ResNet(stem="standard").build((3, 64, 64), 1000).parameters())
+    assert count == 11_689_512
+
+
+def test_rows_on_the_sphere_have_unit_norm():
+    x = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    h = OnSphere(network=MLP(hidden=(8,))).build((5,), 3)(x)
+    assert torch.allclose(h.norm(dim=1), torch.ones(9))
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "width", "match"),
+    [
+        (Conv(), (1, 28, 28), 4, "side of 8, 16, 32, 64"),
+        (Conv(), (12,), 4, "takes images"),
+        (ResNet(), (12,), 4, "takes images"),
+        (ResNet(linear=False), (3, 32, 32), 4, "512 columns, asked for 4"),
+        (ViT(patch=5), (3, 32, 32), 4, "sides it divides"),
+        (ViT(tokens=10, heads=3), (3, 32, 32), 4, "must divide"),
+        (OnSphere(), (12,), 1, "at least 2 columns"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_refused(network, shape, width, match):
+    with pytest.raises(UsageError, match=match):
+        network.build(shape, width)
