@@ -1,4 +1,4 @@
-"""Compiled boosting: histograms of the smaller child, the other by subtraction; all classes' roots at once."""
+"""Compiled boosting: histograms of the smaller child, and the other by subtraction."""
 
 from __future__ import annotations
 
@@ -9,40 +9,45 @@ from unmix.kernels._compiled import compiled
 TIE = 1e-9
 
 
-@compiled()
+@compiled(fastmath={"reassoc", "contract"})
 def _residuals(goal, classes, raw, out):
-    """Negative gradient [n, K] of the loss at raw [n, K]."""
-    n, width = raw.shape
+    """Negative gradient [K, n] of the loss at raw [K, n]."""
+    width, n = raw.shape
+    if classes == 0:
+        for i in range(n):
+            out[0, i] = goal[i] - raw[0, i]
+        return
+    if classes == 2:
+        for i in range(n):
+            out[0, i] = goal[i] - 1 / (1 + np.exp(-raw[0, i]))
+        return
+    top, total = np.empty(n), np.zeros(n)
     for i in range(n):
-        if classes == 0:
-            out[i, 0] = goal[i] - raw[i, 0]
-        elif classes == 2:
-            out[i, 0] = goal[i] - 1 / (1 + np.exp(-raw[i, 0]))
-        else:
-            top = raw[i, 0]
-            for k in range(1, width):
-                top = max(top, raw[i, k])
-            total = 0.0
-            for k in range(width):
-                out[i, k] = np.exp(raw[i, k] - top)
-                total += out[i, k]
-            scale = 1 / total
-            for k in range(width):
-                out[i, k] = -out[i, k] * scale
-            out[i, int(goal[i])] += 1
+        top[i] = raw[0, i]
+    for k in range(1, width):
+        for i in range(n):
+            top[i] = max(top[i], raw[k, i])
+    for k in range(width):
+        for i in range(n):
+            out[k, i] = np.exp(raw[k, i] - top[i])
+            total[i] += out[k, i]
+    for k in range(width):
+        for i in range(n):
+            out[k, i] = (goal[i] == k) - out[k, i] / total[i]
 
 
 @compiled()
-def _roots(bins, residual, size, sums):
-    """Sums of the residuals of every class in every bin of every column: sums [m, size, K]."""
+def _root(bins, values, counts, hist):
+    """Counts, which are known, and sums of all rows in every bin of every column: hist [m, size, 2]."""
     n, m = bins.shape
-    width = residual.shape[1]
-    sums[:] = 0
+    for j in range(m):
+        for b in range(counts.shape[1]):
+            hist[j, b, 0] = counts[j, b]
+            hist[j, b, 1] = 0
     for i in range(n):
+        value = values[i]
         for j in range(m):
-            b = bins[i, j]
-            for k in range(width):
-                sums[j, b, k] += residual[i, k]
+            hist[j, bins[i, j], 1] += value
 
 
 @compiled()
@@ -105,8 +110,12 @@ def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_ra
     n, m = bins.shape
     width = raw.shape[1]
     nodes = 1 << depth
-    residual, values = np.empty((n, width)), np.empty(n)
-    sums, hist, below = np.empty((m, size, width)), np.empty((nodes, m, size, 2)), np.empty((nodes, m, size, 2))
+    # By class, so that a tree reads beside one another what it needs.
+    own, residual = np.empty((width, n)), np.empty((width, n))
+    for i in range(n):
+        for k in range(width):
+            own[k, i] = raw[i, k]
+    hist, below = np.empty((nodes, m, size, 2)), np.empty((nodes, m, size, 2))
     counts = np.zeros((m, size))
     for i in range(n):
         for j in range(m):
@@ -120,42 +129,40 @@ def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_ra
     gained, gains = np.empty(m), np.empty(m)
     trees = 0
     for _ in range(rounds):
-        _residuals(goal, classes, raw, residual)
-        _roots(bins, residual, size, sums)
+        _residuals(goal, classes, own, residual)
         for k in range(width):
-            total_square, total = 0.0, 0.0
+            total_square = 0.0
+            values = residual[k]
             for i in range(n):
-                values[i] = residual[i, k]
                 rows[i] = i
-                total += values[i]
                 total_square += values[i] * values[i]
             floor = 1e-12 * total_square
             gained[:] = 0
             column[:] = -1
-            for j in range(m):
-                for b in range(size):
-                    hist[0, j, b, 0] = counts[j, b]
-                    hist[0, j, b, 1] = sums[j, b, k]
+            _root(bins, values, counts, hist[0])
             begin[0], end[0], place[0], alive = 0, n, 0, 1
             for level in range(depth + 1):
                 alive_below = 0
                 for a in range(alive):
                     node, first, last = place[a], begin[a], end[a]
-                    top, bottom = 0.0, 0.0
-                    for i in range(first, last):
-                        value = values[rows[i]]
-                        top += value
-                        bottom += 1.0 if classes == 0 else abs(value) * (1 - abs(value))
                     found, where, gain = -1, 0, 0.0
                     if level < depth and last - first > 1:
+                        top = 0.0
+                        for b in range(size):
+                            top += hist[a, 0, b, 1]
                         found, where, gain = _best(hist[a], float(last - first), top, gains)
                     if found < 0 or gain <= floor:
+                        top, bottom = 0.0, 0.0
+                        for i in range(first, last):
+                            value = values[rows[i]]
+                            top += value
+                            bottom += 1.0 if classes == 0 else abs(value) * (1 - abs(value))
                         step = 0.0 if bottom < 1e-150 else top / bottom
                         if width > 1:
                             step *= (width - 1) / width
                         leaf[node] = rate * step
                         for i in range(first, last):
-                            raw[rows[i], k] += leaf[node]
+                            own[k, rows[i]] += leaf[node]
                         continue
                     # Columns that split as well share the credit, as they would over many random choices.
                     tied = 0
@@ -193,6 +200,9 @@ def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_ra
                 while column[node] >= 0:
                     node = 2 * node + (1 if test_bins[i, column[node]] <= cut[node] else 2)
                 test_raw[i, k] += leaf[node]
+    for i in range(n):
+        for k in range(width):
+            raw[i, k] = own[k, i]
     if trees:
         for j in range(m):
             importances[j] /= trees
