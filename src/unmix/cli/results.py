@@ -1,4 +1,4 @@
-"""Verbs that read: scores of arrays, what a run holds, tables, pages, atlases."""
+"""Verbs that read: what a run holds, tables, pages, atlases."""
 
 from __future__ import annotations
 
@@ -9,20 +9,6 @@ import typer
 
 from unmix.cli.shared import Run, tell, tell_results
 from unmix.core.errors import UsageError
-
-
-def score(
-    latents: Annotated[Path, typer.Option(help="True latents [n, f]: .npy, .npz:KEY or .safetensors:KEY.")],
-    codes: Annotated[Path, typer.Option(help="Codes or a representation [n, m], rows in the same order.")],
-    seed: Annotated[int, typer.Option(help="Of the shuffles and the bootstrap.")] = 0,
-) -> None:
-    """Score codes against true latents: the mean correlation coefficient with its chance level."""
-    from unmix.activations.arrays import open_rows
-    from unmix.core.rows import gather
-    from unmix.scores.matching import mcc
-
-    truth, given = (gather(open_rows(str(path))) for path in (latents, codes))
-    tell(f"mcc  {mcc(given, truth, seed, draws=4)}")
 
 
 def status(run: Run) -> None:

@@ -30,6 +30,31 @@ def bootstrap_ratio(top: np.ndarray, bottom: np.ndarray, rng: Stream, draws: int
     return float(low), float(high)
 
 
+def bootstrap_sums(
+    rows: np.ndarray, rng: Stream, group: np.ndarray | None = None, draws: int = 400, blocks: int = 2048
+) -> np.ndarray:
+    """Sums over resampled rows: [draws, k] from `rows` [n, k]; whole groups are drawn where `group` [n] is given.
+
+    More than `blocks` rows or groups are first joined at random into as many equal parts, which bounds the work and
+    leaves the variance of the sums as it is in expectation.
+    """
+    rows = np.asarray(rows, dtype=np.float64)
+    generator = rng.child("bootstrap").numpy()
+    part = np.arange(len(rows)) if group is None else np.unique(np.asarray(group), return_inverse=True)[1]
+    count = int(part.max()) + 1
+    if count > blocks:
+        part, count = generator.permutation(count)[part] % blocks, blocks
+    order = np.argsort(part, kind="stable")
+    sums = np.add.reduceat(rows[order], np.searchsorted(part[order], np.arange(count)), axis=0)
+    return generator.multinomial(count, np.full(count, 1 / count), draws) @ sums
+
+
+def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of resampled values [draws]."""
+    low, high = np.quantile(np.asarray(draws, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def seed_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     """Mean and Student t interval over seeds; one seed has no interval (NaN bounds)."""
     from scipy import stats

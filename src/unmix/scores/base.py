@@ -21,7 +21,8 @@ from unmix.core.seeds import Stream, as_stream
 class Outcome:
     """A score's value with its chance level, its ceiling and a 95 % interval; NaN where there is none.
 
-    detail: what the value is made of (a matching, signs), for pictures and tables.
+    detail: what the value is made of (a matching, signs), for pictures and tables; a `minimum` over dimensions that
+    the mean would hide is shown wherever the value is.
     chance_interval: where 95 % of the values of unrelated results lie.
     """
 
@@ -34,8 +35,10 @@ class Outcome:
 
     @property
     def corrected(self) -> float:
-        """(value - chance) / (1 - chance): 0 at chance, 1 when perfect."""
-        return (self.value - self.chance) / (1 - self.chance) if self.chance < 1 else math.nan
+        """(value - chance) / (1 - chance): 0 at chance, 1 when perfect; NaN where lower is better."""
+        if not self.chance < 1 or self.ceiling < self.chance:
+            return math.nan
+        return (self.value - self.chance) / (1 - self.chance)
 
     @property
     def at_chance(self) -> bool | None:
@@ -54,6 +57,9 @@ class Outcome:
         parts = [f"{self.value:.4g}"]
         if not math.isnan(low):
             parts.append(f"[{low:.4g}, {high:.4g}]")
+        if "minimum" in self.detail:
+            parts[-1] += ","
+            parts.append(f"minimum {self.detail['minimum']:.4g}")
         if not math.isnan(self.chance):
             corrected = "" if math.isnan(self.corrected) or not self.chance else f", corrected {self.corrected:.4g}"
             parts.append(f"(chance {self.chance:.4g}{corrected}{', at chance' if self.at_chance else ''})")
@@ -72,6 +78,9 @@ class Inputs:
     x: [n, ...] raw observations and untrained: [n, d] the same network's representation before training, for
     baselines. factors: kind of each latent in z. group: [n] sequence of each row, so that splits and the bootstrap
     never part a sequence.
+    weights: [c, d] rows of a classifier's head, weight_classes: [c] the class of each, class_vectors: [classes, f]
+    the world's; beta: the head's inverse temperature, concentration: the world's. loss, bayes_loss: cross-entropy
+    reached and the best possible, in nats: [n] for the same rows, or one number each.
     """
 
     codes: Codes | None = None
@@ -89,6 +98,13 @@ class Inputs:
     untrained: Tensor | None = None
     factors: Sequence[Factor] | None = None
     group: Tensor | None = None
+    weights: Tensor | None = None
+    weight_classes: Tensor | None = None
+    class_vectors: Tensor | None = None
+    beta: float | Tensor | None = None
+    concentration: float | None = None
+    loss: float | Tensor | None = None
+    bayes_loss: float | Tensor | None = None
 
     @property
     def provides(self) -> frozenset[str]:

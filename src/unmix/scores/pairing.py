@@ -61,7 +61,7 @@ class Matching:
     def __call__(self, similarity: Tensor) -> Pairing:
         from scipy.optimize import linear_sum_assignment
 
-        matrix = similarity.numpy()
+        matrix = similarity.cpu().numpy()
         score = matrix if self.signed else np.abs(matrix)
         m, f = matrix.shape
         kept_rows, kept_columns = np.arange(m), np.arange(f)

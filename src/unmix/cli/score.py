@@ -1,0 +1,99 @@
+"""The verb that scores arrays: true latents beside codes or a representation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unmix.cli.shared import tell
+
+if TYPE_CHECKING:
+    from unmix.study.scoring import Scored
+
+
+def score(
+    latents: Annotated[Path, typer.Option(help="True latents [n, f]: .npy, .npz:KEY or .safetensors:KEY.")],
+    codes: Annotated[Path, typer.Option(help="Codes or a representation [n, m], rows in the same order.")],
+    metrics: Annotated[
+        str, typer.Option(help="Names of scores, such as r2,mcc, or all; default mcc and r2 in one line each.")
+    ] = "",
+    factors: Annotated[
+        str | None,
+        typer.Option(help='Kinds of the latents: "x:continuous,shape:categorical,angle:circular", or a .json file.'),
+    ] = None,
+    x: Annotated[Path | None, typer.Option(help="Raw observations [n, ...], a baseline.")] = None,
+    untrained: Annotated[
+        Path | None, typer.Option(help="The network's representation before training [n, d], a baseline.")
+    ] = None,
+    group: Annotated[Path | None, typer.Option(help="Sequence of each row [n]; sequences are never split.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as .csv or .parquet.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write values and details as JSON.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the shuffles, splits and the bootstrap.")] = 0,
+) -> None:
+    """Score codes against true latents, with chance levels, intervals and baselines."""
+    from unmix.core.store import write_json
+    from unmix.study.export import write_table
+    from unmix.study.scoring import DEFAULT, scored
+
+    given = {name: None if path is None else _read(path) for name, path in (("x", x), ("untrained", untrained))}
+    number = None if group is None else _read(group)
+    found = scored(_read(latents), _read(codes), metrics or DEFAULT, factors, **given, group=number, seed=seed)
+    if metrics:
+        tell(shown(found))
+    else:
+        for name, outcome in found.outcomes.items():
+            beside = outcome.detail.get("baselines") or {}
+            tell(f"{name}  {outcome}" + "".join(f"; {key} {_pair(part)}" for key, part in beside.items()))
+    if csv is not None:
+        tell(f"table  {write_table(found.table(), csv)}")
+    if json is not None:
+        write_json(json, found.as_dict())
+        tell(f"json  {json}")
+
+
+def shown(found: Scored) -> str:
+    """A table of the scores, what each means, and why others could not be measured."""
+    frame = found.table()
+    measured = frame[frame["reason"] == ""]
+    head = ["score", "value", "minimum", "95 % interval", "chance", "ceiling"]
+    keys = [key for key in ("x", "untrained") if key in measured and measured[key].notna().any()]
+    lines = [[*head, *(f"{key} (minimum)" for key in keys)]] if len(measured) else []
+    for _, row in measured.iterrows():
+        interval = "" if math.isnan(row["low"]) else f"[{row['low']:.4g}, {row['high']:.4g}]"
+        numbers = [_number(row[key]) for key in ("value", "minimum")]
+        beside = [_pair({"value": row[key], "minimum": row[f"{key}_minimum"]}) for key in keys]
+        lines.append([row["score"], *numbers, interval, *(_number(row[k]) for k in ("chance", "ceiling")), *beside])
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(c.rjust(w) if place else c.ljust(w) for place, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    wide = max((len(name) for name in frame["score"]), default=0)
+    better = {"higher": "", "lower": " (lower is better)", "": " (no merit)"}
+    text += [
+        "",
+        *(f"{row['score']:<{wide}}  {row['meaning']}{better[row['better']]}" for _, row in measured.iterrows()),
+    ]
+    if found.reasons:
+        text += ["", "not measured", *(f"{name:<{wide}}  {reason}" for name, reason in found.reasons.items())]
+    return "\n".join(line.rstrip() for line in text)
+
+
+def _read(path: Path) -> Any:
+    from unmix.activations.arrays import open_array
+    from unmix.core.rows import gather
+
+    found = open_array(str(path))
+    return gather(found) if hasattr(found, "blocks") else found
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def _pair(part: dict[str, float]) -> str:
+    low = part.get("minimum", math.nan)
+    return _number(part["value"]) + ("" if math.isnan(low) else f" ({low:.4g})")

@@ -1,0 +1,121 @@
+"""Duality: features and weights are transposed inverses up to the concentration, which can so be read off both."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmix.core.errors import UsageError
+from unmix.core.seeds import Stream, as_stream
+from unmix.core.statistics import bootstrap_mean, percentiles
+from unmix.scores.base import Inputs, Outcome, Score
+from unmix.scores.identifiability.explained import aligned, numbered
+from unmix.scores.identifiability.linear import LeastSquares
+from unmix.scores.identifiability.maps import linear_map, resampled
+from unmix.scores.identifiability.spectrum import positive
+from unmix.scores.identifiability.weights import vectors_of
+
+
+def duality(
+    h: Any,
+    latents: Any,
+    weights: Any,
+    class_vectors: Any,
+    beta: Any = 1.0,
+    weight_classes: Any = None,
+    rng: int | Stream = 0,
+    group: Any = None,
+    concentration: float | None = None,
+) -> Outcome:
+    """Estimate of the concentration kappa from features and weights: beta tr(A_w' A_h) / f.
+
+    Where h = A_h z and w = A_w v + psi minimise the cross-entropy, beta A_w' A_h = kappa I, whatever was normalised:
+    beta <w_i - w_j, h(z)> = kappa <v_i - v_j, z> for all i, j and z. Both maps are least squares with an offset.
+    h: [n, d]. latents: [n, f]. weights: [c, d]. class_vectors: [classes, f]. beta: inverse temperature of the head.
+    Detail: matrix [f, f] (beta A_w' A_h), anisotropy |matrix - kappa I| / |kappa I| (0 where the theory holds), error
+    (relative, where the concentration is given). Interval: bootstrap over rows or groups, the weights as they are.
+    Raises `UsageError` for unlike widths, or class vectors or latents whose affine span is less than f dimensions.
+    """
+    a, z = aligned("duality", 4, h=h, latents=latents)
+    w, v, _ = vectors_of(weights, class_vectors, weight_classes)
+    if w.shape[1] != a.shape[1] or v.shape[1] != z.shape[1]:
+        raise UsageError(
+            f"duality: h has {a.shape[1]} columns and weights {w.shape[1]}, latents {z.shape[1]} and class vectors "
+            f"{v.shape[1]}; each two must be equal"
+        )
+    f, scale = z.shape[1], positive(beta, "beta")
+    solver = LeastSquares(v)
+    if len(v) <= f or solver.rank < f:
+        raise UsageError(f"duality: the class vectors span {solver.rank} of {f} dimensions up to an offset")
+    to_weights = solver.coefficients(w)[0]
+
+    def estimate(mapped: Tensor) -> np.ndarray:
+        return (scale * to_weights @ mapped).numpy()
+
+    matrix = estimate(linear_map(z, a, True, "duality"))
+    value = float(np.trace(matrix) / f)
+    drawn = resampled(
+        z, a, True, numbered(group, len(a)), as_stream(rng), lambda mapped: np.trace(estimate(mapped)) / f
+    )
+    off = matrix - value * np.eye(f)
+    size = abs(value) * math.sqrt(f)
+    detail = {"matrix": matrix, "anisotropy": float(np.linalg.norm(off)) / size if size else math.inf}
+    if concentration is not None:
+        detail["error"] = value / positive(concentration, "concentration") - 1
+    return Outcome(value, 0.0, math.nan, percentiles(drawn), detail)
+
+
+def excess_loss(loss: Any, bayes_loss: Any, rng: int | Stream = 0) -> Outcome:
+    """Cross-entropy above the best possible, in nats: mean loss - mean Bayes loss.
+
+    loss, bayes_loss: [n] for the same rows, or one number each. Below 0 by more than sampling error means that the
+    two are not of the same world or rows. Interval: bootstrap over rows, paired, where both are given for rows.
+    Raises `UsageError` for unlike rows, no rows, or NaN.
+    """
+    parts = [_losses(part, key) for part, key in ((loss, "loss"), (bayes_loss, "bayes_loss"))]
+    if all(part.ndim for part in parts):
+        if len(parts[0]) != len(parts[1]):
+            raise UsageError(f"excess_loss: loss has {len(parts[0])} rows, bayes_loss {len(parts[1])}")
+        interval = bootstrap_mean(parts[0] - parts[1], as_stream(rng))
+    else:
+        interval = (math.nan, math.nan)
+    reached, best = (float(part.mean()) for part in parts)
+    return Outcome(reached - best, math.nan, 0.0, interval, {"loss": reached, "bayes_loss": best})
+
+
+class Duality(Score):
+    """The concentration as features and weights of a classifier imply it, whichever of them was normalised."""
+
+    name: ClassVar[str] = "duality"
+    better: ClassVar[str] = ""
+    equation: ClassVar[str] = "kappa = beta tr(A_w' A_h) / f, h ~ A_h z + b, w ~ A_w v + psi"
+    reference: ClassVar[str] = "from the core identity of arXiv 2410.21869"
+    needs: ClassVar[frozenset[str]] = frozenset({"h", "z", "weights", "class_vectors", "weight_classes", "beta"})
+
+    def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
+        head = (inputs.weights, inputs.class_vectors, inputs.beta, inputs.weight_classes)
+        return duality(inputs.h, inputs.z, *head, rng, inputs.group, inputs.concentration)
+
+
+class ExcessLoss(Score):
+    """Cross-entropy above the best possible, in nats: 0 at the optimum, never below it but for sampling error."""
+
+    name: ClassVar[str] = "excess_loss"
+    better: ClassVar[str] = "lower"
+    equation: ClassVar[str] = "mean loss - mean Bayes loss"
+    reference: ClassVar[str] = "arXiv 2410.21869"
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "bayes_loss"})
+
+    def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
+        return excess_loss(inputs.loss, inputs.bayes_loss, rng)
+
+
+def _losses(values: Any, name: str) -> np.ndarray:
+    array = values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
+    if array.ndim > 1 or not array.size or not np.isfinite(array).all():
+        raise UsageError(f"{name}: expected finite losses [n] or one number, got shape {list(array.shape)}")
+    return array

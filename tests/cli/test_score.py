@@ -1,0 +1,112 @@
+"""Scoring plain files from the command line and from Python."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unmix.core.errors import UsageError
+from unmix.core.factors import Factor
+from unmix.study.scoring import factors_of, score_arrays, scored
+
+
+def unmix(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "unmix", *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    draw = np.random.default_rng(0)
+    z = np.column_stack([draw.uniform(-1, 1, (300, 2)), draw.uniform(0, 2 * np.pi, 300)])
+    h = np.column_stack([z[:, :2], np.cos(z[:, 2]), np.sin(z[:, 2])]) @ draw.standard_normal((4, 4))
+    x = np.tanh(3 * z @ draw.standard_normal((3, 6))).reshape(300, 2, 3)
+    return z, h, x, draw.standard_normal((300, 4))
+
+
+@pytest.fixture
+def files(arrays, tmp_path):
+    for name, array in zip(("z", "h", "x", "h0"), arrays, strict=True):
+        np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "g.npy", np.arange(300) // 3)
+    return tmp_path
+
+
+def test_without_metrics_mcc_and_r2_are_one_line_each(files):
+    done = unmix("score", "--latents", files / "z.npy", "--codes", files / "z.npy", "--x", files / "x.npy")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("mcc  1 [1, 1]") and "chance" in first and "; x " in first
+    assert second.startswith("r2  1 [1, 1], minimum 1") and "; x " in second
+
+
+def test_a_table_says_what_the_numbers_mean(files):
+    table, page = files / "scores.csv", files / "scores.json"
+    done = unmix("score", "--latents", files / "z.npy", "--codes", files / "h.npy", "--metrics", "r2,mcc_spearman",
+                 "--factors", "a,b,angle:circular", "--x", files / "x.npy", "--untrained", files / "h0.npy",
+                 "--group", files / "g.npy", "--csv", table, "--json", page)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    head, line, *_ = done.stdout.splitlines()
+    assert head.split()[:3] == ["score", "value", "minimum"] and "untrained (minimum)" in head and "chance" in head
+    assert line.split()[:3] == ["r2", "1", "1"]
+    assert "read out of h by an affine map" in done.stdout
+    frame = pd.read_csv(table)
+    assert list(frame["score"]) == ["r2", "mcc_spearman"] and frame["value"][0] == pytest.approx(1)
+    assert frame["untrained"][0] < 0.1 < frame["x"][0] < 1 and frame["x_minimum"][0] < frame["x"][0]
+    stored = json.loads(page.read_text())
+    assert len(stored["scores"]["r2"]["detail"]["per_dimension"]) == 3 and stored["not_measured"] == {}
+
+
+def test_mistakes_are_one_line(files):
+    wrong = unmix("score", "--latents", files / "z.npy", "--codes", files / "h.npy", "--metrics", "r3")
+    assert wrong.returncode == 2 and "metrics=r3: no such score" in wrong.stderr
+    few = unmix("score", "--latents", files / "z.npy", "--codes", files / "h.npy", "--factors", "a,b")
+    assert few.returncode == 2 and "factors: 2 given for 3 latents" in few.stderr
+
+
+def test_what_cannot_be_measured_is_listed_only_when_all_is_asked(arrays):
+    z, h, _, _ = arrays
+    found = scored(z, np.column_stack([h, h]), "all", "a,b,angle:circular")
+    assert list(found.outcomes)[:2] == ["mcc", "r2"] and "mcc_spearman" in found.outcomes
+    assert "angle is circular" in found.reasons["procrustes"] and "needs beta" in found.reasons["singular_values"]
+    frame = found.table()
+    assert set(frame["score"]) == {*found.outcomes, *found.reasons}
+    assert (frame[frame["reason"] != ""]["value"].isna()).all() and frame["meaning"].str.len().min() > 10
+    json.dumps(found.as_dict(), allow_nan=False)
+    with pytest.raises(UsageError, match="angle is circular"):
+        score_arrays(z, h, "procrustes", "a,b,angle:circular")
+
+
+def test_arrays_of_one_column_and_their_errors(arrays):
+    z, h, x, _ = arrays
+    frame = score_arrays(z[:, 0], h).set_index("score")
+    assert frame.loc["r2", "value"] == pytest.approx(1) and 0 < frame.loc["mcc", "minimum"] <= 1
+    assert math.isnan(frame.loc["r2", "x"])
+    with pytest.raises(UsageError, match="x: 100 rows, latents 300"):
+        score_arrays(z, h, x=x[:100])
+    with pytest.raises(UsageError, match="group: 4 numbers for 300 rows"):
+        score_arrays(z, h, group=[0, 1, 2, 3])
+    bad = h.copy()
+    bad[5, 1] = np.inf
+    with pytest.raises(UsageError, match="codes: row 5, column 1 is inf"):
+        score_arrays(z, bad)
+    with pytest.raises(UsageError, match="real numbers"):
+        score_arrays(z.astype(str), h)
+
+
+def test_factors_from_text_and_json(tmp_path):
+    assert factors_of("x, angle:circular:0:360", 2) == (Factor("x"), Factor("angle", "circular", None, 0.0, 360.0))
+    assert factors_of("a:circular", 1)[0].high == pytest.approx(2 * math.pi)
+    (tmp_path / "f.json").write_text('[{"name": "shape", "kind": "categorical", "size": 3}]')
+    assert factors_of(tmp_path / "f.json", 1) == (Factor("shape", "categorical", 3),)
+    (tmp_path / "g.json").write_text('[{"name": "shape", "colour": 3}]')
+    with pytest.raises(UsageError, match="fields are name, kind"):
+        factors_of(tmp_path / "g.json", 1)
+    with pytest.raises(UsageError, match="'x:round': write NAME:KIND"):
+        factors_of("x:round", 1)
+    with pytest.raises(UsageError, match="must be numbers"):
+        factors_of("x:circular:a:b", 1)
