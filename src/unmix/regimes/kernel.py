@@ -1,0 +1,264 @@
+"""The empirical tangent kernel of any torch network: exact within a memory, by products, or sketched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unmix.core.errors import Failure, UsageError
+from unmix.core.seeds import Stream, as_stream
+from unmix.regimes.jacobian import Forward, Layered, Transformed, frozen_copy, outputs, outputs_of
+
+Rates = Mapping[str, float] | Callable[[str], float] | None
+
+
+def tangent_kernel(
+    model: nn.Module,
+    x: Tensor,
+    other: Tensor | None = None,
+    *,
+    method: Literal["auto", "layers", "contract", "products"] = "auto",
+    reduce: Literal["full", "trace", "sum"] = "full",
+    memory: int = 2**29,
+    rates: Rates = None,
+    dtype: torch.dtype | None = None,
+    forward: Forward | None = None,
+) -> Tensor:
+    """The kernel of x [n, ...] with other [m, ...] (x itself without): [n, m, c, c], or [n, m] reduced.
+
+    K_ij = sum_p eta_p (d f(x_i) / d theta_p) (d f(x_j) / d theta_p)^T over the parameters that take gradients, tied
+    ones once, in evaluation mode; the model's weights, gradients, buffers, mode and the random state are left alone.
+    method: layers (known layers only; a random product is checked against autograd), contract (torch.func, any
+    module), products (one backward and one forward derivative for each row; least memory), auto (layers where it
+    can). reduce: full; trace, the sum of the diagonal over outputs; sum, the kernel of the sum of outputs.
+    memory: bound in bytes on what is held at a time beside the model and the result; more passes where it is small.
+    rates: eta_p, by parameter name or by a function of it; 1 where not given. dtype: such as torch.float64.
+    forward: called with (model, x) where that is not model(x).
+    Raises `UsageError` for method="layers" where it cannot, empty x, or memory for less than one sample.
+    Source: Jacot, Gabriel, Hongler 2018, arXiv 1806.07572; Novak, Sohl-Dickstein, Schoenholz 2022, arXiv 2206.08720.
+    """
+    model, x, other = _prepared(model, x, other, dtype)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        if method == "products":
+            return _by_products(model, x, other, reduce, rates, forward)
+        source: Layered | Transformed = Layered(model, forward)
+        if method in ("auto", "layers"):
+            why = source.check(x)
+            if why and method == "layers":
+                raise UsageError(f"method='layers': {why}; use 'contract'")
+            method = "contract" if why else "layers"
+        if method == "contract":
+            source = Transformed(model, forward)
+        return _contracted(source, x, other, reduce, memory, rates)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """An estimate of a kernel [n, m] and the standard error [n, m] of its entries, from features [k, n + m, c]."""
+
+    kernel: Tensor
+    error: Tensor
+    features: Tensor
+
+
+def sketched_kernel(
+    model: nn.Module,
+    x: Tensor,
+    other: Tensor | None = None,
+    *,
+    draws: int = 256,
+    rates: Rates = None,
+    dtype: torch.dtype | None = None,
+    forward: Forward | None = None,
+    rng: int | Stream = 0,
+) -> Sketch:
+    """The trace kernel from `draws` random directions: E[(J v)(J v)^T] = J J^T for Gaussian v; no Jacobian is formed.
+
+    Each direction costs one forward derivative on all of x; entries are unbiased, with the standard error of their
+    mean over directions. Arguments as in `tangent_kernel`. Raises `UsageError` for fewer than 2 draws.
+    """
+    if draws < 2:
+        raise UsageError(f"draws={draws}: at least 2, for a standard error")
+    model, x, other = _prepared(model, x, other, dtype)
+    rows = x if other is None else torch.cat([x, other])
+    source = Transformed(model, forward)
+    scale = _scales(source.parameters, rates)
+    values = {name: p.detach() for name, p in source.parameters.items()}
+    features, generator = [], as_stream(rng).child("kernel sketch").torch()
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(draws):
+            along = {n: scale[n] * torch.randn(p.shape, generator=generator).to(p) for n, p in values.items()}
+            features.append(torch.func.jvp(source.function(rows), (values,), (along,))[1].detach())
+    phi = torch.stack(features)
+    left, right = (phi, phi) if other is None else (phi[:, : len(x)], phi[:, len(x) :])
+    mean, square = 0.0, 0.0
+    for a, b in zip(left, right, strict=True):
+        product = a @ b.T
+        mean, square = mean + product / draws, square + product**2 / draws
+    return Sketch(mean, ((square - mean**2).clamp_min(0) / (draws - 1)).sqrt(), phi)
+
+
+def sketched_distance(one: Sketch, two: Sketch) -> float:
+    """S = 1 - <K1, K2> / (|K1| |K2|) of two sketched kernels of the same rows.
+
+    Inner products come from halves of the directions that are independent, so that none of them is biased.
+    """
+    half = min(len(one.features), len(two.features)) // 2
+
+    def kernels(sketch: Sketch) -> tuple[Tensor, Tensor]:
+        parts = sketch.features[:half], sketch.features[half : 2 * half]
+        return tuple(torch.einsum("kic,kjc->ij", p, p).double() / half for p in parts)  # type: ignore[return-value]
+
+    (a, b), (c, d) = kernels(one), kernels(two)
+    own, across = (a * b).sum() * (c * d).sum(), ((a * d).sum() + (b * c).sum()) / 2
+    if own <= 0:
+        raise Failure("sketched_distance: too few directions for these kernels; raise draws")
+    return float(1 - across / own.sqrt())
+
+
+def kernel_times(
+    model: nn.Module, x: Tensor, v: Tensor, *, rates: Rates = None, forward: Forward | None = None
+) -> Tensor:
+    """K v [n, c] for v [n, c] without forming K: one backward pass (J^T v), one forward derivative (J J^T v)."""
+    model, x, _ = _prepared(model, x, None, None)
+    source = Transformed(model, forward)
+    values = {name: p.detach() for name, p in source.parameters.items()}
+    with torch.random.fork_rng(devices=[]):
+        return _product(source, values, _scales(source.parameters, rates), x, x, v.to(x.device))
+
+
+def _product(source: Transformed, values: dict, scale: dict, x: Tensor, rows: Tensor, v: Tensor) -> Tensor:
+    """J(rows) eta J(x)^T v [len(rows), c]."""
+    made, back = torch.func.vjp(source.function(x), values)
+    (gradient,) = back(v.to(made.dtype))
+    along = {name: scale[name] ** 2 * g for name, g in gradient.items()}
+    return torch.func.jvp(source.function(rows), (values,), (along,))[1].detach()
+
+
+def _by_products(
+    model: nn.Module, x: Tensor, other: Tensor | None, reduce: str, rates: Rates, forward: Forward | None
+) -> Tensor:
+    source = Transformed(model, forward)
+    scale, c = _scales(source.parameters, rates), outputs_of(source, x)
+    values = {name: p.detach() for name, p in source.parameters.items()}
+    rows = x if other is None else other
+    shape = (len(x), len(rows), c, c) if reduce == "full" else (len(x), len(rows))
+    kernel = None
+    for i in range(len(x)):
+        for o in range(1 if reduce == "sum" else c):
+            v = torch.zeros(1, c, device=x.device)
+            v[0, :] = 1.0 if reduce == "sum" else 0.0
+            v[0, o] = 1.0
+            found = _product(source, values, scale, x[i : i + 1], rows, v)
+            if kernel is None:
+                kernel = found.new_zeros(shape)
+            if reduce == "full":
+                kernel[i, :, o, :] = found
+            else:
+                kernel[i] += found.sum(1) if reduce == "sum" else found[:, o]
+    assert kernel is not None
+    return kernel
+
+
+def _contracted(
+    source: Layered | Transformed, x: Tensor, other: Tensor | None, reduce: str, memory: int, rates: Rates
+) -> Tensor:
+    rows = x if other is None else torch.cat([x, other])
+    n, total = len(rows), reduce == "sum"
+    c = 1 if total else outputs_of(source, x)
+    scale, wide = _scales(source.parameters, rates), c if reduce == "full" else 1
+    item = next(iter(source.parameters.values())).element_size()
+    size = {name: p.numel() for name, p in source.parameters.items()}
+    work = source.work(x, list(size))
+    # Half of the bound for the Jacobian of all rows, the other half for making it block by block.
+    columns = int(memory / 2 / item / (n * c))
+    block = int(memory / 2 / item / (work + 2 * c * min(sum(size.values()), max(columns, max(size.values())))))
+    if columns < 1 or block < 1:
+        least = item * 2 * max(n * c, work + 2 * c * max(size.values()))
+        raise UsageError(
+            f"memory={memory}: these rows and outputs need {least} bytes at least; use method='products'"
+        )
+    left = len(x) * wide
+    kernel = rows.new_zeros(left, (n if other is None else len(other)) * wide, dtype=_dtype(source))
+    for group in _groups(size, columns):
+        width = sum(end - begin for _, begin, end in group)
+        held = kernel.new_empty(n, c, width)
+        names = list(dict.fromkeys(name for name, _, _ in group))
+        for start in range(0, n, block):
+            made = source.jacobian(rows[start : start + block], names, total)
+            place = 0
+            for name, begin, end in group:
+                part = made[name].detach().flatten(2)[:, :, begin:end]
+                held[start : start + block, :, place : place + end - begin] = part * scale[name]
+                place += end - begin
+            del made
+        flat = held.reshape(n * wide, -1)
+        if other is not None:
+            kernel.addmm_(flat[:left], flat[left:].T)
+            continue
+        stride = max(1, -(-left // 8))
+        for start in range(0, left, stride):  # the upper triangle, in bands
+            kernel[start : start + stride, start:].addmm_(flat[start : start + stride], flat[start:].T)
+    if other is None:
+        stride = max(1, -(-left // 8))
+        for start in range(0, left, stride):
+            stop = start + stride
+            kernel[stop:, start:stop] = kernel[start:stop, stop:].T
+    if reduce != "full":
+        return kernel
+    return kernel.reshape(len(x), c, -1, c).permute(0, 2, 1, 3)
+
+
+def _groups(size: dict[str, int], columns: int) -> list[list[tuple[str, int, int]]]:
+    """Columns of the Jacobian in groups of at most `columns`: parts (name, begin, end) of flat parameters."""
+    groups: list[list[tuple[str, int, int]]] = [[]]
+    free = columns
+    for name, count in size.items():
+        begin = 0
+        while begin < count:
+            if free == 0 or (begin == 0 and count > free and count <= columns and groups[-1]):
+                groups.append([])
+                free = columns
+            end = min(count, begin + free)
+            groups[-1].append((name, begin, end))
+            free -= end - begin
+            begin = end
+    return [group for group in groups if group]
+
+
+def _prepared(
+    model: nn.Module, x: Tensor, other: Tensor | None, dtype: torch.dtype | None
+) -> tuple[nn.Module, Tensor, Tensor | None]:
+    if len(x) == 0 or (other is not None and len(other) == 0):
+        raise UsageError("x: no rows; give at least one")
+    twin = frozen_copy(model, dtype)
+    if dtype is not None:
+        x, other = (v.to(dtype) if v is not None and v.is_floating_point() else v for v in (x, other))
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise UsageError("x: must be finite")
+    return twin, x, other
+
+
+def _scales(parameters: Mapping[str, Tensor], rates: Rates) -> dict[str, float]:
+    if rates is None:
+        return dict.fromkeys(parameters, 1.0)
+    if not callable(rates) and (unknown := sorted(set(rates) - set(parameters))):
+        raise UsageError(f"rates: no parameter {unknown[0]!r}; known: {', '.join(list(parameters)[:12])}")
+    given = {name: float(rates(name) if callable(rates) else rates.get(name, 1.0)) for name in parameters}
+    if bad := [name for name, rate in given.items() if not rate >= 0]:
+        raise UsageError(f"rates: {bad[0]}={given[bad[0]]}: must be at least 0")
+    return {name: rate**0.5 for name, rate in given.items()}
+
+
+def _dtype(source: Layered | Transformed) -> torch.dtype:
+    return next(iter(source.parameters.values())).dtype
+
+
+def flat_outputs(model: nn.Module, x: Tensor, forward: Forward | None = None) -> Tensor:
+    """The network's outputs [n, c] in evaluation mode, without gradient; the model is left alone."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return outputs(frozen_copy(model), x, forward)
