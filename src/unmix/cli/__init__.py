@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from unmix.cli import interop, model, practice, results, runs, start
+from unmix.cli import interop, model, practice, results, runs, score, start
 from unmix.core.errors import UnmixError
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ VERBS = (
     model.probe,
     practice.explain,
     practice.match,
-    results.score,
+    score.score,
     results.status,
     results.table,
     results.export,

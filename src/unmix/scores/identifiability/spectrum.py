@@ -58,7 +58,7 @@ def isotropy(
 ) -> Outcome:
     """Smallest over largest singular value of the map from z to h: 1 for a rotation at any scale.
 
-    0 where a direction is lost. Arguments, errors and detail (values [f]) as `singular_values`; the fit has an offset.
+    0 where a direction is lost. Arguments, errors, detail (values) as `singular_values`, but the fit has an offset.
     """
     values, drawn = _values("isotropy", h, latents, rng, intercept, group, factors)
 
