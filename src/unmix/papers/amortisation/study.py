@@ -15,6 +15,7 @@ from unmix.study.runs import Store
 from unmix.study.study import Results, Study
 
 THEORY = "unmix.papers.amortisation.theory:"
+DICTIONARIES = 6
 SECTIONS = ("settings", "sizes", "weights", "theory", "real")
 
 
@@ -63,6 +64,12 @@ class AmortisationGap(Recipe):
                     settings = {"seed": seed, "hidden": hidden, "steps": trained}
                     found.append(Part(f"{THEORY}known_codes", settings))
                     found.append(Part(f"{THEORY}known_dictionary", settings))
+                if seed == seeds[0]:
+                    # What an encoder reaches on a given dictionary depends on the dictionary, and theirs is another.
+                    for number in range(1, DICTIONARIES):
+                        for hidden in (None, 32) if small else (None, 32, 256):
+                            settings = {"seed": seed, "hidden": hidden, "steps": trained, "dictionary": number}
+                            found.append(Part(f"{THEORY}known_dictionary", settings))
                 for encoder in SOLVERS:
                     found.append(Part(f"{THEORY}known_dictionary_solved", {"seed": seed, "encoder": encoder}))
         if "theory" in self.sections:

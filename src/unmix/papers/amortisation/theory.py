@@ -97,18 +97,21 @@ def known_codes(seed: int, hidden: int | None, steps: int) -> dict[str, float]:
     return {"correlation": index_correlation(codes, test.z), "mcc": mcc(codes, test.z).value}
 
 
-def known_dictionary(seed: int, hidden: int | None, steps: int, weight: float = 0.01) -> dict[str, float]:
+def known_dictionary(
+    seed: int, hidden: int | None, steps: int, weight: float = 0.01, dictionary: int = 0
+) -> dict[str, float]:
     """The second setting: an encoder trained without its codes while the dictionary is the true one.
 
-    The loss is the paper's, mean (x - z D)^2 + w mean |z|; encoders have no biases.
+    The loss is the paper's, mean (x - z D)^2 + w mean |z|; encoders have no biases. dictionary: seed of another one.
     """
-    train, test = _halves(BASE, seed)
-    atoms = BASE.atoms
+    world = BASE.but(seed=dictionary)
+    train, test = _halves(world, seed)
+    atoms = world.atoms
 
     def objective(codes: Tensor, rows: Any) -> Tensor:
         return (train.x[rows] - codes @ atoms).square().mean() + weight * codes.mean()
 
-    codes = trained_codes(train.x, test.x, BASE.latents, hidden, objective, steps, bias=False, rng=seed)
+    codes = trained_codes(train.x, test.x, world.latents, hidden, objective, steps, bias=False, rng=seed)
     return {"mcc": mcc(codes, test.z).value}
 
 
