@@ -12,14 +12,21 @@ from unmix.core.recipe import Table, suggest
 from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
 from unmix.interop import FORMATS
+from unmix.learners import LEARNERS
+from unmix.networks import DECODERS, NETWORKS
 from unmix.papers import STUDIES
 from unmix.scores import SCORES
 from unmix.scores.judging import JUDGES
 from unmix.study import ENGINES
-from unmix.worlds import WORLDS
+from unmix.worlds import MIXINGS, TRANSITIONS, WORLDS
 
 SHELF = {
     "worlds": WORLDS,
+    "mixings": MIXINGS,
+    "transitions": TRANSITIONS,
+    "networks": NETWORKS,
+    "decoders": DECODERS,
+    "learners": LEARNERS,
     "finders": FINDERS,
     "encoders": ENCODERS,
     "scores": SCORES,

@@ -9,16 +9,23 @@ import pytest
 from unmix.core.errors import UsageError
 from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
+from unmix.learners import LEARNERS
+from unmix.networks import DECODERS, NETWORKS
 from unmix.papers import STUDIES
 from unmix.scores import SCORES
 from unmix.scores.judging import JUDGES
 from unmix.study import ENGINES
-from unmix.worlds import WORLDS
+from unmix.worlds import MIXINGS, TRANSITIONS, WORLDS
 
 TABLES = {
     "world": WORLDS,
+    "mixing": MIXINGS,
+    "transition": TRANSITIONS,
     "encoder": ENCODERS,
     "finder": FINDERS,
+    "learner": LEARNERS,
+    "network": NETWORKS,
+    "decoder": DECODERS,
     "score": SCORES,
     "judge": JUDGES,
     "engine": ENGINES,
@@ -26,11 +33,20 @@ TABLES = {
 }
 ENTRIES = [(noun, name) for noun, table in TABLES.items() for name in table]
 REQUIRED = {
+    "TimeContrastive": {"segments": 4, "length": 8},
     "SAE": {"active": 2.0},
     "JumpReLUSAE": {"active": 2.0},
     "SparseCoding": {"active": 2.0},
     "Exponentiated": {"penalty": 0.1},
     "Data": {"path": "digits"},
+    "MaskWorld": {"path": "none.npz"},
+    "DSprites": {"path": "none.npz"},
+    "Shapes3D": {"path": "none.h5"},
+    "MPI3D": {"path": "none.npz"},
+    "Cars3D": {"path": "none"},
+    "SmallNORB": {"path": "none"},
+    "NaturalSprites": {"path": "none.csv"},
+    "Natural": {"path": "none.csv"},
     "SynthSAEBench": {"latents": 64, "width": 16, "roots": 8},
     "MatchedWorld": {
         "latents": 6,
@@ -52,7 +68,7 @@ def test_recipe_is_documented_frozen_and_round_trips(noun, name):
     cls = TABLES[noun][name]
     assert cls.__doc__ and len(cls.__doc__.split("\n")[0]) > 10
     for field in cls.model_fields:
-        if noun in ("world", "encoder", "finder"):
+        if noun in ("world", "mixing", "encoder", "finder", "learner", "network", "decoder"):
             documented = " ".join((base.__doc__ or "") for base in cls.__mro__ if base.__module__.startswith("unmix"))
             assert field in documented, f"{name}.{field} is not explained in the docstring"
     recipe = make(noun, name)
@@ -71,7 +87,7 @@ def test_unknown_field_is_an_error_that_names_it(noun, name):
         TABLES[noun][name](**REQUIRED.get(name, {}), no_such_option=1)
 
 
-@pytest.mark.parametrize("noun", ["encoder", "finder", "world"])
+@pytest.mark.parametrize("noun", ["encoder", "finder", "learner", "network", "decoder", "world", "mixing"])
 def test_science_recipes_carry_equation_and_reference(noun):
     for name in TABLES[noun]:
         if name == "Data":

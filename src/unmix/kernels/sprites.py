@@ -154,7 +154,7 @@ def _check(shape: Tensor, given: dict[str, Tensor], pixels: int, anti_alias: int
             raise UsageError(f"{name}: must be [{len(shape)}] like shape, got {list(value.shape)}")
         if not torch.isfinite(value).all():
             raise UsageError(f"{name}: has values that are not finite")
-    if len(shape) and not (0 <= int(shape.min()) and int(shape.max()) < len(SHAPES)):
+    if len(shape) and not (int(shape.min()) >= 0 and int(shape.max()) < len(SHAPES)):
         raise UsageError(f"shape: must be in 0..{len(SHAPES) - 1}, got {int(shape.min())}..{int(shape.max())}")
     if len(shape) and not float(given["size"].min()) > 0:
         raise UsageError(f"size: must be positive, got {float(given['size'].min()):g}")

@@ -1,0 +1,103 @@
+"""Files that worlds are read from: what they hold, by content and never by place."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmix.core.digest import digest
+from unmix.core.errors import Failure, UsageError
+from unmix.worlds.base import World
+
+PICKLES = (".pickle", ".pkl")
+
+
+class FileWorld(World):
+    """A world that is read from a file or a folder, never from a pickle.
+
+    path: the file. content: digest that it must have; None takes what is there. The recipe's own digest covers the
+    content and never the path.
+    """
+
+    path: str
+    content: str | None = None
+
+    @cached_property
+    def _found(self) -> str | None:
+        return self.content or digest_of(self.path)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the fields and the content."""
+        transition = getattr(self, "transition", None)
+        own = {**self.as_dict(), "path": ""}
+        return digest(own if transition is None else {**own, "transition": transition.digest})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, the content's digest filled in where the file is there."""
+        return {**super().as_dict(), "content": self._found}
+
+    def _opened(self) -> Path:
+        """The path, which is there and holds what was asked for."""
+        path = Path(self.path)
+        if not path.exists():
+            raise UsageError(f"{self.kind}.path={self.path}: no such file")
+        if path.suffix in PICKLES:
+            raise UsageError(
+                f"{self.kind}.path={self.path}: a pickle can run any code and is never opened; {CONVERT}"
+            )
+        if self.content is not None and digest_of(path) != self.content:
+            raise UsageError(f"{self.kind}.content={self.content}: {self.path} has other content")
+        return path
+
+
+CONVERT = (
+    "convert it where you trust it: numpy.savez(path, masks=..., sequence=..., frame=...), one row for each frame"
+)
+
+
+def digest_of(path: str | Path) -> str | None:
+    """16 hexadecimal digits for the bytes of a file, or of all files below a folder; None where there is none."""
+    path = Path(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if not path.exists() or not files:
+        return None
+    whole = hashlib.sha256()
+    for file in files:
+        if path.is_dir():
+            whole.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 22):
+                whole.update(block)
+    return whole.hexdigest()[:16]
+
+
+def read_arrays(path: Path, wanted: Mapping[str, bool]) -> dict[str, np.ndarray]:
+    """Named arrays of an .npz or a .safetensors file; wanted: name -> whether it must be there.
+
+    Other arrays are not looked at, so that a file may hold pickled ones, which are never opened. Raises `UsageError`
+    for a missing name and `Failure` for a file that is not whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            found = load_file(path)
+        else:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as opened:
+                found = {name: opened[name] for name in wanted if name in opened.files}
+                found = found or dict.fromkeys(opened.files)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, SafetensorError) as error:
+        raise Failure(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    for name, needed in wanted.items():
+        if needed and found.get(name) is None:
+            raise UsageError(f"{path}: has no array {name}; it has {', '.join(found) or 'nothing'}")
+    return {name: found[name] for name in wanted if found.get(name) is not None}
