@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from unmix.cli import interop, model, practice, results, runs, score, start
+from unmix.cli import check, interop, model, practice, results, runs, score, start
 from unmix.core.errors import UnmixError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ VERBS = (
     start.list_,
     start.show,
     start.activations,
+    check.check,
     practice.choose,
     runs.fit,
     runs.compare,
