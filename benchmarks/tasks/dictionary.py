@@ -17,7 +17,7 @@ QUICK = {"small": {"n": 5_000, "d": 32, "m": 64, "active": 3, "target": 0.9, "bu
 FLOOR, UNIT = None, "race"
 CUMULATIVE = True
 BATCH = 512
-PENALTY = 0.3  # of the l1 problem, the same for all who solve it
+PENALTY = 0.3  # of the l1 problem
 
 
 class Learning:
@@ -68,13 +68,13 @@ class Unmix(Learning):
     """What `SparseCoding` does with each batch, from the atoms given to all; no bias, as for the others."""
 
     def __init__(self, size: dict, **problem: float) -> None:
-        self.problem = problem or {"penalty": PENALTY}
+        self.problem = problem or {"penalty": PENALTY, "eased": True, "tolerance": 0.03}
         super().__init__(size)
 
     def build(self) -> None:
         from unmix.finders.alternation import Alternation
 
-        self.learner = Alternation(torch.from_numpy(self.atoms.copy()), copies=0.9, **self.problem)
+        self.learner = Alternation(torch.from_numpy(self.atoms.copy()), copies=0.5, every=1, **self.problem)
 
     def learn(self) -> None:
         from unmix.core.seeds import Stream

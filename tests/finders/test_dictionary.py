@@ -134,6 +134,7 @@ class Interrupted(Watch):
         ({"penalty": 0.05, "batch": 100}, (3, 11)),
         ({"active": 3, "batch": 100, "restarts": 2, "read_penalty": 0.01}, (4, 19, 20, 33, 39)),
         ({"active": 3, "batch": 100, "inference": "omp", "restarts": 2}, (21,)),
+        ({"penalty": 0.05, "batch": 100, "eased": True, "every": 1, "copies": 0.7}, (1, 7)),
     ],
 )
 def test_resuming_is_the_same_as_never_stopping(rows, fields, stops):
@@ -171,6 +172,29 @@ def test_batches_come_again_and_leave_no_row_out(rows):
     assert [step for step, _, _ in later] == [5, 6, 7] and torch.equal(later[0][2], seen[5][2])
 
 
+def test_an_eased_penalty_falls_to_the_one_asked_for():
+    world = SparseWorld(latents=128, width=32, active=4, seed=0)
+    x = world.sample(6000, 0).x
+    found = {}
+    for eased in (False, True):
+        start = torch.nn.functional.normalize(x[:128])
+        learner = Alternation(start, penalty=0.1, eased=eased, copies=0.6, every=1, tolerance=1e-2)
+        penalties = []
+        for step, block in enumerate(x.split(250)):
+            learner.step(block, rng=Stream(0).child(step))
+            penalties.append(learner.eased)
+        found[eased] = dictionary_mcc(learner.atoms, world.atoms).value
+        assert all(after <= before for before, after in itertools.pairwise(penalties))
+        assert all(after >= 0.8 * before * (1 - 1e-9) for before, after in itertools.pairwise(penalties))
+        assert (penalties[0] > 0.2) == eased
+        learner.step(x[:250])
+        assert learner.eased == 0
+        codes, objective = learner.codes(x[:9])
+        error = (x[:9] - codes.decode(learner.atoms)).square().sum(1) / 2
+        assert torch.allclose(objective.float(), error + 0.1 * codes.dense().sum(1), rtol=1e-3)
+    assert found[True] > found[False] + 0.03
+
+
 def test_the_torch_path_finds_the_same(monkeypatch):
     x = SparseWorld(latents=16, width=8, active=2).sample(600, 0).x
     recipes = SparseCoding(width=16, penalty=0.1, passes=40), SparseCoding(width=16, active=2, inference="omp")
@@ -206,6 +230,8 @@ def test_signed_codes_the_bias_and_the_reader_are_as_asked_for(rows):
 def test_options_that_do_not_fit_are_refused(rows):
     with pytest.raises(UsageError, match="one of penalty and active"):
         SparseCoding(penalty=0.1, active=3)
+    with pytest.raises(UsageError, match="eased"):
+        SparseCoding(active=3, eased=True)
     with pytest.raises(UsageError, match="read_penalty"):
         SparseCoding(active=3, inference="omp", read_penalty=0.1)
     with pytest.raises(Failure, match="fewer or use more atoms"):

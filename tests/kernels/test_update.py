@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
-from unmix.kernels.update import gram_statistics, update_atoms, update_atoms_reported
+from unmix.kernels.update import gram_matrix, gram_statistics, update_atoms, update_atoms_reported
 
 BACKENDS = ["torch", "numba"]
 
@@ -97,6 +97,20 @@ def test_statistics_are_the_dense_products(n, m, d, seed):
             a, b = gram_statistics(codes, x, backend=backend)
             torch.testing.assert_close(a, dense.T @ dense, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(b, dense.T @ x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 4), (300, 5)])
+def test_the_gram_matrix_is_the_product(shape):
+    atoms = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found = gram_matrix(atoms)
+            assert not found.requires_grad
+            torch.testing.assert_close(found, (atoms @ atoms.T).detach())
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_wrong_shapes_are_refused_by_name():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -15,7 +16,7 @@ from unmix.core.seeds import Stream
 _KEPT_BYTES = 256 << 20  # codes of earlier passes, from which the next inference of the same rows begins
 _RARE = 1e-3  # an atom of less than this share of the mean use is replaced
 _MOST = 200  # iterations of one inference; the next pass goes on from where it ended
-_EVERY = 5  # batches between two replacements: an atom that is new has its codes by then
+_EASED = 0.8  # least factor from one batch to the next on a penalty that is eased
 
 
 class Alternation:
@@ -26,7 +27,11 @@ class Alternation:
     positive: codes are not negative. tolerance: relative duality gap of the l1 problem. window: batches that the
     statistics remember, less in the beginning (f = 1 - 1 / window). patient: atoms stay as they are until the
     statistics cover the window, for atoms that are worth keeping. copies: cosine above which two atoms are copies and
-    one of them is replaced. spent: floating-point operations so far.
+    one of them is replaced. every: batches between two replacements. eased: the l1 problem begins with the universal
+    threshold s sqrt(2 log m) as its penalty, s^2 d the mean squared error of the batch before, as what is not
+    explained yet is noise to each atom; it falls with the error, at most by a fifth a batch and never below
+    `penalty`. spent: floating-point operations so far.
+    Source of the threshold: Donoho, Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage".
     """
 
     def __init__(
@@ -40,11 +45,16 @@ class Alternation:
         window: float = 30.0,
         patient: bool = False,
         copies: float = 0.95,
+        every: int = 5,
+        eased: bool = False,
     ) -> None:
         m, d = atoms.shape
         self.atoms, self.penalty, self.k = atoms, penalty, k
         self.positive, self.tolerance, self.window, self.patient = positive, tolerance, max(1.0, window), patient
-        self.copies = copies
+        self.copies, self.every = copies, every
+        self.eased = math.inf if eased and k is None else 0.0  # the present penalty, where it is above `penalty`
+        self._noise = 0.0  # mean squared error of an entry in the batch before
+        self._gram: tuple[Tensor, Tensor] | None = None  # the atoms and their Gram matrix
         self.a, self.b = atoms.new_zeros(m, m), atoms.new_zeros(m, d)
         self.bias, self.learns_bias = atoms.new_zeros(d), bias
         self.sums = atoms.new_zeros(m + d + 1)  # of the codes, of the rows, and the number of rows
@@ -58,11 +68,20 @@ class Alternation:
         Returns, at the atoms before the update, the mean objective, fvu (the share of the batch's variance that is
         not explained) and l0, the mean number of active codes: tensors without dimensions.
         """
+        from unmix.kernels._compiled import own_threads
+
+        with own_threads():
+            return self._step(x, place, rng)
+
+    def _step(self, x: Tensor, place: int | None, rng: Stream | None) -> dict[str, Tensor]:
         from unmix.kernels.update import gram_statistics, update_atoms
 
-        codes, objective = self.codes(x, place)
+        if self.eased:
+            self._ease(x, rng)
+        penalty = max(self.penalty, self.eased)
+        codes, objective = self.codes(x, place, penalty=penalty)
         # Half the squared error is the objective without the penalty; that saves decoding.
-        rest = 0 if self.k is not None else self.penalty * codes.values.abs().sum(dtype=torch.float64)
+        rest = 0 if self.k is not None else penalty * codes.values.abs().sum(dtype=torch.float64)
         error = 2 * (objective.sum(dtype=torch.float64) - rest).clamp_min(0)
         window = self.window if self.patient else max(1.0, min(self.window, (self.steps + 1) / 2))
         za, zx = gram_statistics(codes, x)
@@ -83,12 +102,30 @@ class Alternation:
             if self.learns_bias:
                 self.bias = (total - weights @ self.atoms) / count
             self.spent += flops.product(m, m, d)
-            if rng is not None and self.steps % _EVERY == 0:
+            if rng is not None and self.steps % self.every == 0:
                 self._replace(x, codes, rng)
+        self._noise = float(error) / x.numel()
         fvu = error / (x - x.mean(0)).square().sum().clamp_min(1e-30)
         return {"objective": objective.mean(), "fvu": fvu, "l0": active.mean()}
 
-    def codes(self, x: Tensor, place: int | None = None, tolerance: float | None = None) -> tuple[Codes, Tensor]:
+    def gram(self) -> Tensor:
+        """D D' [m, m], made once for the same atoms."""
+        from unmix.kernels.update import gram_matrix
+
+        if self._gram is None or self._gram[0] is not self.atoms:
+            self._gram = self.atoms, gram_matrix(self.atoms)
+        return self._gram[1]
+
+    def _ease(self, x: Tensor, rng: Stream | None) -> None:
+        """The penalty of the batch x, while atoms may still be replaced."""
+        variance = self._noise if self.steps else float((x - self.bias).square().mean()) / 3
+        threshold = math.sqrt(2 * math.log(len(self.atoms)) * variance)
+        lowest = _EASED * self.eased if self.steps else 0.0
+        self.eased = min(self.eased, max(lowest, threshold)) if rng is not None else 0.0
+
+    def codes(
+        self, x: Tensor, place: int | None = None, tolerance: float | None = None, penalty: float | None = None
+    ) -> tuple[Codes, Tensor]:
         """Ragged codes of x [n, d] at the present atoms, and the objective of each row [n].
 
         The objective is 1/2 |x - z D|^2 + penalty |z|_1, or the first term alone for a pursuit.
@@ -98,7 +135,7 @@ class Alternation:
 
         m, d = self.atoms.shape
         x = x - self.bias
-        gram = self.atoms @ self.atoms.T if m <= 16384 else None
+        gram = self.gram() if m <= 16384 else None
         self.spent += flops.product(m, d, m)
         if self.k is not None:
             values, indices = omp(x, self.atoms, self.k, positive=self.positive, gram=gram)
@@ -110,7 +147,7 @@ class Alternation:
         result = lasso(
             x,
             self.atoms,
-            self.penalty,
+            self.penalty if penalty is None else penalty,
             positive=self.positive,
             gram=gram,
             start=None if before is None else (before.values, before.indices.long(), before.pointers),
@@ -134,7 +171,8 @@ class Alternation:
         """Put what is left of the rows reconstructed worst in place of rare atoms, and of the rarer of two copies."""
         use = self.a.diagonal()
         poor = use < _RARE * use.mean()
-        first, second = ((self.atoms @ self.atoms.T).fill_diagonal_(0) > self.copies).nonzero(as_tuple=True)
+        first, second = (self.gram() > self.copies).nonzero(as_tuple=True)
+        first, second = first[first < second], second[first < second]
         poor[torch.where(use[first] < use[second], first, second)] = True
         where = poor.nonzero().squeeze(1)[: max(1, len(x) // 16)]
         if not len(where):
@@ -153,7 +191,8 @@ class Alternation:
         """All that changes, as tensors."""
         state = {"atoms": self.atoms, "a": self.a, "b": self.b, "bias": self.bias, "sums": self.sums}
         state["steps"] = torch.tensor(self.steps)
-        numbers = torch.tensor([self.spent, self.penalty, self._held, self._full], dtype=torch.float64)
+        own = [self.spent, self.penalty, self._held, self._full, self.eased, self._noise]
+        numbers = torch.tensor(own, dtype=torch.float64)
         if self.kept:
             places = sorted(self.kept)
             codes = [self.kept[place] for place in places]
@@ -172,7 +211,7 @@ class Alternation:
         names = ("atoms", "a", "b", "bias", "sums")
         self.atoms, self.a, self.b, self.bias, self.sums = (state[name].to(self.atoms.device) for name in names)
         self.steps = int(state["steps"])
-        self.spent, self.penalty, held, full = state["numbers"].tolist()
+        self.spent, self.penalty, held, full, self.eased, self._noise = state["numbers"].tolist()
         self._held, self._full = int(held), bool(full)
         self.kept, first = {}, 0
         for place, height in zip(state.get("places", []), state.get("heights", []), strict=True):

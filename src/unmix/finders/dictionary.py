@@ -39,7 +39,11 @@ class SparseCoding(Finder):
     restarts: fits from other first atoms; the one with the least objective on the rows is kept, and `about` holds the
     objectives of all. With active, all are compared at the penalty on which the first one ended.
     Atoms begin as rows. Atoms that are rarely used, or have a cosine above `copies` with another, are replaced by
-    what is left of the rows that are reconstructed worst, until a fifth of the steps is left. A start replaces the
+    what is left of the rows that are reconstructed worst: once in `every` batches, until a fifth of the steps is
+    left. copies=0.5, every=1 finds most where the true atoms are known to have little in common.
+    eased: until then the penalty is the universal threshold of what is not explained yet, where that is larger than
+    `penalty`; a pass over many rows then finds more. With few rows, many passes and many active codes it finds less.
+    A start replaces the
     first atoms of the first fit, and gives it its bias.
     On the paper's worlds with 1,024 rows, penalty=0.1, read_penalty=0.02, passes=300, restarts=3 recovers dictionary
     and codes for (N, M, K) of (16, 8, 3), (64, 32, 3) and (128, 32, 9), as the tests say.
@@ -61,6 +65,8 @@ class SparseCoding(Finder):
     memory: float = Field(1.0, gt=0)
     tolerance: float = Field(1e-3, gt=0)
     copies: float = Field(0.95, gt=0, le=1)
+    every: int = Field(5, ge=1)
+    eased: bool = False
     restarts: int = Field(1, ge=1)
 
     @model_validator(mode="after")
@@ -71,6 +77,8 @@ class SparseCoding(Finder):
             raise ValueError(f"active={self.active} must be at most the number of atoms, width={self.width}")
         if self.inference == "omp" and self.active is None:
             raise ValueError("inference='omp' needs active, the number of atoms in a row")
+        if self.eased and self.penalty is None:
+            raise ValueError("eased is of the penalty; with active the penalty adapts by itself")
         if self.inference == "omp" and self.read_penalty is not None:
             raise ValueError("read_penalty is of the l1 problem; leave it out with inference='omp'")
         return self
@@ -144,6 +152,8 @@ class SparseCoding(Finder):
             window=self.memory * batch_count(run.rows, self.batch),
             patient=start is not None,
             copies=self.copies,
+            every=self.every,
+            eased=self.eased and start is None and self.active is None,
         )
         if pursuit or self.active is None or run.state is not None:
             return learner

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, parts_for, run_parts
+from unmix.kernels._compiled import Backend, array, check_matrix, compiled_wanted, own_threads, parts_for, run_parts
 
 _BLOCK = 64  # atoms between two matrix products
 
@@ -110,6 +110,25 @@ def _update_block_plain(
             new = torch.where(norm > 0, new / norm, atoms[j])
         rest[j - first + 1 :].addr_(a[j + 1 : last, j], new - atoms[j], alpha=-1)
         atoms[j] = new
+
+
+@torch.no_grad()
+def gram_matrix(atoms: Tensor) -> Tensor:
+    """D D' [m, m] of atoms D [m, d]; on the CPU each of our threads makes some of its rows."""
+    check_matrix("atoms", atoms)
+    if atoms.device.type != "cpu":
+        return atoms @ atoms.T
+    atoms = atoms.detach()
+    m = len(atoms)
+    out = atoms.new_empty(m, m)
+
+    def work(part: int, parts: int) -> None:
+        rows = slice(part * m // parts, (part + 1) * m // parts)
+        torch.mm(atoms[rows], atoms.T, out=out[rows])
+
+    with own_threads():
+        run_parts(work, parts_for(m, 128))
+    return out
 
 
 @torch.no_grad()
