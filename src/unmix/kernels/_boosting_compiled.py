@@ -7,33 +7,41 @@ import numpy as np
 from unmix.kernels._compiled import compiled
 
 TIE = 1e-9
+LARGE = 30.0
 
 
-@compiled(fastmath={"reassoc", "contract"})
-def _residuals(goal, classes, raw, out):
-    """Negative gradient [K, n] of the loss at raw [K, n]."""
+@compiled()
+def _shares(raw, share):
+    """Probabilities [K, n] of the classes, from scratch: the softmax of raw [K, n], or one sigmoid."""
+    width, n = raw.shape
+    for i in range(n):
+        top = 0.0 if width == 1 else raw[0, i]
+        for k in range(1, width):
+            top = max(top, raw[k, i])
+        for k in range(width):
+            share[k, i] = np.exp(raw[k, i] - top) if width > 1 else 1 / (1 + np.exp(-raw[k, i]))
+
+
+@compiled()
+def _residuals(goal, classes, raw, share, total, out):
+    """Negative gradient [K, n] of the loss; share [K, n] comes unnormalised and leaves as probabilities."""
     width, n = raw.shape
     if classes == 0:
         for i in range(n):
             out[0, i] = goal[i] - raw[0, i]
         return
-    if classes == 2:
-        for i in range(n):
-            out[0, i] = goal[i] - 1 / (1 + np.exp(-raw[0, i]))
-        return
-    top, total = np.empty(n), np.zeros(n)
-    for i in range(n):
-        top[i] = raw[0, i]
-    for k in range(1, width):
-        for i in range(n):
-            top[i] = max(top[i], raw[k, i])
+    if width > 1:
+        total[:] = 0
+        for k in range(width):
+            for i in range(n):
+                total[i] += share[k, i]
+        for k in range(width):
+            for i in range(n):
+                share[k, i] /= total[i]
     for k in range(width):
+        wanted = 1 if width == 1 else k
         for i in range(n):
-            out[k, i] = np.exp(raw[k, i] - top[i])
-            total[i] += out[k, i]
-    for k in range(width):
-        for i in range(n):
-            out[k, i] = (goal[i] == k) - out[k, i] / total[i]
+            out[k, i] = (goal[i] == wanted) - share[k, i]
 
 
 @compiled()
@@ -79,8 +87,8 @@ def _best(hist, count, total, gains):
             n_right = count - n_left
             if n_right <= 0:
                 break
-            gap = left / n_left - (total - left) / n_right
-            gain = n_left * n_right / count * gap * gap
+            gap = left * count - total * n_left
+            gain = gap * gap / (n_left * n_right * count)
             gains[j] = max(gains[j], gain)
             if gain > best * (1 + TIE):
                 column, cut, best = j, b, gain
@@ -92,13 +100,13 @@ def _split(bins, rows, spare, begin, end, column, cut):
     """Put the rows with bin <= cut first, both sides in their order; the place where the right side begins."""
     left, held = begin, 0
     for i in range(begin, end):
+        # Written to both sides, so that there is no branch to guess wrong.
         row = rows[i]
-        if bins[row, column] <= cut:
-            rows[left] = row
-            left += 1
-        else:
-            spare[held] = row
-            held += 1
+        rows[left] = row
+        spare[held] = row
+        goes_left = bins[row, column] <= cut
+        left += goes_left
+        held += not goes_left
     for i in range(held):
         rows[left + i] = spare[i]
     return left
@@ -111,7 +119,7 @@ def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_ra
     width = raw.shape[1]
     nodes = 1 << depth
     # By class, so that a tree reads beside one another what it needs.
-    own, residual = np.empty((width, n)), np.empty((width, n))
+    own, residual, share, total = np.empty((width, n)), np.empty((width, n)), np.empty((width, n)), np.empty(n)
     for i in range(n):
         for k in range(width):
             own[k, i] = raw[i, k]
@@ -127,9 +135,12 @@ def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_ra
     # A tree as a heap: node v has children 2 v + 1 and 2 v + 2; column -1 marks a leaf.
     column, cut, leaf = np.empty(2 * nodes, np.int64), np.empty(2 * nodes, np.int64), np.empty(2 * nodes)
     gained, gains = np.empty(m), np.empty(m)
-    trees = 0
+    trees, fresh = 0, True
     for _ in range(rounds):
-        _residuals(goal, classes, own, residual)
+        if classes > 0 and (fresh or width == 1):
+            _shares(own, share)
+        _residuals(goal, classes, own, share, total, residual)
+        fresh = False
         for k in range(width):
             total_square = 0.0
             values = residual[k]
@@ -161,8 +172,12 @@ def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_ra
                         if width > 1:
                             step *= (width - 1) / width
                         leaf[node] = rate * step
+                        # A leaf multiplies the shares of its rows: one exponential for all, unless it is a large one.
+                        fresh = fresh or abs(leaf[node]) > LARGE
+                        factor = np.exp(min(leaf[node], LARGE))
                         for i in range(first, last):
                             own[k, rows[i]] += leaf[node]
+                            share[k, rows[i]] *= factor
                         continue
                     # Columns that split as well share the credit, as they would over many random choices.
                     tied = 0

@@ -29,6 +29,7 @@ from unmix.scores.disentanglement.data import (
 from unmix.scores.disentanglement.readout import targets_of
 
 CHANCE_ROWS = 3000
+FINE_ROWS = 5000  # up to here quantiles of 64 bins are too coarse for thresholds between values
 Part = Literal["disentanglement", "completeness", "informativeness"]
 
 
@@ -55,7 +56,7 @@ def dci(
     exact: bool = False,
     rounds: int = 100,
     depth: int = 3,
-    bins: int = 64,
+    bins: int | None = None,
     rows: int = 15000,
 ) -> Outcome:
     """One of the three parts of DCI.
@@ -68,7 +69,7 @@ def dci(
     1 where anything is known. A code that tells nothing has importance by chance: see informativeness first.
     codes: [n, m]. z: [n, f]. factors: kinds. group: [n] sequences. exact: scikit-learn's GradientBoosting (100 times
     slower) for the histogram trees, whose importances are within .02. Chance: histogram trees on shuffled rows, at
-    most 3000 of them.
+    most 3000 of them. bins: of each code; None takes 256 up to 5000 rows to fit on, and 64 above.
     rows: at most so many are used.
     compat: "disentanglement_lib" classifies every value of a factor, counts dead codes in m, and has accuracy for
     informativeness (chance is then the rate of the most frequent value). Its quirk: a factor with one value fails
@@ -105,7 +106,7 @@ def importances(
     exact: bool = False,
     rounds: int = 100,
     depth: int = 3,
-    bins: int = 64,
+    bins: int | None = None,
     rng: Stream | None = None,
 ) -> Importances:
     """Importances of all codes for all factors; factors are shared out among torch's number of threads.
@@ -114,7 +115,7 @@ def importances(
     only those of categories are.
     """
     x, other = pair.codes[order[train]], pair.codes[order[test]]
-    prepared = (x, other) if exact else binned(x, other, bins)
+    prepared = (x, other) if exact else binned(x, other, bins or (256 if len(x) <= FINE_ROWS else 64))
     f = len(pair.factors)
     labels = exact_labels(pair, "dci") if classify else None
     matrix, skill, accuracy = np.zeros((x.shape[1], f)), np.zeros(f), np.full(f, np.nan)
@@ -134,7 +135,9 @@ def importances(
     return Importances(matrix, skill, accuracy)
 
 
-def _both(pair: Paired, rng: Stream, compat: bool, exact: bool, rounds: int, depth: int, bins: int, rows: int) -> Any:
+def _both(
+    pair: Paired, rng: Stream, compat: bool, exact: bool, rounds: int, depth: int, bins: int | None, rows: int
+) -> Any:
     train, test = split(pair, rng)
     if len(train) + len(test) > rows:
         share, draw = rows / (len(train) + len(test)), rng.child("rows").numpy()
@@ -144,7 +147,7 @@ def _both(pair: Paired, rng: Stream, compat: bool, exact: bool, rounds: int, dep
     few = [np.sort(rng.child(f"chance {k}").numpy().permutation(p)[:most]) for k, p, most in _few(train, test)]
     chosen = np.concatenate(few)
     order[chosen] = rng.child("shuffle").numpy().permutation(chosen)
-    return found, importances(pair, *few, order, compat, False, rounds, depth, bins, rng)
+    return found, importances(pair, *few, order, compat, False, rounds, depth, bins or 64, rng)
 
 
 def _few(train: np.ndarray, test: np.ndarray) -> list[tuple[int, np.ndarray, int]]:
@@ -219,7 +222,8 @@ class DciDisentanglement(Disentanglement):
     """DCI: whether each code matters for one factor only.
 
     compat: disentanglement_lib for that library's protocol. exact: scikit-learn's trees rather than histogram trees.
-    rounds, depth, bins: of the trees. rows: at most so many are used.
+    rounds, depth: of the trees. bins: of each code, None for 256
+    up to 5000 rows and 64 above. rows: at most so many are used.
     """
 
     name: ClassVar[str] = "dci_disentanglement"
@@ -231,7 +235,7 @@ class DciDisentanglement(Disentanglement):
     exact: bool = False
     rounds: int = Field(100, ge=1)
     depth: int = Field(3, ge=1, le=8)
-    bins: int = Field(64, ge=2, le=256)
+    bins: int | None = Field(None, ge=2, le=256)
     rows: int = Field(15000, ge=12)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:

@@ -29,7 +29,7 @@ def dci_es(
 
     E = mean_j (1 - 2 AULCC_j / (kappa_max - kappa_min)), AULCC_j the area under the running minimum of the loss of
     factor j (1 - R2 on rows not fitted on, at most 1) against capacity kappa, the log of the number of features of a
-    ridge read-out: the codes alone, then with 16, 32, ... 512 random Fourier features, of one code and of all in turn.
+    ridge read-out: the codes alone, then with 16, 32, ... 512 random Fourier features of one code or all.
     1: linear from the start; 0: the loss falls in a straight line to none; -1: nothing is ever predicted.
     codes: [n, m]. z: [n, f]. factors: kinds (categories count by the squared error of their indicators). The paper
     leaves the family of read-outs open; this one has a closed form and no seed that matters. rows: at most so many.
