@@ -1,0 +1,96 @@
+"""Initialisation recipes: where a network's scale sits before it learns."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from unmix.core.recipe import Recipe
+from unmix.regimes.balance import Report, balance, scale_layers, symmetrise
+
+
+class Initialisation(Recipe):
+    """Changes the weights of a freshly built module in place; its one verb is `apply`."""
+
+    reference: ClassVar[str] = "Kunin et al. 2024, arXiv 2406.06158"
+
+    def apply(self, module: nn.Module) -> Report:
+        """Rescale the module's weights in place; the report says what was moved, what was left and why, and can undo.
+
+        No random number is drawn. Raises `UsageError` where nothing in the module can be rescaled.
+        """
+        return self._apply(module)
+
+    @abstractmethod
+    def _apply(self, module: nn.Module) -> Report: ...
+
+
+class Upstream(Initialisation):
+    """A small first layer, which then learns faster: rich learning with little motion of the weights.
+
+    alpha: above 1; first layers over alpha, what follows times alpha, so that the function at the start is kept.
+    layers: "pairs" for every pair of layers with homogeneous units between; "first" for the first linear or
+    convolutional layer, "embeddings" or "convolutions" alone, without compensation: the function changes.
+    """
+
+    equation: ClassVar[str] = "w <- w / alpha, a <- a alpha, alpha > 1"
+
+    alpha: float = Field(10.0, gt=1)
+    layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
+
+    def _apply(self, module: nn.Module) -> Report:
+        return _scaled(module, self.alpha, self.layers)
+
+
+class Downstream(Initialisation):
+    """A large first layer, which then learns slower: lazy at first, rich with a delay.
+
+    alpha: above 1; first layers times alpha, what follows over alpha. layers: as in `Upstream`.
+    """
+
+    equation: ClassVar[str] = "w <- w alpha, a <- a / alpha, alpha > 1"
+
+    alpha: float = Field(10.0, gt=1)
+    layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
+
+    def _apply(self, module: nn.Module) -> Report:
+        return _scaled(module, 1 / self.alpha, self.layers)
+
+
+class Balanced(Initialisation):
+    """The same balance for every unit, keeping the function; zero is balanced.
+
+    delta: what |outgoing|^2 - |incoming|^2 of each unit becomes; positive is upstream. symmetric: first make the
+    outputs zero by pairs of units with opposite signs (the kernel is not zero).
+    """
+
+    equation: ClassVar[str] = "r^2 = [delta + sqrt(delta^2 + 4 |a|^2 |w|^2)] / (2 |a|^2), w <- w / r, a <- a r"
+
+    delta: float = 0.0
+    symmetric: bool = False
+
+    def _apply(self, module: nn.Module) -> Report:
+        if not self.symmetric:
+            return balance(module, delta=self.delta)
+        first = symmetrise(module)
+        report = balance(module, delta=self.delta)
+        report.before, report.preserved = first.before, False
+        report.notes = (*first.notes, *report.notes)
+        originals = {name: before for name, (before, _) in first.kept.items()}
+        report.kept = {
+            name: (originals.get(name, report.kept[name][0] if name in report.kept else p), p.detach().clone())
+            for name, p in module.named_parameters()
+            if name in originals or name in report.kept
+        }
+        return report
+
+
+def _scaled(module: nn.Module, alpha: float, layers: str) -> Report:
+    if layers == "pairs":
+        return balance(module, alpha=alpha)
+    plain = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    kinds = {"first": plain, "embeddings": (nn.Embedding,), "convolutions": (nn.Conv1d, nn.Conv2d)}[layers]
+    return scale_layers(module, alpha, kinds, first=layers == "first")

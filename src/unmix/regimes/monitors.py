@@ -1,0 +1,252 @@
+"""RegimeWatch: looks on at training and says, step by step, whether it is lazy or rich."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmix.core.errors import UsageError
+from unmix.core.watch import Watch
+from unmix.regimes import measures
+from unmix.regimes.jacobian import Forward, Transformed, frozen_copy
+from unmix.regimes.kernel import tangent_kernel
+from unmix.regimes.pairs import Pair, Sides, find_pairs, sides
+
+RELU = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6)
+
+
+class RegimeWatch(Watch):
+    """A watch of learning regimes; `records` holds a dict for each look, the first before any step.
+
+    probe: rows x [n, ...] that are looked at. targets: y of the probe, for the alignment of kernel and target. every:
+    steps between looks (the balance is followed in every step). kernel: whether to take the tangent kernel of the
+    probe (its trace over outputs) at each look. memory: its bound in bytes. forward: called with (module, x);
+    without, a module with parts "encoder" and maybe "head" is run through both, any other is called. inner: a watch
+    to pass everything on.
+
+    A record has: step; balance (mean, variance, least and largest of every unit, by pair); drift, the largest change
+    of a unit's balance beyond the exact law of gradient descent, sum_t h_t^2 (|g_out|^2 - |g_in|^2) (and decay), or
+    the reason why that law does not apply; hamming, motion, relative motion, kernel distance, alignment, effective
+    rank, layer shares of the kernel, cka of the encoder, roughness of filters, verdict. What cannot be had is None.
+    """
+
+    def __init__(
+        self,
+        probe: Tensor,
+        targets: Tensor | None = None,
+        every: int = 100,
+        kernel: bool = True,
+        memory: int = 2**28,
+        forward: Forward | None = None,
+        inner: Watch | None = None,
+    ) -> None:
+        if len(probe) < 2 or every < 1 or (targets is not None and len(targets) != len(probe)):
+            raise UsageError(f"RegimeWatch: {len(probe)} probe rows (2 or more, as many targets), every={every}")
+        self.probe, self.targets, self.every = probe, targets, every
+        self.kernel, self.memory, self.inner = kernel, memory, inner or Watch()
+        self.forward: Forward = forward or _run
+        self.records: list[dict[str, Any]] = []
+        self._start: _Look | None = None
+        self._law: _Law | None = None
+        self._module: Any = None
+
+    def before_step(self, step: int, module: Any, optimiser: Any) -> None:
+        """Look at the module as it is before step `step`, whose gradients lie in it."""
+        self.inner.before_step(step, module, optimiser)
+        if self._law is None:
+            self._law = _Law(module)
+        self._law.measure()
+        if self._start is None or (step - 1) % self.every == 0:
+            self._record(step - 1, module)
+        self._law.predict(optimiser)
+        self._module = module
+
+    def on_step(self, step: int, total: int, facts: Mapping[str, Any]) -> None:
+        """Look once more after the last step."""
+        self.inner.on_step(step, total, facts)
+        if step == total and self._law is not None:
+            self._law.measure()
+            self._record(step, self._module)
+
+    def save(self, state: Callable[[], dict[str, Tensor]]) -> None:
+        self.inner.save(state)
+
+    def restore(self) -> dict[str, Tensor] | None:
+        return self.inner.restore()
+
+    def done(self) -> None:
+        self.inner.done()
+
+    def _record(self, step: int, module: nn.Module) -> None:
+        assert self._law is not None
+        look = _Look.of(self, module)
+        if self._start is None:
+            self._start = look
+        start, made = self._start, {"step": step, **self._law.facts()}
+        gone = sum(float((look.weights[n] - w).square().sum()) for n, w in start.weights.items()) ** 0.5
+        size = sum(float(w.square().sum()) for w in start.weights.values()) ** 0.5
+        made |= {"motion": gone, "relative motion": gone / size if size else None}
+        seen = look.on is not None and start.on is not None
+        made["hamming"] = measures.hamming(look.on, start.on) if seen else None  # type: ignore[arg-type]
+        made["cka"] = None if look.h is None or start.h is None else measures.cka(look.h, start.h)
+        made["roughness"] = {name: float(measures.roughness(w).mean()) for name, w in look.filters.items()} or None
+        for name in ("kernel distance", "alignment", "effective rank", "layer shares", "verdict"):
+            made[name] = None
+        if look.kernel is not None and start.kernel is not None and bool(look.kernel.any()):
+            made["kernel distance"] = measures.kernel_distance(look.kernel, start.kernel)
+            made["effective rank"] = measures.effective_rank(look.kernel)
+            made["layer shares"] = look.shares
+            if self.targets is not None:
+                made["alignment"] = measures.alignment(look.kernel, self.targets)
+            if made["relative motion"] is not None:
+                made["verdict"] = measures.verdict(made["kernel distance"], made["hamming"], made["relative motion"])
+        self.records.append(made)
+
+
+class _Look:
+    """A module at one moment: weights, patterns of its units, representation, kernel of the probe."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+        self.filters: dict[str, Tensor] = {}
+        self.on: Tensor | None = None
+        self.h: Tensor | None = None
+        self.kernel: Tensor | None = None
+        self.shares: dict[str, float] | None = None
+
+    @staticmethod
+    def of(watch: RegimeWatch, module: nn.Module) -> _Look:
+        look, twin = _Look(), frozen_copy(module)
+        look.weights = {n: p.detach() for n, p in twin.named_parameters() if p.requires_grad}
+        look.filters = {
+            f"{n}.weight": m.weight.detach()
+            for n, m in twin.named_modules()
+            if isinstance(m, nn.Conv2d) and min(m.kernel_size) >= 3
+        }
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _patterns(twin) as patterns:
+            watch.forward(twin, watch.probe)
+        look.on = torch.cat(patterns, dim=1) if patterns else None
+        if isinstance(module, nn.ModuleDict) and "encoder" in module:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                look.h = twin["encoder"](watch.probe)  # type: ignore[index]
+        if watch.kernel:
+            options = {"reduce": "trace", "memory": watch.memory, "forward": watch.forward}
+            look.kernel = tangent_kernel(twin, watch.probe, **options)  # type: ignore[arg-type]
+            look.shares = _shares(twin, watch)
+        return look
+
+
+class _Law:
+    """The balance of every legal pair and what gradient descent must do to it, exactly."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.pairs: list[tuple[Pair, Sides]] = []
+        parts = module.items() if isinstance(module, nn.ModuleDict) else [("", module)]
+        for name, part in parts:
+            for pair in find_pairs(part):
+                if pair.legal:
+                    at = f"{name}." if name else ""
+                    self.pairs.append((Pair(at + pair.first, at + pair.second, pair.kind), sides(part, pair)))
+        self.now: list[Tensor] = []
+        self.start: list[Tensor] = []
+        self.predicted: list[Tensor] = []
+        self.refusal = "" if self.pairs else "does not apply: no pair of layers with homogeneous units between"
+
+    def measure(self) -> None:
+        self.now = [both.squares(both.outgoing) - both.squares(both.incoming) for _, both in self.pairs]
+        if not self.start:
+            self.start = self.now
+            self.predicted = [torch.zeros_like(delta) for delta in self.now]
+
+    def predict(self, optimiser: Any) -> None:
+        """Add what the coming step changes: h^2 (|G_out|^2 - |G_in|^2) - 2 h decay delta, G with the decay in it."""
+        if self.refusal or (refusal := _not_plain(optimiser)):
+            self.refusal = self.refusal or refusal
+            return
+        settings = {id(p): group for group in optimiser.param_groups for p in group["params"]}
+        for number, (pair, both) in enumerate(self.pairs):
+            groups = [settings.get(id(t)) for t, _ in (*both.incoming, *both.outgoing)]
+            if any(g is None for g in groups):
+                self.refusal = f"does not apply: the optimiser does not move all of {pair.name}"
+                return
+            rates = {(float(g["lr"]), float(g["weight_decay"])) for g in groups if g is not None}
+            if len(rates) > 1:
+                self.refusal = f"does not apply: {pair.name} has several learning rates or decays"
+                return
+            h, decay = rates.pop()
+            full = [[(_full(t, decay), view) for t, view in side] for side in (both.outgoing, both.incoming)]
+            change = h**2 * (both.squares(full[0]) - both.squares(full[1])) - 2 * h * decay * self.now[number]
+            self.predicted[number] = self.predicted[number] + change
+
+    def facts(self) -> dict[str, Any]:
+        balance = {
+            pair.name: {
+                "mean": float(delta.mean()),
+                "variance": float(delta.var(unbiased=False)),
+                "least": float(delta.min()),
+                "largest": float(delta.max()),
+            }
+            for (pair, _), delta in zip(self.pairs, self.now, strict=True)
+        }
+        if self.refusal:
+            return {"balance": balance, "drift": None, "conservation": self.refusal}
+        beyond = [now - start - p for now, start, p in zip(self.now, self.start, self.predicted, strict=True)]
+        return {"balance": balance, "drift": max(float(b.abs().max()) for b in beyond), "conservation": "applies"}
+
+
+def _full(parameter: Tensor, decay: float) -> Tensor:
+    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return gradient.detach().double() + decay * parameter.detach().double()
+
+
+def _not_plain(optimiser: Any) -> str:
+    """Why the law of gradient descent does not hold for an optimiser, or nothing."""
+    kind = type(optimiser).__name__
+    if not isinstance(optimiser, torch.optim.SGD):
+        return f"does not apply: {kind} divides by the gradient's size"
+    if any(group["momentum"] for group in optimiser.param_groups):
+        return "does not apply: momentum"
+    return ""
+
+
+def _run(module: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(module, nn.ModuleDict):
+        if "encoder" not in module:
+            raise UsageError(f"RegimeWatch: modules {', '.join(module)} have no encoder; give forward=")
+        h = module["encoder"](x)
+        return module["head"](h) if "head" in module else h
+    return module(x)
+
+
+@contextmanager
+def _patterns(module: nn.Module) -> Any:
+    """Which units are on [n, units], collected from every ReLU-like module that runs."""
+    found: list[Tensor] = []
+    handles = [
+        m.register_forward_hook(lambda _, given, end: found.append((given[0] > 0).flatten(1)))
+        for m in module.modules()
+        if isinstance(m, RELU)
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _shares(module: nn.Module, watch: RegimeWatch) -> dict[str, float]:
+    """Share of the kernel's trace [sum to 1] that belongs to each parameter."""
+    source = Transformed(module, watch.forward)
+    total = {}
+    for name in source.parameters:
+        size = 0.0
+        for row in watch.probe.split(8):
+            with torch.random.fork_rng(devices=[]):
+                size += float(source.jacobian(row, [name])[name].detach().square().sum())
+        total[name] = size
+    whole = sum(total.values())
+    return {name: size / whole if whole else 0.0 for name, size in total.items()}

@@ -1,0 +1,158 @@
+"""RegimeWatch and its measures: the exact discrete law, decay, verdicts, and where the law does not apply."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unmix.core.errors import UsageError
+from unmix.regimes import measures
+from unmix.regimes.balance import balance, symmetrise, unit_balance
+from unmix.regimes.monitors import RegimeWatch
+from unmix.worlds.parity import Parity
+
+
+def network(inputs=6, hidden=8, outputs=2, unit=nn.ReLU, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(seed)
+        return nn.Sequential(nn.Linear(inputs, hidden), unit(), nn.Linear(hidden, outputs, bias=False))
+
+
+def train(model, watch, optimiser, x, y, steps):
+    for step in range(1, steps + 1):
+        optimiser.zero_grad()
+        loss = (model(x) - y).square().sum() / 2
+        loss.backward()
+        watch.before_step(step, model, optimiser)
+        optimiser.step()
+        watch.on_step(step, steps, {"loss": loss})
+    return watch.records
+
+
+def data(n=20, d=6, c=2):
+    draw = torch.Generator().manual_seed(1)
+    return torch.randn(n, d, generator=draw, dtype=torch.float64), torch.randn(
+        n, c, generator=draw, dtype=torch.float64
+    )
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_balance_obeys_the_exact_law_of_gradient_descent(decay):
+    x, y = data()
+    model = network().double()
+    watch = RegimeWatch(x, every=10)
+    records = train(model, watch, torch.optim.SGD(model.parameters(), lr=5e-3, weight_decay=decay), x, y, 40)
+    assert [r["step"] for r in records] == [0, 10, 20, 30, 40]
+    assert all(r["conservation"] == "applies" and r["drift"] < 1e-12 for r in records)
+    first, last = (r["balance"]["0 -> 2"]["mean"] for r in (records[0], records[-1]))
+    assert abs(last - first) > 1e-6  # the balance itself does move; only the law is exact
+
+
+def test_the_law_does_not_apply_to_momentum_adam_and_smooth_units():
+    x, y = data()
+    for make, word in (
+        (lambda p: torch.optim.Adam(p, lr=1e-2), "Adam"),
+        (lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9), "momentum"),
+    ):
+        model = network().double()
+        before = unit_balance(model)["0 -> 2"]
+        last = train(model, RegimeWatch(x, every=5, kernel=False), make(model.parameters()), x, y, 20)[-1]
+        assert last["drift"] is None and word in last["conservation"]
+        assert np.abs(unit_balance(model)["0 -> 2"] - before).max() > 1e-3
+    model = network(unit=nn.GELU).double()
+    last = train(model, RegimeWatch(x, every=5), torch.optim.SGD(model.parameters(), lr=1e-3), x, y, 5)[-1]
+    assert "no pair" in last["conservation"] and last["hamming"] is None and last["verdict"] is not None
+
+
+def test_decay_takes_the_balance_with_it():
+    x, y = data()
+    model = network().double()
+    start = unit_balance(model)["0 -> 2"]
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, weight_decay=0.5)
+    for _ in range(2000):
+        optimiser.zero_grad()
+        (1e-2 * (model(x) - y).square().sum()).backward()
+        optimiser.step()
+    ratio = unit_balance(model)["0 -> 2"].sum() / start.sum()
+    assert ratio == pytest.approx(math.exp(-2), abs=1e-3)
+
+
+def test_verdicts_of_parity_in_four_regimes():
+    world = Parity(rows=200, seed=0)
+    sample = world.sample(200)
+    x, y = sample.x.double(), (2.0 * sample.y - 1)[:, None].double()
+    found = {}
+    for name, delta, scale in (("up", 1.0, 0.1), ("balanced", 0.0, 0.1), ("down", -1.0, 0.1), ("large", 0.0, 2.0)):
+        model = network(40, 100, 1).double()
+        with torch.no_grad():
+            model[0].bias.zero_()
+            model[0].bias.requires_grad_(False)
+            model[0].weight.div_(model[0].weight.norm(dim=1, keepdim=True) / scale)
+            model[2].weight.copy_(scale * model[2].weight.sign())
+        symmetrise(model)
+        balance(model, delta=delta)
+        watch = RegimeWatch(x[:40], targets=sample.y[:40], every=1000)
+        top = np.linalg.eigvalsh(_kernel(model, x))[-1]
+        optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1 / top)
+        found[name] = train(model, watch, optimiser, x, y, 500 if name == "down" else 40)[-1]
+    verdicts = {name: record["verdict"] for name, record in found.items()}
+    assert verdicts == {"up": "rich with little motion", "balanced": "rich", "down": "downstream", "large": "lazy"}
+    up = found["up"]
+    assert up["alignment"] > found["large"]["alignment"] and sum(up["layer shares"].values()) == pytest.approx(1)
+    assert 1 <= up["effective rank"] <= 40
+
+
+def _kernel(model, x):
+    from unmix.regimes.kernel import tangent_kernel
+
+    return tangent_kernel(model, x, reduce="trace").detach().numpy()
+
+
+def test_a_learners_modules_are_looked_at_through_encoder_and_head():
+    modules = nn.ModuleDict({"encoder": network(outputs=3), "head": nn.Sequential(nn.Identity())})
+    x, y = data(c=3)
+    watch = RegimeWatch(x.float(), every=1)
+    optimiser = torch.optim.SGD(modules.parameters(), lr=1e-3)
+    (modules["head"](modules["encoder"](x.float())) - y.float()).square().sum().backward()
+    modules.train()
+    watch.before_step(1, modules, optimiser)
+    optimiser.step()
+    watch.on_step(1, 1, {})
+    assert watch.records[-1]["cka"] < 1 and watch.records[0]["cka"] == pytest.approx(1)
+    assert "encoder.0 -> encoder.2" in watch.records[0]["balance"] and modules.training
+    with pytest.raises(UsageError, match="have no encoder"):
+        RegimeWatch(x.float()).before_step(1, nn.ModuleDict({"other": network()}), optimiser)
+    with pytest.raises(UsageError, match="probe rows"):
+        RegimeWatch(x[:1])
+
+
+def test_roughness_of_known_filters():
+    impulse = torch.zeros(5, 5)
+    impulse[2, 2] = 1.0
+    assert float(measures.roughness(impulse, "full")) == pytest.approx(5.25)
+    assert float(measures.roughness(3 * impulse)) == pytest.approx(5.25)
+    noise = torch.randn(4000, 15, 15, generator=torch.Generator().manual_seed(0))
+    assert float(measures.roughness(noise).mean()) == pytest.approx(5.15, abs=0.1)
+    v = torch.arange(15.0) - 7
+    gabor = torch.exp(-(v[:, None] ** 2 + v**2) / 18) * torch.cos(2 * math.pi * v / 7)
+    assert float(measures.roughness(gabor)) == pytest.approx(0.157, abs=0.005)
+    assert float(measures.roughness(torch.zeros(3, 3))) == 0
+
+
+def test_measures_of_simple_cases():
+    draw = torch.Generator().manual_seed(0)
+    h = torch.randn(30, 4, generator=draw)
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=draw))[0]
+    assert measures.cka(h, 3 * h @ turn + 1) == pytest.approx(1)
+    assert measures.cka(h, torch.ones(30, 2)) == 0
+    assert measures.kernel_distance(torch.eye(3), 2 * torch.eye(3)) == pytest.approx(0)
+    y = torch.tensor([0, 0, 1, 1])
+    sign = torch.tensor([1.0, 1, -1, -1])
+    assert measures.alignment(sign[:, None] * sign, y) == pytest.approx(1)
+    assert measures.effective_rank(torch.eye(5)) == pytest.approx(5)
+    with pytest.raises(UsageError, match="not all zero"):
+        measures.kernel_distance(torch.zeros(2, 2), torch.eye(2))
