@@ -15,6 +15,7 @@ from unmix.interop import FORMATS
 from unmix.learners import LEARNERS
 from unmix.networks import DECODERS, NETWORKS
 from unmix.papers import STUDIES
+from unmix.regimes import INITIALISATIONS
 from unmix.scores import SCORES
 from unmix.scores.judging import JUDGES
 from unmix.study import ENGINES
@@ -33,6 +34,7 @@ SHELF = {
     "judges": JUDGES,
     "engines": ENGINES,
     "studies": STUDIES,
+    "initialisations": INITIALISATIONS,
     "formats": FORMATS,
 }
 

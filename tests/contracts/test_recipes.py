@@ -12,6 +12,7 @@ from unmix.finders import FINDERS
 from unmix.learners import LEARNERS
 from unmix.networks import DECODERS, NETWORKS
 from unmix.papers import STUDIES
+from unmix.regimes import INITIALISATIONS
 from unmix.scores import SCORES
 from unmix.scores.judging import JUDGES
 from unmix.study import ENGINES
@@ -30,6 +31,7 @@ TABLES = {
     "judge": JUDGES,
     "engine": ENGINES,
     "study": STUDIES,
+    "initialisation": INITIALISATIONS,
 }
 ENTRIES = [(noun, name) for noun, table in TABLES.items() for name in table]
 REQUIRED = {
