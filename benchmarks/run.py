@@ -1,4 +1,4 @@
-"""Side by side with named peers: python benchmarks/run.py [topk|omp|lasso|dictionary|all] [--quick] [--out FILE].
+"""Side by side with named peers: python benchmarks/run.py [topk|omp|lasso|dictionary|sprites|all] [--quick].
 
 Every contender lives in a process of its own; one computes at a time, in turn, each after a matrix product (the
 probe) that tells how busy the machine is. What is printed are ratios of medians within this run.
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TASKS = ("topk", "omp", "lasso", "dictionary")
+TASKS = ("topk", "omp", "lasso", "dictionary", "sprites", "disentanglement", "kernel", "exact")
 NOISY = 0.2  # spread of the probe (quartiles over median) above which ratios are not to be trusted
 TRIES = 4
 
