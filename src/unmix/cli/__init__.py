@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from unmix.cli import check, interop, model, practice, results, runs, score, start
+from unmix.cli import check, interop, learn, model, practice, results, runs, score, start
 from unmix.core.errors import UnmixError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ VERBS = (
     start.activations,
     check.check,
     practice.choose,
+    learn.learn,
     runs.fit,
     runs.compare,
     runs.trust,

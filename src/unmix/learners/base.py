@@ -96,6 +96,17 @@ class Learner(Recipe):
             return str(error)
         return None
 
+    def flops(self, world: Any) -> float:
+        """Floating-point operations of one step's products and convolutions, forwards and backwards, counted."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        stream = Stream(0).child("flops")
+        _, modules = self._prepared(world, stream, "cpu", None)
+        sample = moved(_first(world, self.batch, stream), "cpu")
+        with FlopCounterMode(display=False) as counter:
+            self._loss(modules, sample, stream)[0].backward()
+        return float(counter.get_total_flops())
+
     def rate(self, step: int) -> float:
         """Learning rate in step `step`, from 0."""
         return self.lr * schedule(self.schedule, step, self.steps, self.warm)

@@ -1,0 +1,49 @@
+"""The verb that trains learners on a world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unmix.cli.shared import DryRun, EngineName, Options, Out, engine_of, tell, tell_costs, world_of
+from unmix.core.errors import Failure
+
+
+def learn(
+    data: Annotated[str, typer.Argument(help="A world's name, or data: .npy/.npz/.safetensors, shards, 'digits'.")],
+    options: Options = None,
+    out: Out = Path("run"),
+    engine: EngineName = "serial",
+    dry_run: DryRun = False,
+) -> None:
+    """Learn representations: unmix learn ClusterWorld learner=Supervised learner.steps=2000 seed=0..2 -o run/
+
+    Each goes to RUN/learned/ with its scores on held-out rows. Run it again to go on where it stopped; under torchrun
+    several processes train together.
+    """
+    from unmix.core.options import finish, parse, recipes
+    from unmix.learners import LEARNERS
+
+    given = parse(options or [])
+    seeds, test = given.pop("seed", [0]), given.pop("test", [8192])[0]
+    world = world_of(data, given)
+    learners = recipes(LEARNERS, "learner", given, ["Supervised"])
+    finish(given, ["learner", "learner.FIELD", "KIND.FIELD", "seed", "test", "world.FIELD"])
+    from unmix.learners import parallel
+    from unmix.study import learning
+
+    parallel.join()
+    first = parallel.rank() == 0
+    if dry_run:
+        tell_costs(learning.estimate(world, learners, len(seeds)))
+        return
+    for sentence in learning.warnings_of(world) if first else ():
+        typer.echo(f"warning: {sentence}", err=True)
+    learned = learning.learn(world, learners, out, seeds, test, engine_of(engine))
+    if first:
+        learning.show_learned(learned)
+        tell(f"representations  {out / 'learned'}")
+    if first and learned.failures:
+        raise Failure(f"{len(learned.failures)} failed; first: {learned.failures[0]}")

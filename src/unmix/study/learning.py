@@ -1,0 +1,300 @@
+"""Learning in a run folder: one learner on one world with one seed, trained once, scored on held-out rows."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pandas as pd
+import torch
+from pydantic import BeforeValidator, Field
+
+from unmix.core.digest import digest
+from unmix.core.errors import UnmixError, UsageError
+from unmix.core.recipe import Recipe
+from unmix.core.sample import Sample
+from unmix.core.seeds import Stream, untouched
+from unmix.core.store import read_json, read_tensors, write_json
+from unmix.core.watch import Checkpoint, Watch
+from unmix.learners import LEARNERS, parallel
+from unmix.learners.loop import moved
+from unmix.learners.representation import Representation
+from unmix.scores import SCORES
+from unmix.scores.base import Inputs
+from unmix.study.cells import _stored, world_label
+from unmix.study.engines import Engine, Serial
+from unmix.study.runs import Store
+from unmix.worlds import WORLDS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MEASURED = ("r2", "r2_linear", "procrustes_scaled", "mcc", "weights_r2", "within_class", "duality", "excess_loss")
+
+
+class Learning(Recipe):
+    """One learner on one world with one seed.
+
+    world, learner, seed: what is trained. test: held-out rows, at most, that scores are measured on.
+    """
+
+    world: Annotated[Any, BeforeValidator(WORLDS.make)]
+    learner: Annotated[Any, BeforeValidator(LEARNERS.make)]
+    seed: int = 0
+    test: int = Field(8192, ge=8)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what decides the result; data enter by their content, not by their path."""
+        return digest([self.world.digest, self.learner.as_dict(), self.seed, self.test])
+
+    @property
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"{world_label(self.world)} {self.learner.kind} seed {self.seed}"
+
+
+def learn(
+    world: Any,
+    learners: Sequence[Any],
+    folder: str | Path,
+    seeds: Sequence[int] = (0,),
+    test: int = 8192,
+    engine: Engine | None = None,
+) -> Learned:
+    """Train every learner with every seed on a world; folder/learned/DIGEST/ holds representation and outcome.
+
+    What is there is not trained again; an interrupted one goes on from its checkpoint; one that fails is stored with
+    its reason. Raises `UsageError`, before anything is trained, where the world lacks what a learner needs.
+    """
+    for learner in learners:
+        if reason := learner.refusal(world):
+            raise UsageError(reason)
+    store = Store(folder).create()
+    jobs = [Learning(world=world, learner=made, seed=seed, test=test) for made in learners for seed in seeds]
+    for _ in (engine or Serial()).map(functools.partial(run_learning, store.root), jobs):
+        pass
+    return Learned(store.root)
+
+
+def run_learning(root: Path, job: Learning) -> bool:
+    """Train and score what is missing of one job; whether it ended well. Under torchrun the first process stores."""
+    parallel.join()
+    folder = root / "learned" / job.digest
+    working = folder.with_name(f"{folder.name}.working")
+    first, file = parallel.rank() == 0, folder.with_name(f"{folder.name}.json")
+    if file.is_file() and "error" not in read_json(file):
+        return True
+    try:
+        if (folder / "representation.json").is_file():
+            learnt = Representation.load(folder)
+        else:
+            watch = Checkpoint(working, job.label) if first else _Follower(working)
+            learnt = job.learner.fit(job.world, job.seed, watch)
+            if first:
+                learnt.save(folder)
+        if first:
+            write_json(file, {"learning": job.as_dict(), **measure(job, learnt)})
+    except UnmixError as error:
+        if first:
+            write_json(file, {"learning": job.as_dict(), "error": str(error), "label": job.label})
+        return False
+    if first and working.is_dir():
+        if (working / "log.jsonl").is_file():
+            shutil.copyfile(working / "log.jsonl", folder / "log.jsonl")
+        shutil.rmtree(working)
+    return True
+
+
+class _Follower(Watch):
+    """Takes up the first process's checkpoint and keeps none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "checkpoint.safetensors"
+
+    def restore(self) -> dict[str, torch.Tensor] | None:
+        return read_tensors(self.file) if self.file.is_file() else None
+
+
+def measure(job: Learning, learnt: Representation) -> dict[str, Any]:
+    """What is stored of a job: facts, and every score that the world's truth allows, with its baselines.
+
+    A score that this result cannot have keeps the sentence that says why.
+    """
+    sample = held_out(job)
+    inputs = inputs_of(job, learnt, sample)
+    scores: dict[str, Any] = {}
+    for name in MEASURED:
+        if not SCORES[name].needs <= inputs.provides:  # type: ignore[attr-defined]
+            continue
+        try:
+            outcome = SCORES[name]().measure(inputs, Stream(job.seed).child("scores"))
+        except UsageError as error:
+            scores[name] = {"refused": str(error)}
+            continue
+        kept = {part: outcome.detail[part] for part in ("minimum", "baselines") if part in outcome.detail}
+        scores[name] = {**_stored(outcome), **kept}
+    beta = learnt.parts.get("beta")
+    return {
+        "world": world_label(job.world),
+        "learner": job.learner.kind,
+        "recipe": str(job.learner),
+        "seed": job.seed,
+        "loss": learnt.trace[-1]["loss"] if learnt.trace else None,
+        "beta": None if beta is None else float(beta),
+        "seconds": learnt.about["seconds"],
+        "test": len(sample),
+        "warnings": list(warnings_of(job.world)),
+        "scores": scores,
+    }
+
+
+def held_out(job: Learning) -> Sample:
+    """Held-out rows of a job as tensors: as many as asked for, or as there are, in whole sequences."""
+    world = job.world.held_out
+    n = job.test if world.size is None else min(job.test, world.size)
+    n -= n % int(getattr(world, "length", 1) or 1)
+    return moved(world.sample(n, Stream(job.seed).child("test")), "cpu")
+
+
+def inputs_of(job: Learning, learnt: Representation, sample: Sample) -> Inputs:
+    """What scores may need of a trained learner on rows of its world."""
+    h = learnt(sample.x)
+    head, field = learnt.parts, getattr(job.learner, "label", None)
+    given: dict[str, Any] = {"codes": h, "class_vectors": getattr(job.world, "class_vectors", None)}
+    if "weights" in head and "beta" in head and field is not None:
+        classes = getattr(job.world, "instance_classes", None) if field == "index" else None
+        given["weights"], given["beta"] = head["weights"], float(head["beta"])
+        given["weight_classes"] = torch.arange(len(head["weights"])) if classes is None else classes
+        logits = given["beta"] * h @ head["weights"].T + head.get("bias", torch.zeros(()))
+        given["loss"] = torch.nn.functional.cross_entropy(logits, getattr(sample, field), reduction="none")
+        if sample.z is not None and hasattr(job.world, "log_posterior"):
+            best = -job.world.log_posterior(sample.z).gather(1, sample.y[:, None])[:, 0]
+            if classes is not None:
+                best = best + torch.bincount(classes).double().log()[sample.y]
+            given["bayes_loss"] = best
+    untrained = job.learner.untrained(job.world, job.seed)(sample.x)
+    factors = job.world.factor_kinds if sample.z is not None and job.world.factors else None
+    concentration = getattr(job.world, "concentration", None)
+    return Inputs(
+        z=sample.z,
+        h=h,
+        x=sample.x,
+        untrained=untrained,
+        factors=factors,
+        group=sample.group,
+        concentration=concentration,
+        **given,
+    )
+
+
+def warnings_of(world: Any) -> tuple[str, ...]:
+    """What of the theorem's assumptions a world does not meet, a sentence each; none where no theorem is known."""
+    from unmix.worlds.assumptions import check_assumptions
+
+    try:
+        return check_assumptions(world).warnings
+    except UsageError:
+        return ()
+
+
+def estimate(world: Any, learners: Sequence[Any], seeds: int) -> dict[str, float]:
+    """What training would cost: work, seconds on this machine now (from a few steps), memory and disk."""
+    flops = seconds = memory = disk = 0.0
+    for learner in learners:
+        few = learner.but(steps=min(5, learner.steps))
+        begun = time.perf_counter()
+        learnt = few.fit(world)
+        share = learner.steps / few.steps
+        seconds += seeds * share * (time.perf_counter() - begun)
+        flops += seeds * learner.steps * learner.flops(world)
+        own = [*learnt.module.state_dict().values(), *learnt.parts.values()]
+        kept = float(sum(tensor.numel() * tensor.element_size() for tensor in own))
+        memory, disk = max(memory, 4 * kept), disk + seeds * kept
+    return {"flops": flops, "seconds": seconds, "memory_bytes": memory, "disk_bytes": disk}
+
+
+class Learned:
+    """What has been learnt in a run folder, as a table and as representations."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.root = Store.open(folder).root
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Every stored outcome, failures included, sorted by file name."""
+        return [read_json(file) for file in sorted((self.root / "learned").glob("*.json"))]
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence for every job that failed."""
+        return [f"{o['label']}: {o['error']}" for o in self.outcomes() if "error" in o]
+
+    def representation(self, job: Learning) -> Representation:
+        """What a job learnt; raises `UsageError` where it is not there."""
+        return Representation.load(self.root / "learned" / job.digest)
+
+    def table(self) -> pd.DataFrame:
+        """One row for every job that ended well: facts, then NAME, NAME_minimum and NAME_x, NAME_untrained."""
+        rows = []
+        for outcome in self.outcomes():
+            if "error" in outcome:
+                continue
+            row = {k: v for k, v in outcome.items() if k not in ("learning", "scores", "warnings")}
+            for name, numbers in outcome["scores"].items():
+                row[name] = numbers.get("value")
+                if "minimum" in numbers:
+                    row[f"{name}_minimum"] = numbers["minimum"]
+                for baseline, found in numbers.get("baselines", {}).items():
+                    row[f"{name}_{baseline}"] = found["value"]
+            rows.append(row)
+        frame = pd.DataFrame(rows)
+        order = [name for name in ("world", "recipe", "seed") if name in frame]
+        return frame.sort_values(order, kind="stable").reset_index(drop=True) if len(frame) else frame
+
+
+SHOWN = {
+    "seed": ("seed", "{:.0f}"),
+    "loss": ("loss", "{:.4g}"),
+    "excess_loss": ("above Bayes", "{:.4f}"),
+    "r2": ("R2", "{:.3f}"),
+    "r2_minimum": ("R2 worst", "{:.3f}"),
+    "r2_x": ("R2 of x", "{:.3f}"),
+    "r2_untrained": ("R2 at start", "{:.3f}"),
+    "mcc": ("MCC", "{:.3f}"),
+    "beta": ("beta", "{:.3g}"),
+}
+
+
+def show_learned(learned: Learned) -> None:
+    """Print what was learnt: one line for every learner and seed, the baselines beside it.
+
+    R2 of x is that of the raw observations, at start that of the network before training.
+    """
+    with untouched():  # importing rich draws from Python's global state
+        from rich.console import Console
+
+        _print(learned.table(), Console())
+
+
+def _print(frame: pd.DataFrame, console: Console) -> None:
+    from rich.table import Table
+
+    for number, world in enumerate(frame["world"].unique() if len(frame) else []):
+        part = frame[frame["world"] == world]
+        names = [name for name in SHOWN if name in part and part[name].notna().any()]
+        names = [name for name in names if name != "loss" or "excess_loss" not in names]
+        grid = Table(box=None, pad_edge=False, header_style="bold", title=str(world), title_justify="left")
+        grid.add_column("learner", no_wrap=True)
+        for name in names:
+            grid.add_column(SHOWN[name][0], justify="right")
+        for _, row in part.iterrows():
+            several = part["recipe"][part["learner"] == row["learner"]].nunique() > 1
+            first = row["recipe"] if several else row["learner"]
+            grid.add_row(first, *("" if pd.isna(row[name]) else SHOWN[name][1].format(row[name]) for name in names))
+        if number:
+            console.print()
+        console.print(grid)
