@@ -190,6 +190,8 @@ def lasso_rows(
     changed = np.empty(m, np.int64)
     room = min(m, 64)
     inner = np.empty((room, room), start.dtype)
+    # A round costs a pass over all atoms: the more there are, the more are taken in at once.
+    least = min(16, max(4, m // 128))
     for row in range(part * n // parts, (part + 1) * n // parts):
         _copy(start[row], correlation)
         bound = start.dtype.type(penalty[row])
@@ -223,7 +225,7 @@ def lasso_rows(
             if gap[row] <= tolerance or turn > limit:
                 break
             before = count
-            wanted = max(16, count)
+            wanted = max(least, count)
             count = _admit(
                 correlation, weight, bound, largest, positive, position, members, code, count, wanted, lanes, keys,
                 places_found,
