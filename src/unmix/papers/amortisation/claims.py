@@ -96,7 +96,7 @@ def settings_claims(
             values = known[(known["setting"] == setting) & (known["method"] == method)]["value"].tolist()
             name = "per-row optimisation" if method == "Exponentiated" else method
             others = (spread or {}).get(method, ()) if setting == "dictionary known" else ()
-            told = f"{setting}: code correlation of {name}"
+            told = f"{setting}: code {'correlation' if setting == 'codes known' else 'MCC'} of {name}"
             found.append(compared(told, published, values, caveat, others=others))
     own = base[base["encoder"] == "own"]
     for method, published in CODES.items():
