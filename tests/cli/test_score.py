@@ -98,6 +98,17 @@ def test_arrays_of_one_column_and_their_errors(arrays):
         score_arrays(z.astype(str), h)
 
 
+def test_a_study_keeps_the_minimum_beside_the_mean(tmp_path):
+    from unmix.finders.linear import PCA
+    from unmix.study.study import Study
+    from unmix.worlds.sparse import SparseWorld
+
+    study = Study(worlds=(SparseWorld(latents=6, width=6, active=2),), finders=(PCA(width=6),), samples=(200,),
+                  test=200, scores=("r2", "fvu"))  # fmt: skip
+    table = study.run(tmp_path / "run").table()
+    assert table["r2_minimum"][0] <= table["r2"][0] and "fvu_minimum" not in table
+
+
 def test_factors_from_text_and_json(tmp_path):
     assert factors_of("x, angle:circular:0:360", 2) == (Factor("x"), Factor("angle", "circular", None, 0.0, 360.0))
     assert factors_of("a:circular", 1)[0].high == pytest.approx(2 * math.pi)

@@ -215,6 +215,7 @@ def _stored(outcome: Outcome) -> dict[str, float | bool | None]:
         "low": outcome.interval[0],
         "high": outcome.interval[1],
         "corrected": outcome.corrected,
+        **({"minimum": float(outcome.detail["minimum"])} if "minimum" in outcome.detail else {}),
     }
     known: dict[str, float | bool | None] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
     return {**known, "at_chance": outcome.at_chance}

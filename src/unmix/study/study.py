@@ -136,7 +136,8 @@ class Results:
         return finder.kind if len(self._recipes.get(finder.kind, ())) < 2 else str(finder)
 
     def table(self) -> pd.DataFrame:
-        """One row for every cell: facts, then for every score NAME, NAME_chance, NAME_low, NAME_high.
+        """One row for every cell: facts, then for every score NAME, NAME_chance, NAME_low, NAME_high, and
+        NAME_minimum where the score has one.
 
         A finder or an encoder goes by its kind, or by its whole recipe where the run has several of that kind.
         """
@@ -151,7 +152,8 @@ class Results:
             row["encoder_recipe"] = row["encoder"] if given is None else str(ENCODERS.make(given))
             for name, numbers in outcome["scores"].items():
                 row[name] = numbers["value"]
-                row.update({f"{name}_{part}": numbers[part] for part in ("chance", "low", "high")})
+                parts = ("chance", "low", "high", *(("minimum",) if "minimum" in numbers else ()))
+                row.update({f"{name}_{part}": numbers[part] for part in parts})
             rows.append(row)
         frame = pd.DataFrame(rows)
         for _, group in frame[~frame["own"]].groupby("encoder") if len(frame) else ():
