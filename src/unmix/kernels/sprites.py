@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.kernels._compiled import array, compiled_wanted, parts_for, run_parts
+from unmix.kernels._compiled import array, compiled_wanted, own_threads, parts_for, run_parts
 
 SHAPES = ("square", "ellipse", "heart", "triangle", "star_4", "spoke_4")
 SYMMETRY = {"square": 4, "ellipse": 2, "heart": 1, "triangle": 3, "star_4": 4, "spoke_4": 4}
@@ -76,19 +76,21 @@ def render(
     elif out.shape != (count, pixels, pixels) or out.dtype != dtype or out.device != device:
         raise UsageError(f"out: must be {dtype} [{count}, {pixels}, {pixels}] on {device}, got {list(out.shape)}")
     size, angle, x, y = (value.detach().to(device, torch.float64) for value in (size, angle, x, y))
-    cos, sin = angle.cos(), angle.sin()
     points = pixels * anti_alias
     grid = (torch.arange(points, dtype=torch.float64, device=device) + 0.5) * (FRAME / points) - 0.5
     if compiled_wanted(backend, size) and out.is_contiguous():
         from unmix.kernels._sprites_compiled import fill, fill_smooth
 
         corners, starts = _outlines()
-        numbers = (array(shape.long()), *map(array, (size, cos, sin, x, y, grid)), corners, starts)
-        if anti_alias == 1:
-            run_parts(fill, parts_for(count, 64), *numbers, out.numpy())
-        else:
-            run_parts(fill_smooth, parts_for(count, 16), *numbers, anti_alias, out.numpy())
+        with own_threads():
+            turned = (size, angle.cos(), angle.sin(), x, y, grid)
+            numbers = (array(shape.long()), *map(array, turned), corners, starts)
+            if anti_alias == 1:
+                run_parts(fill, parts_for(count, 64), *numbers, out.numpy())
+            else:
+                run_parts(fill_smooth, parts_for(count, 16), *numbers, anti_alias, out.numpy())
         return out
+    cos, sin = angle.cos(), angle.sin()
     for code, name in enumerate(SHAPES):
         for rows in (shape == code).nonzero().flatten().split(CHUNK):
             inside = _inside(name, size[rows], cos[rows], sin[rows], x[rows], y[rows], grid)
