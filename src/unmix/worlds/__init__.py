@@ -23,6 +23,8 @@ WORLDS = Table(
         "SmallNORB": "unmix.worlds.published:SmallNORB",
         "ClusterWorld": "unmix.worlds.cluster:ClusterWorld",
         "PairWorld": "unmix.worlds.pairs:PairWorld",
+        "Labelled": "unmix.worlds.labelled:Labelled",
+        "SuperpositionWorld": "unmix.worlds.superposition:SuperpositionWorld",
         "Data": "unmix.activations.data:Data",
     },
 )

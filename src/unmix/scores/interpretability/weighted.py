@@ -1,0 +1,123 @@
+"""Monosemanticity: similarity of all pairs of images, weighted by activations, in time linear in the images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmix.core.seeds import Stream, as_stream
+from unmix.scores.interpretability.base import BLOCK, Judged, matrix
+from unmix.scores.similarity.base import Alike
+
+
+def monosemanticity(
+    activations: Any, alike: Alike, rng: int | Stream = 0, draws: int = 20, errors: bool = True
+) -> Judged:
+    """Activation-weighted monosemanticity of each feature over all images, in O(n m p).
+
+    MS = sum_(i<j) a_i a_j s_ij / sum_(i<j) a_i a_j, a scaled to 0 .. 1 for each feature; with a cosine of unit e_i
+    that is (|sum a_i e_i|^2 - sum a_i^2 |e_i|^2) / ((sum a_i)^2 - sum a_i^2). The null are the same activations on
+    shuffled images: its mean is the mean similarity of all pairs, exactly; its deviation comes from `draws` shuffles.
+    Effective is Kish's (sum a)^2 / sum a^2. errors: standard errors by leaving out one image after another, two more
+    products. activations: [n, m]. Raises `UsageError` as `interpretability_index`.
+    Source: Pach et al. 2025, arXiv 2504.02821; linear time: arXiv 2602.12403.
+    """
+    given = matrix(activations)
+    alike.guard(given)
+    vectors, stream = alike.unit, as_stream(rng)
+    low, high = given.aminmax(dim=0)
+    dead = low == high
+    scale = torch.where(dead, torch.ones_like(high), high - low)
+    identity = torch.arange(len(given))
+    sums, total, squares, own = _sums(given, low, scale, vectors, identity)
+    values = _ratio(sums.square().sum(1) - own, total.square() - squares)
+    error = (
+        _errors(given, low, scale, vectors, sums, total, squares, own)
+        if errors
+        else torch.full_like(values, math.nan)
+    )
+    shuffled = []
+    for draw in range(draws):
+        order = torch.from_numpy(stream.child(f"shuffle {draw}").numpy().permutation(len(given)))
+        moved, _, _, apart = _sums(given, low, scale, vectors, order)
+        shuffled.append(_ratio(moved.square().sum(1) - apart, total.square() - squares))
+    whole = vectors.double().sum(0).square().sum() - vectors.double().square().sum()
+    mean = float(whole / (len(given) * (len(given) - 1)))
+    spread = torch.stack(shuffled).sub(mean).square().mean(0).sqrt() if draws else torch.full_like(values, math.nan)
+    effective = torch.where(dead, torch.zeros_like(total), total.square() / squares.clamp_min(1e-300))
+    values, error = (torch.where(dead, math.nan, part).numpy() for part in (values, error))
+    detail = {"constant": int(dead.sum())}
+    return Judged(
+        "monosemanticity",
+        values,
+        effective.numpy(),
+        error,
+        np.full(len(values), mean),
+        spread.numpy(),
+        None,
+        1.0,
+        detail,
+    )
+
+
+def monosemanticity_pairwise(activations: Any, alike: Alike, block: int = 2048) -> np.ndarray:
+    """The same number from all pairs, O(n^2 (m + p)), for any rule of similarity: [m]; NaN for constant features."""
+    given = matrix(activations)
+    alike.guard(given)
+    low, high = given.aminmax(dim=0)
+    a = ((given - low) / torch.where(low == high, torch.ones_like(high), high - low)).double()
+    top, bottom = torch.zeros(a.shape[1], dtype=torch.float64), torch.zeros(a.shape[1], dtype=torch.float64)
+    numbers = torch.arange(len(a))
+    for left in numbers.split(block):
+        weight = torch.zeros(len(a), a.shape[1], dtype=torch.float64)
+        for right in numbers.split(block):
+            pairs = alike.between(left[None], right[None])[0].double()
+            later = right[None] > left[:, None]
+            top += (a[left] * ((pairs * later) @ a[right])).sum(0)
+            weight[left] += later.double() @ a[right]
+        bottom += (a[left] * weight[left]).sum(0)
+    return torch.where(low == high, math.nan, _ratio(top, bottom)).numpy()
+
+
+def _sums(
+    a: Tensor, low: Tensor, scale: Tensor, vectors: Tensor, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """sum a e [m, p], sum a, sum a^2 and sum a^2 |e|^2, each [m] float64, row i of a beside vector order[i]."""
+    m = a.shape[1]
+    sums = torch.zeros(m, vectors.shape[1], dtype=torch.float64)
+    total, squares, own = (torch.zeros(m, dtype=torch.float64) for _ in range(3))
+    for start in range(0, len(a), BLOCK):
+        part = (a[start : start + BLOCK] - low) / scale
+        e = vectors[order[start : start + BLOCK]].to(part.dtype)
+        sums += (part.T @ e).double()
+        double = part.double()
+        total += double.sum(0)
+        squares += double.square().sum(0)
+        own += double.square().T @ e.double().square().sum(1)
+    return sums, total, squares, own
+
+
+def _errors(
+    a: Tensor, low: Tensor, scale: Tensor, vectors: Tensor, sums: Tensor, total: Tensor, squares: Tensor, own: Tensor
+) -> Tensor:
+    """Jackknife standard errors [m]: the score without each image follows from the same sums."""
+    top, bottom, n = sums.square().sum(1) - own, total.square() - squares, len(a)
+    first, second = torch.zeros_like(total), torch.zeros_like(total)
+    base = _ratio(top, bottom)
+    for start in range(0, n, BLOCK):
+        part = ((a[start : start + BLOCK] - low) / scale).double()
+        e = vectors[start : start + BLOCK]
+        near = (e @ sums.T.to(e.dtype)).double() - part * e.double().square().sum(1, keepdim=True)
+        without = _ratio(top - 2 * part * near, bottom - 2 * part * (total - part)) - base
+        first += without.sum(0)
+        second += without.square().sum(0)
+    return ((n - 1) / n * (second - first.square() / n).clamp_min(0)).sqrt()
+
+
+def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
+    """top / bottom, NaN where a feature has weight on fewer than two images."""
+    return torch.where(bottom > 1e-12, top / bottom.clamp_min(1e-300), torch.full_like(top, math.nan))

@@ -1,0 +1,93 @@
+"""Similarities with learnt weights behind them: an embedding from a file, or any torch network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from unmix.core.errors import UsageError
+from unmix.core.recipe import load_class
+from unmix.scores.similarity.base import Alike, Rule, Similarity, embedded
+from unmix.scores.similarity.images import as_images
+
+
+class Embedding(Similarity):
+    """An embedding of the images that was made elsewhere, one row for each image, from a .npy or .safetensors file.
+
+    path: the file; of .safetensors the array "vectors", or the only one. rule: cosine or distance.
+    """
+
+    equation: ClassVar[str] = "s(i, j) = cos(e_i, e_j), or -|e_i - e_j|"
+    reference: ClassVar[str] = "as the embedding; DreamSim: Fu et al. 2023, arXiv 2306.09344"
+    needs_weights: ClassVar[bool] = True
+
+    path: str
+    rule: Rule = "cosine"
+
+    def _bind(self, images: Tensor) -> Alike:
+        vectors = _read(self.path)
+        if len(vectors) != len(images):
+            raise UsageError(f"Embedding.path={self.path}: has {len(vectors)} rows for {len(images)} images")
+        return embedded(vectors, self.rule, "embedding")
+
+
+class Network(Similarity):
+    """The output of a torch network at each image, maps averaged over their places.
+
+    make: "my.module:function" without arguments that gives the module in the state it should be used in. batch:
+    images at a time. rule: cosine or distance.
+    """
+
+    equation: ClassVar[str] = "s(i, j) = cos(f(x_i), f(x_j)), or -|f(x_i) - f(x_j)|"
+    reference: ClassVar[str] = "as the network; Zhang et al. 2018, arXiv 1801.03924"
+    needs_weights: ClassVar[bool] = True
+
+    make: str
+    batch: int = Field(64, ge=1)
+    rule: Rule = "cosine"
+
+    def _bind(self, images: Tensor) -> Alike:
+        return by_network(load_class(self.make)(), images, self.batch, self.rule)
+
+
+def by_network(module: nn.Module, images: Any, batch: int = 64, rule: Rule = "cosine") -> Alike:
+    """Images compared by what a torch module gives for them: [n, p], or maps [n, p, ...], averaged over the places.
+
+    images: as `Similarity.bind` takes them; the module is given floats [batch, c, h, w]. Evaluation mode, no
+    gradient; the module's mode is left as it was. Raises `UsageError` for an output of another shape.
+    """
+    given, training = as_images(images), module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            parts = [module(block) for block in given.split(batch)]
+    finally:
+        module.train(training)
+    vectors = torch.cat(parts).float()
+    if vectors.ndim < 2 or len(vectors) != len(given):
+        raise UsageError(f"network: must give [n, p] or [n, p, ...] for n images, got {list(vectors.shape)}")
+    return dataclasses.replace(
+        embedded(vectors.flatten(2).mean(2) if vectors.ndim > 2 else vectors, rule), name="network"
+    )
+
+
+def _read(path: str) -> Any:
+    import numpy as np
+
+    from unmix.core.store import read_tensors
+
+    if path.endswith(".safetensors"):
+        tensors = read_tensors(path)
+        if "vectors" not in tensors and len(tensors) != 1:
+            raise UsageError(f"Embedding.path={path}: name the array 'vectors'; it has {', '.join(sorted(tensors))}")
+        return tensors.get("vectors", next(iter(tensors.values())))
+    if not path.endswith(".npy"):
+        raise UsageError(f"Embedding.path={path}: .npy or .safetensors")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Embedding.path={path}: cannot be read ({error})") from None

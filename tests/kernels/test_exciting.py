@@ -1,0 +1,85 @@
+"""The most and least exciting rows in one pass: exact, stable under ties, whatever the blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from unmix.activations.exciting import exciting
+from unmix.core.errors import UsageError
+from unmix.kernels.exciting import Extremes
+
+
+def wanted(values, size, smallest=False):
+    """Stable order: ties go to the first row."""
+    order = np.argsort(values if smallest else -values, axis=0, kind="stable")[:size].T
+    return order, np.take_along_axis(values, order.T, 0).T
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("smallest", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extremes_are_those_of_a_stable_sort(backend, smallest, dtype):
+    draw = np.random.default_rng(0)
+    values = draw.standard_normal((700, 77)).round(1)  # many ties
+    values[:, 5], values[:, 6] = 0.0, np.abs(values[:, 6]) * (draw.random(700) < 0.01)
+    given = torch.from_numpy(values).to(dtype)
+    for cut in (1, 97, 700):
+        best = Extremes(77, 9, smallest, dtype, backend)
+        for start in range(0, 700, cut):
+            best.update(given[start : start + cut], start)
+        rows, found = best.result()
+        order, extreme = wanted(given.numpy(), 9, smallest)
+        assert np.array_equal(rows.numpy(), order)
+        assert np.array_equal(found.numpy(), extreme)
+
+
+def test_many_columns_on_several_threads_and_fewer_rows_than_asked_for():
+    given = torch.randn(20, 3000, generator=torch.Generator().manual_seed(0))
+    best = Extremes(3000, 30)
+    best.update(given[:8], 0)
+    best.update(given[:0], 8)
+    best.update(given[8:], torch.arange(8, 20) * 2)
+    rows, values = best.result()
+    assert bool((rows[:, 20:] == -1).all()) and bool((values[:, 20:] == 0).all())
+    order = torch.argsort(-given, dim=0, stable=True).T
+    assert torch.equal(rows[:, :20], torch.where(order < 8, order, 2 * order))
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_wrong_blocks_are_refused(backend):
+    best = Extremes(4, 2, backend=backend)
+    with pytest.raises(UsageError, match=r"\[rows, 4\]"):
+        best.update(torch.zeros(3, 5))
+    with pytest.raises(UsageError, match="float32"):
+        best.update(torch.zeros(3, 4, dtype=torch.float64))
+    bad = torch.zeros(3, 4)
+    bad[1, 2] = torch.nan
+    with pytest.raises(UsageError, match="row 1, column 2 is nan"):
+        best.update(bad)
+    best.update(torch.zeros(3, 4), 10)
+    with pytest.raises(UsageError, match="rise"):
+        best.update(torch.zeros(3, 4), 12)
+    with pytest.raises(UsageError, match=r"numbers: must be \[3\]"):
+        best.update(torch.zeros(3, 4), torch.arange(20, 22))
+    with pytest.raises(UsageError, match="at least 1"):
+        Extremes(0, 1)
+
+
+def test_directions_duplicates_and_bias():
+    draw = np.random.default_rng(1)
+    h, atoms = draw.standard_normal((300, 6)).astype(np.float32), draw.standard_normal((11, 6)).astype(np.float32)
+    images = draw.integers(0, 255, (300, 4, 4)).astype(np.uint8)
+    images[200:] = images[:100]
+    h[200:] += 5  # the copies would be the most exciting
+    bias = h.mean(0)
+    found = exciting(h, atoms, bias, 7, images, block=64)
+    values = (h[:200] - bias) @ atoms.T
+    assert np.array_equal(found.most.numpy(), wanted(values, 7)[0])
+    assert np.allclose(found.least_values.numpy(), wanted(values, 7, True)[1], atol=1e-5)
+    assert np.array_equal(exciting(h, count=3).most.numpy(), wanted(h, 3)[0])
+    with pytest.raises(UsageError, match="200 different rows"):
+        exciting(h, count=201, images=images)
+    with pytest.raises(UsageError, match=r"directions: must be \[m, 6\]"):
+        exciting(h, atoms[:, :5])
