@@ -14,6 +14,7 @@ from unmix.learners import LEARNERS
 from unmix.learners.representation import Representation
 from unmix.networks.mlp import MLP
 from unmix.worlds.base import World
+from unmix.worlds.teacher import TeacherStudent
 
 from ..learners.tiny import Clusters, Segments, Walks
 
@@ -21,6 +22,7 @@ SMALL = {"network": MLP(hidden=(16,)), "width": 3, "steps": 12, "batch": 64}
 # The world a learner is tried on, and its fields.
 QUICK = {
     "Supervised": (Clusters(), {}),
+    "Regression": (TeacherStudent(dimensions=5, rows=200), {}),
     "InstanceDiscrimination": (Clusters(), {"unit_features": True, "unit_weights": True}),
     "InfoNCE": (Walks(), {"similarity": "laplace"}),
     "AnisotropicInfoNCE": (Walks(), {}),
@@ -28,6 +30,11 @@ QUICK = {
     "TimeContrastive": (Segments(), {"segments": 8, "length": 64}),
     "PermutationContrastive": (Walks(), {}),
     "GeneralisedContrastive": (Walks(), {}),
+    "BetaVAE": (Walks(), {}),
+    "BetaTCVAE": (Walks(), {}),
+    "SlowVAE": (Walks(), {"learn_prior": True}),
+    "AdaGVAE": (Walks(), {}),
+    "Slowness": (Walks(), {}),
 }
 
 

@@ -9,7 +9,9 @@ from unmix.core.errors import UsageError
 from unmix.networks import DECODERS, NETWORKS
 from unmix.networks.conv import Conv, ConvDecoder
 from unmix.networks.mlp import MLP
+from unmix.networks.posterior import PosteriorMean
 from unmix.networks.resnet import ResNet
+from unmix.networks.transformer import Transformer
 from unmix.networks.vit import ViT
 from unmix.networks.wrapped import OnSphere
 
@@ -22,7 +24,9 @@ SMALL = {
         (ResNet(channels=3, blocks=(1, 1), linear=False), (3, 8, 8)),
     ],
     "ViT": [(ViT(tokens=12, depth=2), (3, 16, 8)), (ViT(patch=8, tokens=8, heads=2, depth=1), (1, 32, 32))],
+    "Transformer": [(Transformer(vocabulary=9, tokens=8), (4,)), (Transformer(tokens=8, depth=2), (5,))],
     "OnSphere": [(OnSphere(network=MLP(hidden=(8,))), (5,))],
+    "PosteriorMean": [(PosteriorMean(network=MLP(hidden=(8,))), (5,))],
 }
 
 
@@ -34,6 +38,7 @@ def test_every_network_is_covered():
 def test_a_network_takes_observations_to_rows_of_the_width_asked_for(network, shape):
     one, two, other = (network.build(shape, 6, rng) for rng in (1, 1, 2))
     x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    x = x.abs().round() if isinstance(network, Transformer) else x
     kept = x.clone()
     h = one(x)
     assert h.shape == (5, 6) and torch.isfinite(h).all()
@@ -82,9 +87,21 @@ def test_rows_on_the_sphere_have_unit_norm():
         (ResNet(linear=False), (3, 32, 32), 4, "512 columns, asked for 4"),
         (ViT(patch=5), (3, 32, 32), 4, "sides it divides"),
         (ViT(tokens=10, heads=3), (3, 32, 32), 4, "must divide"),
+        (Transformer(), (6,), 4, "T at most that"),
+        (Transformer(tokens=10), (4,), 4, "must divide"),
         (OnSphere(), (12,), 1, "at least 2 columns"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused(network, shape, width, match):
     with pytest.raises(UsageError, match=match):
         network.build(shape, width)
+
+
+def test_the_last_token_alone_gives_what_all_tokens_would():
+    net = Transformer(vocabulary=9, tokens=8).build((4,), 3)
+    x = torch.randint(9, (6, 4), generator=torch.Generator().manual_seed(0)).float()
+    short = net(x)
+    net[1].last = False
+    whole = net[:2](x)
+    assert torch.allclose(net[3:](whole[:, -1:].flatten(1)), short, atol=1e-5)
+    assert sum(p.numel() for p in Transformer().build((4,), 99).parameters()) == 224611

@@ -20,17 +20,23 @@ def learn(
 ) -> None:
     """Learn representations: unmix learn ClusterWorld learner=Supervised learner.steps=2000 seed=0..2 -o run/
 
-    Each goes to RUN/learned/ with its scores on held-out rows. Run it again to go on where it stopped; under torchrun
+    init=Upstream init.alpha=10 shares scale between layers (`unmix list initialisations`); watch=regime says on the
+    way whether learning is lazy or rich. Each goes to RUN/learned/ with its scores on held-out rows. Run it again to go on where it stopped; under torchrun
     several processes train together.
     """
     from unmix.core.options import finish, parse, recipes
     from unmix.learners import LEARNERS
+    from unmix.regimes import INITIALISATIONS
 
     given = parse(options or [])
     seeds, test = given.pop("seed", [0]), given.pop("test", [8192])[0]
     world = world_of(data, given)
     learners = recipes(LEARNERS, "learner", given, ["Supervised"])
-    finish(given, ["learner", "learner.FIELD", "KIND.FIELD", "seed", "test", "world.FIELD"])
+    watched = given.pop("watch", [None])[0]
+    if "init" in given:
+        starts = recipes(INITIALISATIONS, "init", given, [])
+        learners = [made.but(init=start) for made in learners for start in starts]
+    finish(given, ["learner", "learner.FIELD", "KIND.FIELD", "init", "watch", "seed", "test", "world.FIELD"])
     from unmix.learners import parallel
     from unmix.study import learning
 
@@ -41,7 +47,7 @@ def learn(
         return
     for sentence in learning.warnings_of(world) if first else ():
         typer.echo(f"warning: {sentence}", err=True)
-    learned = learning.learn(world, learners, out, seeds, test, engine_of(engine))
+    learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched)
     if first:
         learning.show_learned(learned)
         tell(f"representations  {out / 'learned'}")

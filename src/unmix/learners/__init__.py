@@ -6,6 +6,7 @@ LEARNERS = Table(
     "learner",
     {
         "Supervised": "unmix.learners.supervised:Supervised",
+        "Regression": "unmix.learners.supervised:Regression",
         "InstanceDiscrimination": "unmix.learners.supervised:InstanceDiscrimination",
         "InfoNCE": "unmix.learners.contrastive:InfoNCE",
         "AnisotropicInfoNCE": "unmix.learners.contrastive:AnisotropicInfoNCE",
@@ -13,5 +14,10 @@ LEARNERS = Table(
         "TimeContrastive": "unmix.learners.temporal:TimeContrastive",
         "PermutationContrastive": "unmix.learners.temporal:PermutationContrastive",
         "GeneralisedContrastive": "unmix.learners.temporal:GeneralisedContrastive",
+        "BetaVAE": "unmix.learners.vae:BetaVAE",
+        "BetaTCVAE": "unmix.learners.vae:BetaTCVAE",
+        "SlowVAE": "unmix.learners.slow:SlowVAE",
+        "AdaGVAE": "unmix.learners.slow:AdaGVAE",
+        "Slowness": "unmix.learners.slow:Slowness",
     },
 )

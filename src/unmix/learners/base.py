@@ -22,6 +22,7 @@ from unmix.learners.representation import Representation
 from unmix.networks import NETWORKS
 from unmix.networks.base import Network
 from unmix.networks.mlp import MLP
+from unmix.regimes import INITIALISATIONS
 
 
 class Learner(Recipe):
@@ -32,7 +33,8 @@ class Learner(Recipe):
     the steps in which the two latter rise linearly. optimiser: adam, adamw or sgd. momentum: of sgd. weight_decay: on
     matrices and kernels, not on biases, norms and scalars. head_rate: factor on the learning rate of everything but
     the encoder. accumulate: slices that a batch is cut into, one after another, to save memory. clip: largest norm of
-    the gradient, None for no limit. precision: of the networks; losses are float32 always.
+    the gradient, None for no limit. precision: of the networks; losses are float32 always. init: recipe of how the
+    encoder's scale is shared between its layers at the start (`unmix list initialisations`), None for as it is drawn.
     couples: the loss compares rows of a batch with one another. A subclass writes `_build` and `_loss`.
     """
 
@@ -52,6 +54,12 @@ class Learner(Recipe):
     accumulate: int = Field(1, ge=1)
     clip: float | None = Field(None, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+    init: Annotated[Any, BeforeValidator(lambda value: None if value is None else INITIALISATIONS.make(value))] = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; without `init` where there is none."""
+        # Digests from before there were initialisations stay what they were.
+        return {name: value for name, value in super().as_dict().items() if name != "init" or value is not None}
 
     def fit(
         self,
@@ -64,7 +72,7 @@ class Learner(Recipe):
         """A representation of the world's observations; global random state is not touched.
 
         start: a representation to go on from, of the same network, shape and width; its parts are taken over where
-        they fit, and `about` keeps its digest. Under torchrun every process calls this and gets the same result.
+        they fit, `init` is left out, and `about` keeps its digest. Under torchrun every process calls this and gets the same result.
         Raises `UsageError` for a world without what the learner needs, a start that cannot be used, or a checkpoint
         of other work; `Failure` that names the step where the loss is not finite.
         """
@@ -118,6 +126,8 @@ class Learner(Recipe):
         self._check(world, sample)
         shape = tuple(sample.x.shape[1:])
         modules = self._build(shape, world, stream.child("modules")).to(device)
+        if self.init is not None and start is None:
+            self.init.apply(modules["encoder"])
         if start is not None:
             self._startable(start, shape)
             with torch.no_grad():

@@ -96,14 +96,19 @@ def schedule(name: str, step: int, steps: int, warm: float) -> float:
 
 
 def moved(sample: Sample, device: str) -> Sample:
-    """The sample as tensors on a device: x, h and z float32 (float64 stays), labels and numbers int64."""
-    kinds = {"x": None, "h": None, "z": None, "y": torch.long, "index": torch.long, "group": torch.long}
+    """The sample as tensors on a device: x, h, z and real targets y float32 (float64 stays), all numbers int64."""
+    label = None if sample.y is not None and _is_real(sample.y) else torch.long
+    kinds = {"x": None, "h": None, "z": None, "y": label, "index": torch.long, "group": torch.long}
     made: dict[str, Any] = {"items": None, "split": None, "repeats": None}
     for name, dtype in {**kinds, "time": torch.long}.items():
         value = getattr(sample, name)
         if value is not None and hasattr(value, "shape"):
             made[name] = _tensor(value, dtype).to(device)
     return replace(sample, **made)
+
+
+def _is_real(value: Any) -> bool:
+    return value.is_floating_point() if isinstance(value, Tensor) else np.asarray(value).dtype.kind == "f"
 
 
 def _tensor(value: Any, dtype: torch.dtype | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classification by a linear head: with labels, or with the number of each datum as its label."""
+"""Classification by a linear head, with labels or the number of each datum; regression on real targets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unmix.core.errors import UsageError
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
-from unmix.learners.base import Learner, count_of
+from unmix.learners.base import Learner, _first, count_of
+from unmix.learners.loop import moved
 from unmix.learners.losses import cross_entropy_head, smoothing_floor
 from unmix.learners.representation import Representation
 from unmix.networks.base import Network
+from unmix.networks.mlp import MLP
 from unmix.networks.wrapped import OnSphere
 
 
@@ -36,6 +39,11 @@ class Head(nn.Module):
     def weights(self) -> Tensor:
         """The weights as they are used."""
         return functional.normalize(self.raw) if self.unit else self.raw
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Logits [n, C] of h [n, d]."""
+        logits = self.log_beta.exp() * h @ self.weights.T
+        return logits if self.bias is None else logits + self.bias
 
     def parts(self) -> dict[str, Tensor]:
         """weights [C, d], beta () and, where there is one, bias [C]."""
@@ -112,3 +120,37 @@ class InstanceDiscrimination(Supervised):
     reference: ClassVar[str] = "Ibrahim et al. 2023, arXiv 2302.10260; Reizinger et al. 2024, arXiv 2410.21869"
     needs: ClassVar[frozenset[str]] = frozenset({"x", "index"})
     label: ClassVar[str] = "index"
+
+
+class Regression(Learner):
+    """A network trained to predict real targets y by squared error, through a linear head or by itself.
+
+    head: whether a linear head stands between the representation and the targets; without it the representation is
+    the prediction, and width must be the number of targets. The result's parts are the head's weight and bias.
+    """
+
+    equation: ClassVar[str] = "L = mean |g(f(x)) - y|^2 / 2, g linear or the identity"
+    reference: ClassVar[str] = "Gauss 1809; Kunin et al. 2024, arXiv 2406.06158"
+    needs: ClassVar[frozenset[str]] = frozenset({"x", "y"})
+
+    head: bool = True
+
+    def _check(self, world: Any, sample: Sample) -> None:
+        super()._check(world, sample)
+        y = moved(Sample(y=sample.y), "cpu").y
+        if not (y.is_floating_point() and bool(torch.isfinite(y).all())):
+            raise UsageError(f"Regression: y of {world.kind} must be real and finite; for classes use Supervised")
+        if not self.head and self.width != math.prod(y.shape[1:]):
+            raise UsageError(f"Regression.width={self.width}: without a head it must be {math.prod(y.shape[1:])}")
+
+    def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
+        encoder = self._network().build(shape, self.width, rng)
+        if not self.head:
+            return nn.ModuleDict({"encoder": encoder})
+        targets = math.prod(_first(world, self.batch, rng.child("targets")).y.shape[1:])
+        return nn.ModuleDict({"encoder": encoder, "head": MLP(hidden=()).build((self.width,), targets, rng)})
+
+    def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
+        made = self._run(modules["encoder"], batch.x)
+        made = modules["head"](made) if self.head else made
+        return (made - batch.y.reshape(made.shape)).square().sum(1).mean() / 2, {}

@@ -9,7 +9,9 @@ NETWORKS = Table(
         "Conv": "unmix.networks.conv:Conv",
         "ResNet": "unmix.networks.resnet:ResNet",
         "ViT": "unmix.networks.vit:ViT",
+        "Transformer": "unmix.networks.transformer:Transformer",
         "OnSphere": "unmix.networks.wrapped:OnSphere",
+        "PosteriorMean": "unmix.networks.posterior:PosteriorMean",
     },
 )
 DECODERS = Table(

@@ -192,7 +192,7 @@ def _contracted(
             made = source.jacobian(rows[start : start + block], names, total)
             place = 0
             for name, begin, end in group:
-                part = made[name].detach().flatten(2)[:, :, begin:end]
+                part = made[name].detach().reshape(*made[name].shape[:2], -1)[:, :, begin:end]
                 held[start : start + block, :, place : place + end - begin] = part * scale[name]
                 place += end - begin
             del made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,7 @@ from unmix.regimes.kernel import tangent_kernel
 from unmix.regimes.pairs import Pair, Sides, find_pairs, sides
 
 RELU = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6)
+OWN = "watch."  # the watch's own tensors in a checkpoint
 
 
 class RegimeWatch(Watch):
@@ -53,12 +56,15 @@ class RegimeWatch(Watch):
         self._start: _Look | None = None
         self._law: _Law | None = None
         self._module: Any = None
+        self._kept: dict[str, Tensor] = {}
+        self._first: dict[str, Tensor] = {}
 
     def before_step(self, step: int, module: Any, optimiser: Any) -> None:
         """Look at the module as it is before step `step`, whose gradients lie in it."""
         self.inner.before_step(step, module, optimiser)
         if self._law is None:
             self._law = _Law(module)
+            self._begin(module)
         self._law.measure()
         if self._start is None or (step - 1) % self.every == 0:
             self._record(step - 1, module)
@@ -73,13 +79,43 @@ class RegimeWatch(Watch):
             self._record(step, self._module)
 
     def save(self, state: Callable[[], dict[str, Tensor]]) -> None:
-        self.inner.save(state)
+        """Keep, beside the learner's state, where the module started and what was seen, so that a resume goes on."""
+        self.inner.save(lambda: {**state(), **self._tensors()})
 
     def restore(self) -> dict[str, Tensor] | None:
-        return self.inner.restore()
+        found = self.inner.restore()
+        if found is None:
+            return None
+        self._kept = {name.removeprefix(OWN): t for name, t in found.items() if name.startswith(OWN)}
+        return {name: tensor for name, tensor in found.items() if not name.startswith(OWN)}
 
     def done(self) -> None:
         self.inner.done()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        if self._law is None:
+            return {}
+        told = json.dumps({"records": self.records, "refusal": self._law.refusal}).encode()
+        made = {f"{OWN}start.{name}": tensor for name, tensor in self._first.items()}
+        for number, (start, predicted) in enumerate(zip(self._law.start, self._law.predicted, strict=True)):
+            made |= {f"{OWN}law.{number}.start": start, f"{OWN}law.{number}.predicted": predicted}
+        return made | {f"{OWN}told": torch.frombuffer(bytearray(told), dtype=torch.uint8)}
+
+    def _begin(self, module: nn.Module) -> None:
+        """Note where the module starts, or take up what an interrupted run had noted."""
+        assert self._law is not None
+        if "told" not in self._kept:
+            self._first = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+            return
+        told = json.loads(bytes(self._kept["told"].tolist()))
+        self.records, self._law.refusal = told["records"], told["refusal"]
+        self._first = {n.removeprefix("start."): t for n, t in self._kept.items() if n.startswith("start.")}
+        numbers = range(len(self._law.pairs))
+        self._law.start = [self._kept[f"law.{k}.start"] for k in numbers]
+        self._law.predicted = [self._kept[f"law.{k}.predicted"] for k in numbers]
+        twin = copy.deepcopy(module)
+        twin.load_state_dict(self._first)
+        self._start = _Look.of(self, twin)
 
     def _record(self, step: int, module: nn.Module) -> None:
         assert self._law is not None

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
 import torch
@@ -23,6 +23,7 @@ from unmix.core.watch import Checkpoint, Watch
 from unmix.learners import LEARNERS, parallel
 from unmix.learners.loop import moved
 from unmix.learners.representation import Representation
+from unmix.regimes.monitors import RegimeWatch
 from unmix.scores import SCORES
 from unmix.scores.base import Inputs
 from unmix.study.cells import _stored, world_label
@@ -36,21 +37,28 @@ if TYPE_CHECKING:
 MEASURED = ("r2", "r2_linear", "procrustes_scaled", "mcc", "weights_r2", "within_class", "duality", "excess_loss")
 
 
+REGIME = ("verdict", "kernel distance", "hamming", "relative motion", "drift")
+PROBE = 64  # held-out rows that the monitors look at
+
+
 class Learning(Recipe):
     """One learner on one world with one seed.
 
-    world, learner, seed: what is trained. test: held-out rows, at most, that scores are measured on.
+    world, learner, seed: what is trained. test: held-out rows, at most, that scores are measured on. watch: "regime"
+    looks on at training with the monitors of lazy and rich learning; None does not.
     """
 
     world: Annotated[Any, BeforeValidator(WORLDS.make)]
     learner: Annotated[Any, BeforeValidator(LEARNERS.make)]
     seed: int = 0
     test: int = Field(8192, ge=8)
+    watch: Literal["regime"] | None = None
 
     @property
     def digest(self) -> str:
         """Digest of what decides the result; data enter by their content, not by their path."""
-        return digest([self.world.digest, self.learner.as_dict(), self.seed, self.test])
+        watched = [self.watch] if self.watch else []
+        return digest([self.world.digest, self.learner.as_dict(), self.seed, self.test, *watched])
 
     @property
     def label(self) -> str:
@@ -65,17 +73,19 @@ def learn(
     seeds: Sequence[int] = (0,),
     test: int = 8192,
     engine: Engine | None = None,
+    watch: Literal["regime"] | None = None,
 ) -> Learned:
     """Train every learner with every seed on a world; folder/learned/DIGEST/ holds representation and outcome.
 
     What is there is not trained again; an interrupted one goes on from its checkpoint; one that fails is stored with
-    its reason. Raises `UsageError`, before anything is trained, where the world lacks what a learner needs.
+    its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. Raises `UsageError`, before anything is trained, where the world lacks what a learner needs.
     """
     for learner in learners:
         if reason := learner.refusal(world):
             raise UsageError(reason)
     store = Store(folder).create()
-    jobs = [Learning(world=world, learner=made, seed=seed, test=test) for made in learners for seed in seeds]
+    shared = {"world": world, "test": test, "watch": watch}
+    jobs = [Learning(learner=made, seed=seed, **shared) for made in learners for seed in seeds]
     for _ in (engine or Serial()).map(functools.partial(run_learning, store.root), jobs):
         pass
     return Learned(store.root)
@@ -93,12 +103,20 @@ def run_learning(root: Path, job: Learning) -> bool:
         if (folder / "representation.json").is_file():
             learnt = Representation.load(folder)
         else:
-            watch = Checkpoint(working, job.label) if first else _Follower(working)
+            watch: Watch = Checkpoint(working, job.label) if first else _Follower(working)
+            if first and job.watch:
+                watch = _regime_watch(job, watch)
             learnt = job.learner.fit(job.world, job.seed, watch)
             if first:
                 learnt.save(folder)
+            if isinstance(watch, RegimeWatch):
+                write_json(folder / "regime.json", watch.records)
         if first:
-            write_json(file, {"learning": job.as_dict(), **measure(job, learnt)})
+            outcome = {"learning": job.as_dict(), **measure(job, learnt)}
+            if job.watch:
+                last = read_json(folder / "regime.json")[-1]
+                outcome |= {name.replace(" ", "_"): last[name] for name in REGIME}
+            write_json(file, outcome)
     except UnmixError as error:
         if first:
             write_json(file, {"learning": job.as_dict(), "error": str(error), "label": job.label})
@@ -108,6 +126,13 @@ def run_learning(root: Path, job: Learning) -> bool:
             shutil.copyfile(working / "log.jsonl", folder / "log.jsonl")
         shutil.rmtree(working)
     return True
+
+
+def _regime_watch(job: Learning, inner: Watch) -> RegimeWatch:
+    """Monitors on a few held-out rows, some twenty looks in all."""
+    sample = held_out(job)
+    probe = sample.take(torch.arange(min(PROBE, len(sample))))
+    return RegimeWatch(probe.x, probe.y, every=max(1, job.learner.steps // 20), inner=inner)
 
 
 class _Follower(Watch):
@@ -266,6 +291,10 @@ SHOWN = {
     "r2_untrained": ("R2 at start", "{:.3f}"),
     "mcc": ("MCC", "{:.3f}"),
     "beta": ("beta", "{:.3g}"),
+    "verdict": ("regime", "{}"),
+    "kernel_distance": ("kernel moved", "{:.3f}"),
+    "hamming": ("patterns moved", "{:.3f}"),
+    "relative_motion": ("weights moved", "{:.3f}"),
 }
 
 
