@@ -2,4 +2,10 @@
 
 from unmix.core.recipe import Table
 
-STUDIES = Table("study", {"amortisation-gap": "unmix.papers.amortisation.study:AmortisationGap"})
+STUDIES = Table(
+    "study",
+    {
+        "amortisation-gap": "unmix.papers.amortisation.study:AmortisationGap",
+        "cross-entropy": "unmix.papers.cross_entropy.study:CrossEntropy",
+    },
+)
