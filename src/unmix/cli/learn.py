@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unmix.cli.shared import DryRun, EngineName, Options, Out, engine_of, tell, tell_costs, world_of
-from unmix.core.errors import Failure
+from unmix.core.errors import Failure, UsageError
 
 
 def learn(
-    data: Annotated[str, typer.Argument(help="A world's name, or data: .npy/.npz/.safetensors, shards, 'digits'.")],
+    data: Annotated[str, typer.Argument(help="A world's name, images (folder, .zip, .npy, 'digits'), or rows.")],
     options: Options = None,
     out: Out = Path("run"),
     engine: EngineName = "serial",
@@ -21,8 +21,8 @@ def learn(
     """Learn representations: unmix learn ClusterWorld learner=Supervised learner.steps=2000 seed=0..2 -o run/
 
     init=Upstream init.alpha=10 shares scale between layers (`unmix list initialisations`); watch=regime says on the
-    way whether learning is lazy or rich. Each goes to RUN/learned/ with its scores on held-out rows. Run it again to go on where it stopped; under torchrun
-    several processes train together.
+    way whether learning is lazy or rich. Each goes to RUN/learned/ with its scores on held-out rows. Run it again to
+    go on where it stopped; under torchrun several processes train together.
     """
     from unmix.core.options import finish, parse, recipes
     from unmix.learners import LEARNERS
@@ -30,7 +30,7 @@ def learn(
 
     given = parse(options or [])
     seeds, test = given.pop("seed", [0]), given.pop("test", [8192])[0]
-    world = world_of(data, given)
+    world = _images(data, given) or world_of(data, given)
     learners = recipes(LEARNERS, "learner", given, ["Supervised"])
     watched = given.pop("watch", [None])[0]
     if "init" in given:
@@ -53,3 +53,20 @@ def learn(
         tell(f"representations  {out / 'learned'}")
     if first and learned.failures:
         raise Failure(f"{len(learned.failures)} failed; first: {learned.failures[0]}")
+
+
+def _images(data: str, given: dict[str, list[Any]]) -> Any:
+    """A world of images where the path holds some, else None."""
+    from unmix.worlds import WORLDS
+    from unmix.worlds.images import holds_images
+
+    if data in WORLDS or not holds_images(data):
+        return None
+    path = data if not Path(data).exists() else str(Path(data).resolve())
+    own = {key: given.pop(key) for key in list(given) if key.startswith(("world.", "Images."))}
+    from unmix.core.options import recipes
+
+    made = recipes(WORLDS, "world", {**own, "world": ["Images"], "world.path": [path]}, [])
+    if len(made) != 1:
+        raise UsageError("world: one at a time here; use a study for a grid")
+    return made[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,7 +34,7 @@ class Transformer(Network):
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         if len(shape) != 1 or shape[0] > self.places:
             raise UsageError(
-                f"Transformer.places={self.places}: takes token numbers [T], T at most that, got {shape}"
+                f"Transformer.places={self.places}: takes numbers [T], T at most that, got {shape}"
             )
         if self.tokens % self.heads:
             raise UsageError(f"Transformer.heads={self.heads}: must divide tokens, which is {self.tokens}")

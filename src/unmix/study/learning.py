@@ -78,7 +78,8 @@ def learn(
     """Train every learner with every seed on a world; folder/learned/DIGEST/ holds representation and outcome.
 
     What is there is not trained again; an interrupted one goes on from its checkpoint; one that fails is stored with
-    its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. Raises `UsageError`, before anything is trained, where the world lacks what a learner needs.
+    its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. Raises `UsageError`, before
+    anything is trained, where the world lacks what a learner needs.
     """
     for learner in learners:
         if reason := learner.refusal(world):
@@ -196,7 +197,9 @@ def inputs_of(job: Learning, learnt: Representation, sample: Sample) -> Inputs:
         given["weights"], given["beta"] = head["weights"], float(head["beta"])
         given["weight_classes"] = torch.arange(len(head["weights"])) if classes is None else classes
         logits = given["beta"] * h @ head["weights"].T + head.get("bias", torch.zeros(()))
-        given["loss"] = torch.nn.functional.cross_entropy(logits, getattr(sample, field), reduction="none")
+        labels = getattr(sample, field)
+        if int(labels.max()) < len(head["weights"]):  # held-out data have no row of a head of indices
+            given["loss"] = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         if sample.z is not None and hasattr(job.world, "log_posterior"):
             best = -job.world.log_posterior(sample.z).gather(1, sample.y[:, None])[:, 0]
             if classes is not None:
