@@ -9,10 +9,13 @@ from unmix.core.seeds import Stream
 from unmix.scores import SCORES
 from unmix.scores.base import Inputs
 from unmix.scores.disentanglement.data import paired
+from unmix.scores.disentanglement.infomec import infomec
 from unmix.scores.disentanglement.typed import projections, symmetry_ceiling
 
 LIBRARY = {"compat": "disentanglement_lib"}
 SPRITES = (3, 6, 40, 32, 32)
+READ = ("dci_es", "infomec_infoe", "explicitness", "typed_mcc", "dci_informativeness")
+WAYS = ("bins", "neighbours")
 SIZES = ((2, 2), (3, 3), (5, 5), (10, 10), (20, 20), (3, 5), (3, 10), (5, 10))
 
 
@@ -39,7 +42,8 @@ def table(rng: np.random.Generator, n: int = 6000) -> None:
     for name, where in SCORES.entries.items():
         if ".disentanglement." in where:
             found = [SCORES[name]().measure(Inputs(codes=h, z=z)) for h in codes.values()]
-            print(f"| `{name}` | " + " | ".join(f"{o.value:.2f}" for o in found) + f" | {found[0].chance:.2f} |")
+            numbers = [round(value, 2) + 0.0 for value in (*(o.value for o in found), found[0].chance)]  # no -0.00
+            print(f"| `{name}` | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")
 
 
 def sprites(rng: np.random.Generator, n: int = 10000) -> None:
@@ -59,6 +63,26 @@ def sprites(rng: np.random.Generator, n: int = 10000) -> None:
     print("unrelated, 1000 rows, adjusted:", here["matrix"].mean(0).round(3))
 
 
+def categories(rng: np.random.Generator, n: int = 6000) -> None:
+    """One code that holds the number of a category, and one code for each category, under linear read-outs."""
+    z = rng.integers(0, 6, (n, 3))
+    factors = [Factor(f"z{j}", "categorical", 6) for j in range(3)]
+    for word, codes in (("numbers", z), ("indicators", np.concatenate([np.eye(6)[column] for column in z.T], 1))):
+        found = [SCORES[name]().measure(Inputs(codes=codes, z=z, factors=factors)) for name in READ]
+        print(f"{word}: " + ", ".join(f"{name} {o.value:.2f}" for name, o in zip(READ, found, strict=True)))
+
+
+def gaussian(rng: np.random.Generator) -> None:
+    """Information in nats of a Gaussian pair by both estimators, the factor cut in 20 bins of equal count."""
+    for n in (900, 10000):
+        for rho in (0.6, 0.9):
+            z = rng.standard_normal((n, 1))
+            h = rho * z + np.sqrt(1 - rho**2) * rng.standard_normal((n, 1))
+            found = [infomec(h, z, "modularity", estimator=way).detail["matrix"][0, 0] for way in WAYS]
+            said = ", ".join(f"{way} {np.log(20) * a:.3f}" for way, a in zip(WAYS, found, strict=True))
+            print(f"{n} rows, rho {rho}: true {-np.log(1 - rho**2) / 2:.3f}, {said}")
+
+
 def ceilings(rng: np.random.Generator, n: int = 60000) -> None:
     angle = rng.uniform(0, 2 * np.pi, n)
     for symmetries in ([4, 2, 1], [4, 3, 4, 4]):
@@ -73,3 +97,5 @@ if __name__ == "__main__":
     table(generator)
     sprites(generator)
     ceilings(generator)
+    categories(generator)
+    gaussian(generator)

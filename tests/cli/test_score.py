@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unmix.cli.score import score
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
 from unmix.study.scoring import factors_of, score_arrays, scored
@@ -61,6 +62,20 @@ def test_a_table_says_what_the_numbers_mean(files):
     assert len(stored["scores"]["r2"]["detail"]["per_dimension"]) == 3 and stored["not_measured"] == {}
 
 
+def test_the_matching_is_drawn_as_svg_and_on_a_page(files):
+    arrays = "--latents", files / "z.npy", "--codes", files / "h.npy", "--factors", "a,b,angle:circular"
+    done = unmix("score", *arrays, "--figure", files / "match.svg")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == f"figure  {files / 'match.svg'}"
+    svg = (files / "match.svg").read_text()
+    assert svg.startswith("<svg") and ">angle<" in svg and "3 of 3 factors matched" in svg
+    same = {"factors": "a,b,angle:circular", "metrics": "typed_mcc"}
+    score(files / "z.npy", files / "h.npy", figure=files / "match.html", **same)
+    page = (files / "match.html").read_text()
+    assert "random projections of the true factors reach" in page and ">angle<" in page and "typed_mcc" in page
+    with pytest.raises(UsageError, match=r"must end in \.html or \.svg"):
+        score(files / "z.npy", files / "h.npy", figure=files / "match.png", **same)
+
+
 def test_mistakes_are_one_line(files):
     wrong = unmix("score", "--latents", files / "z.npy", "--codes", files / "h.npy", "--metrics", "r3")
     assert wrong.returncode == 2 and "metrics=r3: no such score" in wrong.stderr
@@ -71,7 +86,7 @@ def test_mistakes_are_one_line(files):
 def test_what_cannot_be_measured_is_listed_only_when_all_is_asked(arrays):
     z, h, _, _ = arrays
     found = scored(z, np.column_stack([h, h]), "all", "a,b,angle:circular")
-    assert list(found.outcomes)[:2] == ["mcc", "r2"] and "mcc_spearman" in found.outcomes
+    assert list(found.outcomes)[:3] == ["typed_mcc", "mcc", "r2"] and "mcc_spearman" in found.outcomes
     assert "angle is circular" in found.reasons["procrustes"] and "needs beta" in found.reasons["singular_values"]
     frame = found.table()
     assert set(frame["score"]) == {*found.outcomes, *found.reasons}

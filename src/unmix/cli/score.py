@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unmix.cli.shared import tell
+from unmix.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from unmix.scores.base import Outcome
     from unmix.study.scoring import Scored
 
 
@@ -31,6 +34,9 @@ def score(
     group: Annotated[Path | None, typer.Option(help="Sequence of each row [n]; sequences are never split.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as .csv or .parquet.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write values and details as JSON.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the matching of codes and factors: .html or .svg.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the shuffles, splits and the bootstrap.")] = 0,
 ) -> None:
     """Score codes against true latents, with chance levels, intervals and baselines."""
@@ -38,9 +44,12 @@ def score(
     from unmix.study.export import write_table
     from unmix.study.scoring import DEFAULT, scored
 
+    if figure is not None and figure.suffix not in (".html", ".svg"):
+        raise UsageError(f"figure={figure}: must end in .html or .svg")
     given = {name: None if path is None else _read(path) for name, path in (("x", x), ("untrained", untrained))}
     number = None if group is None else _read(group)
-    found = scored(_read(latents), _read(codes), metrics or DEFAULT, factors, **given, group=number, seed=seed)
+    z, h = _read(latents), _read(codes)
+    found = scored(z, h, metrics or DEFAULT, factors, **given, group=number, seed=seed)
     if metrics:
         tell(shown(found))
     else:
@@ -52,6 +61,12 @@ def score(
     if json is not None:
         write_json(json, found.as_dict())
         tell(f"json  {json}")
+    if figure is not None:
+        drawn = (
+            found if "typed_mcc" in found.outcomes else scored(z, h, "typed_mcc", factors, group=number, seed=seed)
+        )
+        _draw(figure, drawn.outcomes["typed_mcc"], factors, f"--latents {latents} --codes {codes}", shown(found))
+        tell(f"figure  {figure}")
 
 
 def shown(found: Scored) -> str:
@@ -75,11 +90,41 @@ def shown(found: Scored) -> str:
     better = {"higher": "", "lower": " (lower is better)", "": " (no merit)"}
     text += [
         "",
-        *(f"{row['score']:<{wide}}  {row['meaning']}{better[row['better']]}" for _, row in measured.iterrows()),
+        *(_wrapped(row["score"], wide, row["meaning"] + better[row["better"]]) for _, row in measured.iterrows()),
     ]
     if found.reasons:
-        text += ["", "not measured", *(f"{name:<{wide}}  {reason}" for name, reason in found.reasons.items())]
+        text += ["", "not measured", *(_wrapped(name, wide, reason) for name, reason in found.reasons.items())]
     return "\n".join(line.rstrip() for line in text)
+
+
+def _wrapped(name: str, wide: int, text: str) -> str:
+    """A name and what is said of it, in lines of at most 100 letters."""
+    return textwrap.fill(
+        text, 100, initial_indent=f"{name:<{wide}}  ", subsequent_indent=" " * (wide + 2), break_on_hyphens=False
+    )
+
+
+def _draw(path: Path, matched: Outcome, factors: str | None, files: str, table: str) -> None:
+    """The matching of `typed_mcc` as one SVG element, or as a page with the scores beside it."""
+    from unmix.core.store import write_text
+    from unmix.report.association import association
+    from unmix.report.page import Code, Page, Section, write_page
+    from unmix.study.scoring import factors_of
+
+    names = [f.name for f in factors_of(factors, len(matched.detail["pairs"]))] if factors else ()
+    found, chance = f"{matched.value:.3g}", f"{matched.chance:.3g}"
+    summary = f"Mean over factors: {found}; random projections of the true factors reach {chance}."
+    drawn = association(matched.detail, names, summary)
+    if path.suffix == ".svg":
+        write_text(path, drawn.panels[0] + "\n")
+        return
+    kinds = f' --factors "{factors}"' if factors else ""
+    lead = "Every code beside every true factor, matched one to one by the association that fits the factor's kind."
+    verdict = f"Mean association of the matched pairs {found}, where chance is {chance}."
+    sections = [Section("Matching", [drawn]), Section("Scores", [Code(table)])]
+    write_page(
+        path, Page("Codes and factors", lead, verdict, sections, f"unmix score {files}{kinds} --figure {path}")
+    )
 
 
 def _read(path: Path) -> Any:

@@ -176,7 +176,8 @@ def minimum_of(outcome: Outcome) -> float:
 def _names(metrics: str | Iterable[str]) -> list[str]:
     if metrics == "all":
         every = [name for name in SCORES if "z" in SCORES[name].needs]  # type: ignore[attr-defined]
-        return [*DEFAULT, *(name for name in every if name not in DEFAULT)]
+        first = ("typed_mcc", *DEFAULT)
+        return [*first, *(name for name in every if name not in first)]
     words = metrics.split(",") if isinstance(metrics, str) else metrics
     names = list(dict.fromkeys(word.strip() for word in words if word.strip()))
     for name in names:

@@ -16,7 +16,7 @@ from unmix.scores.disentanglement.readout import explained, logistic, standardis
 
 Part = Literal["modularity", "compactness", "explicitness"]
 Estimator = Literal["bins", "neighbours"]
-NEIGHBOURS = 10
+NEIGHBOURS = 3, 10
 PRUNED = 1 / 20
 KNOWS = 0.02
 
@@ -36,8 +36,10 @@ def infomec(
     of codes, InfoE = mean_j of the share of a factor that a linear read-out of all codes predicts, on rows it was not
     fitted on: 1 - cross-entropy over that of the class rates (categorical), R2 (else), at least 0.
     N: normalised information, adjusted as in `mutual.information`; codes that know less than .02 of every factor are
-    left out. estimator: "neighbours" is the paper's, k nearest neighbours (k = 10) over the entropy of the factor's
-    values and codes left out by a range below 1/20 of the largest; slower, and it has no chance level or interval.
+    left out. estimator: "neighbours" is the paper's, k nearest neighbours over the entropy of the factor's values and
+    codes left out by a range below 1/20 of the largest; slower, and it has no chance level or interval. k is the
+    paper's 10 from 100 rows a value on, a tenth of the rows of a value (at least 3) below: ten of 20 rows span what
+    the value has to tell. Neither estimator is free of bias: see docs/metrics.md.
     0 where no code is left; 1 where there is nothing to choose from (one factor, or one code).
     codes: [n, m]. z: [n, f]. Detail: matrix [m, f], active [m], or by_factor [f]; left_out.
     Source: Hsu et al. 2023, arXiv 2305.18378.
@@ -92,9 +94,9 @@ def _neighbours(pair: Paired, rng: Stream) -> np.ndarray:
     for j in np.flatnonzero(pair.varied):
         share = np.bincount(labels[j]) / len(x)
         entropy = -float((share[share > 0] * np.log(share[share > 0])).sum())
-        nats = mutual_info_classif(
-            x, labels[j], discrete_features=False, n_neighbors=NEIGHBOURS, random_state=np.random.RandomState(seed)
-        )
+        k = int(np.clip(len(x) // (share > 0).sum() // 10, *NEIGHBOURS))
+        state = np.random.RandomState(seed)
+        nats = mutual_info_classif(x, labels[j], discrete_features=False, n_neighbors=k, random_state=state)
         matrix[:, j] = np.where(pair.live, nats / entropy, 0)
     return np.clip(matrix, 0, None)
 
