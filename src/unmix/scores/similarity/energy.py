@@ -12,6 +12,8 @@ from torch import Tensor
 from unmix.scores.similarity.base import Alike, Similarity, unit_rows
 from unmix.scores.similarity.images import grey, smaller
 
+BANDWIDTH = 0.25  # deviation in the Fourier domain as a share of the frequency: about one octave
+
 
 class OrientedEnergy(Similarity):
     """Cosine of Gabor energies: amplitude at each frequency and orientation, pooled over a grid of places.
@@ -22,13 +24,13 @@ class OrientedEnergy(Similarity):
     over half a turn. grid: cells along each side. side: images are reduced to that longer side.
     """
 
-    equation: ClassVar[str] = "e = zscore(mean_cell sqrt |x * g_(f, theta)|),  s(i, j) = cos(e_i, e_j)"
+    equation: ClassVar[str] = "e = zscore(sqrt mean_cell |x * g_(f, theta)|),  s(i, j) = cos(e_i, e_j)"
     reference: ClassVar[str] = "Daugman 1985 (Gabor filters)"
 
     frequencies: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     orientations: int = Field(6, ge=1)
     grid: int = Field(4, ge=1)
-    side: int = Field(64, ge=4)
+    side: int = Field(56, ge=4)
 
     def _bind(self, images: Tensor) -> Alike:
         filters: Tensor | None = None
@@ -37,8 +39,9 @@ class OrientedEnergy(Similarity):
             given = smaller(grey(block), self.side)
             if filters is None:
                 filters = self._filters(*given.shape[-2:])
+            given = given - given[..., :1, :1]  # so that an image of one grey has exactly no energy
             amplitude = torch.fft.ifft2(torch.fft.fft2(given) * filters).abs()
-            parts.append(torch.nn.functional.adaptive_avg_pool2d(amplitude.sqrt(), self.grid).flatten(1))
+            parts.append(torch.nn.functional.adaptive_avg_pool2d(amplitude, self.grid).flatten(1).sqrt())
         features = torch.cat(parts).double()
         centred = features - features.mean(0)
         deviation = centred.square().mean(0).sqrt()
@@ -54,7 +57,7 @@ class OrientedEnergy(Similarity):
             for step in range(self.orientations):
                 angle = math.pi * step / self.orientations
                 far = (across - frequency * math.cos(angle)) ** 2 + (down - frequency * math.sin(angle)) ** 2
-                filters.append(torch.exp(-far / (2 * (frequency / 2.5) ** 2)))
+                filters.append(torch.exp(-far / (2 * (BANDWIDTH * frequency) ** 2)))
         bank = torch.stack(filters)
         bank[:, 0, 0] = 0  # the mean grey is no edge
         return bank

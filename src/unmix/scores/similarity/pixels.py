@@ -28,6 +28,7 @@ class Pixels(Similarity):
         flat = torch.cat([smaller(block, self.side).flatten(1) for block in images.split(256)])
         if self.rule == "distance":
             return Alike(flat / flat.shape[1] ** 0.5, "distance")
+        flat = flat.double()  # equal images less their mean are then exactly 0
         return Alike(unit_rows(flat - flat.mean(0)))
 
 

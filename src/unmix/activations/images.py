@@ -1,0 +1,101 @@
+"""Images from a folder, a zip archive or an array, as items that can be shown and compared."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from unmix.core.errors import Failure, UsageError
+from unmix.core.items import ImageItems
+from unmix.scores.similarity.images import as_images
+
+KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+
+
+def open_images(path: str | Path, side: int | None = None, inside: str = "") -> ImageItems:
+    """Images of a folder or a .zip, ordered by name with numbers as numbers, labelled by the folder they lie in.
+
+    path: the folder (searched at every depth), .zip, or a .npy of uint8 [n, h, w] or [n, h, w, 3]. side: every image
+    becomes side x side (bicubic); None keeps the size, which must then be one. inside: only names that begin so, such
+    as "cifar10/test/". All become colour unless all are grey.
+    Raises `UsageError` where there are none or sizes differ, and `Failure` for a file that is no whole image.
+    """
+    path = Path(path)
+    if path.suffix == ".npy":
+        return as_items(_array(path))
+    names, read, close = _source(path)
+    names = sorted(names, key=_natural)
+    names = [name for name in names if name.startswith(inside) and PurePosixPath(name).suffix.lower() in KINDS]
+    try:
+        images = [_image(read(name), name, side) for name in names]
+    finally:
+        close()
+    if not images:
+        raise UsageError(f"images={path}: no {', '.join(KINDS)} {'in it' if not inside else f'below {inside}'}")
+    sizes = sorted({image.shape[:2] for image in images})
+    if len(sizes) > 1:
+        raise UsageError(f"images={path}: {len(sizes)} sizes, such as {sizes[0]} and {sizes[-1]}; give side")
+    if all((image == image[..., :1]).all() for image in images):
+        images = [image[..., 0] for image in images]
+    return ImageItems(np.stack(images), tuple(PurePosixPath(name).parent.name for name in names))
+
+
+def as_items(images: Any, labels: Any = None) -> ImageItems:
+    """Items from an array of images: bytes as they are, floats [n, h, w] or [n, 1 or 3, h, w] between their extremes.
+
+    labels: [n] or None. Raises `UsageError` for another shape, or NaN.
+    """
+    if not (isinstance(images, np.ndarray) and images.dtype == np.uint8):
+        given = as_images(images)
+        low, high = given.min(), given.max()
+        shown = ((given - low) / (high - low).clamp_min(1e-12) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        images = shown[..., 0] if shown.shape[3] == 1 else np.ascontiguousarray(shown)
+    as_images(images[:1])
+    return ImageItems(images, None if labels is None else tuple(str(label) for label in labels))
+
+
+def _source(path: Path) -> tuple[list[str], Callable[[str], bytes], Callable[[], None]]:
+    """Names inside, what reads one of them, and what closes it all."""
+    if path.is_dir():
+        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+        return names, lambda name: (path / name).read_bytes(), lambda: None
+    if path.suffix != ".zip" or not path.is_file():
+        raise UsageError(f"images={path}: no such folder, .zip or .npy")
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise Failure(f"{path}: not a whole zip archive ({error}); copy it again") from None
+    return archive.namelist(), archive.read, archive.close
+
+
+def _image(content: bytes, name: str, side: int | None) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise Failure(f"{name}: not a whole image ({' '.join(str(error).split())[:80]}); copy it again") from None
+    if side is not None:
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UsageError(f"images={path}: no such file") from None
+    except ValueError as error:
+        raise Failure(f"{path}: not a whole array ({error})") from None
+
+
+def _natural(name: str) -> list[Any]:
+    """Parts of a name, numbers as numbers: image10 comes after image9."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
