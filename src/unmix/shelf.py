@@ -18,6 +18,7 @@ from unmix.papers import STUDIES
 from unmix.regimes import INITIALISATIONS
 from unmix.scores import SCORES
 from unmix.scores.judging import JUDGES
+from unmix.scores.similarity import SIMILARITIES
 from unmix.study import ENGINES
 from unmix.worlds import MIXINGS, TRANSITIONS, WORLDS
 
@@ -31,6 +32,7 @@ SHELF = {
     "finders": FINDERS,
     "encoders": ENCODERS,
     "scores": SCORES,
+    "similarities": SIMILARITIES,
     "judges": JUDGES,
     "engines": ENGINES,
     "studies": STUDIES,
