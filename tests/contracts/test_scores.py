@@ -18,7 +18,17 @@ from unmix.worlds.sparse import SparseWorld
 WORLD = SparseWorld(latents=12, width=10, roots=4, branching=2, rates=0.4, noise=0.05)
 # Needs items and a judge; needs a categorical factor: tested in tests/scores.
 ELSEWHERE = {"autointerp", "balanced_accuracy"}
-TABLE = [name for name in SCORES if name not in ELSEWHERE]
+# Need images (or labels) beside codes: tested in tests/scores/interpretability.
+OF_IMAGES = {
+    "interpretability_index",
+    "clarity",
+    "monosemanticity",
+    "machine_interpretability",
+    "two_choices",
+    "intruder",
+    "label_purity",
+}
+TABLE = [name for name in SCORES if name not in ELSEWHERE | OF_IMAGES]
 ROWS = ("codes", "z", "h", "reconstruction")
 # Other rows are held out when the rows come in another order.
 HELD_OUT = {"linear_ceiling": 0.03, "r2": 0.03, "r2_linear": 0.03, "procrustes": 0.03, "procrustes_scaled": 0.03}

@@ -52,5 +52,12 @@ SCORES = Table(
         "within_class": "unmix.scores.identifiability.weights:WithinClass",
         "duality": "unmix.scores.identifiability.duality:Duality",
         "excess_loss": "unmix.scores.identifiability.duality:ExcessLoss",
+        "interpretability_index": "unmix.scores.interpretability.recipes:InterpretabilityIndex",
+        "clarity": "unmix.scores.interpretability.recipes:Clarity",
+        "monosemanticity": "unmix.scores.interpretability.recipes:Monosemanticity",
+        "machine_interpretability": "unmix.scores.interpretability.recipes:MachineInterpretability",
+        "two_choices": "unmix.scores.interpretability.recipes:TwoChoices",
+        "intruder": "unmix.scores.interpretability.recipes:Intruder",
+        "label_purity": "unmix.scores.interpretability.recipes:LabelPurity",
     },
 )
