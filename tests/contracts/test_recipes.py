@@ -10,6 +10,7 @@ from unmix.core.errors import UsageError
 from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
 from unmix.learners import LEARNERS
+from unmix.learners.augment import AUGMENTATIONS
 from unmix.networks import DECODERS, NETWORKS
 from unmix.papers import STUDIES
 from unmix.regimes import INITIALISATIONS
@@ -19,6 +20,7 @@ from unmix.study import ENGINES
 from unmix.worlds import MIXINGS, TRANSITIONS, WORLDS
 
 TABLES = {
+    "augmentation": AUGMENTATIONS,
     "world": WORLDS,
     "mixing": MIXINGS,
     "transition": TRANSITIONS,
@@ -41,6 +43,7 @@ REQUIRED = {
     "SparseCoding": {"active": 2.0},
     "Exponentiated": {"penalty": 0.1},
     "Data": {"path": "digits"},
+    "Images": {"path": "none.npz"},
     "MaskWorld": {"path": "none.npz"},
     "DSprites": {"path": "none.npz"},
     "Shapes3D": {"path": "none.h5"},

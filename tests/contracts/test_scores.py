@@ -16,8 +16,8 @@ from unmix.scores.base import Inputs, Outcome
 from unmix.worlds.sparse import SparseWorld
 
 WORLD = SparseWorld(latents=12, width=10, roots=4, branching=2, rates=0.4, noise=0.05)
-# Needs items and a judge; needs a categorical factor: tested in tests/scores.
-ELSEWHERE = {"autointerp", "balanced_accuracy"}
+# Needs items and a judge; needs a categorical factor; need views of one datum: tested in tests/scores.
+ELSEWHERE = {"autointerp", "balanced_accuracy", "lidar", "alignment"}
 # Need images (or labels) beside codes: tested in tests/scores/interpretability.
 OF_IMAGES = {
     "interpretability_index",

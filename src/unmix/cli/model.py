@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unmix.cli.shared import Csv, DryRun, Options, Run, one_value, tell, tell_costs
+from unmix.core.errors import UsageError
 
 Labels = Annotated[
     str | None,
@@ -80,8 +81,19 @@ def probe(
     on: On = "token",
     csv: Csv = None,
 ) -> None:
-    """k-sparse probes on the codes, beside the rows and random atoms: unmix probe run/ labels.npy k=1,5,none"""
+    """k-sparse probes on the codes, beside the rows and random atoms: unmix probe run/ labels.npy k=1,5,none
+
+    Of a run of unmix learn: linear and nearest-neighbour probes of every representation, learner=Diet seed=0.
+    """
     labels, words = _labels_first(labels, options)
+    if any((run / "learned").glob("*.json")) and not (run / "cells").is_dir():
+        from unmix.study.probing import probe_learned
+
+        given = _given(words, ("learner", "seed"))
+        if pattern is not None:
+            raise UsageError(f"pattern={pattern}: is for tokens of text; give LABELS")
+        _show(probe_learned(run, labels, **given), csv, [])
+        return
     from unmix.core.options import finish, parse
 
     parsed = parse(words or [])

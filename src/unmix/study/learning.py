@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import BeforeValidator, Field
@@ -85,7 +86,7 @@ def learn(
         if reason := learner.refusal(world):
             raise UsageError(reason)
     store = Store(folder).create()
-    shared = {"world": world, "test": test, "watch": watch}
+    shared: dict[str, Any] = {"world": world, "test": test, "watch": watch}
     jobs = [Learning(learner=made, seed=seed, **shared) for made in learners for seed in seeds]
     for _ in (engine or Serial()).map(functools.partial(run_learning, store.root), jobs):
         pass
@@ -132,7 +133,7 @@ def run_learning(root: Path, job: Learning) -> bool:
 def _regime_watch(job: Learning, inner: Watch) -> RegimeWatch:
     """Monitors on a few held-out rows, some twenty looks in all."""
     sample = held_out(job)
-    probe = sample.take(torch.arange(min(PROBE, len(sample))))
+    probe = sample.take(np.arange(min(PROBE, len(sample))))
     return RegimeWatch(probe.x, probe.y, every=max(1, job.learner.steps // 20), inner=inner)
 
 

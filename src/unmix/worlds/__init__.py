@@ -21,6 +21,7 @@ WORLDS = Table(
         "MPI3D": "unmix.worlds.published:MPI3D",
         "Cars3D": "unmix.worlds.published:Cars3D",
         "SmallNORB": "unmix.worlds.published:SmallNORB",
+        "Images": "unmix.worlds.images:Images",
         "ClusterWorld": "unmix.worlds.cluster:ClusterWorld",
         "PairWorld": "unmix.worlds.pairs:PairWorld",
         "Labelled": "unmix.worlds.labelled:Labelled",

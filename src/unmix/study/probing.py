@@ -1,0 +1,230 @@
+"""Probes of learnt representations: linear and nearest neighbours, beside the untrained network and raw pixels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unmix.core.errors import UsageError
+from unmix.core.seeds import Stream, untouched
+from unmix.learners.representation import Representation
+from unmix.study.labels import known, labels_of
+from unmix.study.learning import Learned, Learning
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+NEIGHBOURS = (1, 5, 10, 20, 50)
+STEPS = 500
+BLOCK = 1024
+
+
+class Parts(NamedTuple):
+    """Rows [n, d] and labels [n] from 0 to fit on, to choose on, and to test on once."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+class Probe(NamedTuple):
+    """Accuracies of a probe on the validation rows that chose its setting, and on the test rows with 95 % limits."""
+
+    name: str
+    validation: float
+    accuracy: float
+    low: float
+    high: float
+    chosen: float
+
+
+def linear_probe(parts: Parts, strengths: Sequence[float] = STRENGTHS) -> Probe:
+    """Multinomial logistic regression on columns scaled by the training rows; validation chooses C among `strengths`.
+
+    Raises `UsageError` for one class, unlike shapes or values that are not finite.
+    """
+    _checked(parts)
+    with untouched():
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+    mean, deviation = parts.train[0].mean(0), parts.train[0].std(0)
+    deviation[deviation == 0] = 1
+    scaled = [((h - mean) / deviation, y) for h, y in parts]
+    tried = []
+    for strength in strengths:
+        model = LogisticRegression(C=strength, max_iter=STEPS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is one more choice of validation
+            model.fit(*scaled[0])
+        tried.append((float((model.predict(scaled[1][0]) == scaled[1][1]).mean()), model, strength))
+    # The first of the best: the strongest penalty that does as well.
+    best, model, strength = max(tried, key=lambda entry: entry[0])
+    return _probe("linear", best, model.predict(scaled[2][0]) == scaled[2][1], strength)
+
+
+def neighbours_probe(parts: Parts, neighbours: Sequence[int] = NEIGHBOURS) -> Probe:
+    """Vote of the k training rows of largest cosine, weighted by it; validation chooses k among `neighbours`.
+
+    Rows are compared less the mean of the training rows. Raises as `linear_probe`.
+    """
+    _checked(parts)
+    mean = parts.train[0].mean(0)
+    units = [torch.nn.functional.normalize(torch.from_numpy(h - mean).float()) for h, _ in parts]
+    classes = int(max(y.max() for _, y in parts)) + 1
+    most = min(max(neighbours), len(units[0]))
+    usable = sorted({min(k, most) for k in neighbours})
+    votes = {name: _votes(units[0], parts.train[1], units[name], usable, most, classes) for name in (1, 2)}
+    rates = [float((votes[1][place] == parts.validation[1]).mean()) for place in range(len(usable))]
+    place = int(np.argmax(rates))
+    return _probe("nearest neighbours (cosine)", rates[place], votes[2][place] == parts.test[1], usable[place])
+
+
+def nearest(h: Any, queries: Sequence[int], count: int = 8) -> np.ndarray:
+    """Places [q, count] of the rows of largest cosine with each query row, the row itself left out; for pictures.
+
+    h: [n, d]. Raises `UsageError` for more neighbours than other rows.
+    """
+    rows = torch.nn.functional.normalize(torch.as_tensor(h).float())
+    if not 1 <= count < len(rows):
+        raise UsageError(f"count={count}: there are {len(rows) - 1} other rows")
+    chosen = torch.as_tensor(list(queries))
+    likeness = rows[chosen] @ rows.T
+    likeness[torch.arange(len(chosen)), chosen] = -torch.inf
+    return likeness.topk(count).indices.numpy()
+
+
+def probe_learned(
+    run: str | Path, labels: Any = None, learner: str | None = None, seed: int | None = None
+) -> pd.DataFrame:
+    """Probes of every representation in a run of `unmix learn`, beside the untrained network, raw x and the majority.
+
+    labels: as `labels_of`, one for each picture in the order of the files; None takes those of the world. Probes are
+    fitted on four fifths of the world's training rows and chosen on the last; the held-out rows are scored once.
+    Online probes, trained beside the network, have a line of their own. Encoders run in eval mode and are left as
+    they are. Columns: learner, seed, read from, probe, accuracy, low, high (Wilson, 95 %), validation, chosen (C or
+    k), train, test. Raises `UsageError` where nothing fits, a row lacks what is needed, or one class is left.
+    """
+    learned, lines = Learned(run), []
+    for outcome in learned.outcomes():
+        if "error" in outcome:
+            continue
+        job = Learning(**{name: v for name, v in outcome["learning"].items() if name != "kind"})
+        if (learner or job.learner.kind) == job.learner.kind and (job.seed if seed is None else seed) == job.seed:
+            lines += _lines(job, learned.representation(job), labels)
+    if not lines:
+        raise UsageError(f"{run}: no learnt representation of learner={learner} seed={seed}")
+    return pd.DataFrame(lines)
+
+
+def _lines(job: Learning, learnt: Representation, labels: Any) -> list[dict[str, Any]]:
+    (x, y), (test, test_y) = labelled(job.world, labels)
+    fitted, aside = split(y)
+    x, test = torch.as_tensor(x), torch.as_tensor(test)
+    sources = {
+        "learnt": learnt,
+        "untrained": job.learner.untrained(job.world, job.seed),
+        "raw x": lambda rows: torch.as_tensor(rows).flatten(1).float(),
+    }
+    facts = {"learner": job.learner.kind, "seed": job.seed}
+    sizes = {"train": len(fitted), "test": len(test_y)}
+    lines: list[dict[str, Any]] = []
+    for name, source in sources.items():
+        h, held = source(x).numpy(), source(test).numpy()
+        parts = Parts((h[fitted], y[fitted]), (h[aside], y[aside]), (held, test_y))
+        for made in (linear_probe(parts), neighbours_probe(parts)):
+            lines.append({**facts, "read from": name, **_told(made), **sizes})
+        if name == "learnt" and "probe.weight" in learnt.parts and labels is None:
+            logits = torch.from_numpy(held) @ learnt.parts["probe.weight"].T + learnt.parts["probe.bias"]
+            online = _probe("linear, online", float("nan"), logits.argmax(1).numpy() == test_y, float("nan"))
+            lines.append({**facts, "read from": name, **_told(online), **sizes})
+    likely = np.bincount(y[fitted]).argmax()
+    lines.append({**facts, "read from": "majority", **_told(_probe("", float("nan"), test_y == likely, 0)), **sizes})
+    return lines
+
+
+def labelled(world: Any, labels: Any = None) -> tuple[tuple[Any, np.ndarray], tuple[Any, np.ndarray]]:
+    """x [n, ...] and labels [n] from 0 of a world's training and held-out rows; rows without a label are left out.
+
+    Raises `UsageError` where there are no labels, or the world keeps nothing back and is no stream without end.
+    """
+    held = world.held_out
+    if hasattr(world, "pictures"):
+        if held.part == world.part:
+            raise UsageError(f"{world.path}: nothing is held out to test on; learn with world.held=0.2")
+        own = world.pictures.labels
+        raw = SimpleNamespace(shape=(len(world.pictures.values),), labels=own)
+        values = labels_of(labels, raw, SimpleNamespace())
+        there = known(values) if labels is not None else np.asarray(values) >= 0
+        numbers = np.unique(values[there], return_inverse=True)[1]
+        y = np.full(len(values), -1)
+        y[there] = numbers
+        parts = [(part.rows().x, y[part.numbers]) for part in (world, held)]
+        kept = [(x[torch.from_numpy(own >= 0)], own[own >= 0]) for x, own in parts]
+        if not all(len(own) for _, own in kept):
+            raise UsageError(f"{world.path}: too few labels: {[len(own) for _, own in kept]} to train and test on")
+        return kept[0], kept[1]
+    if labels is not None:
+        raise UsageError(f"labels: rows of {world.kind} are drawn anew; only its own labels can be probed")
+    rows = []
+    for part, name in ((world, "train"), (held, "test")):
+        sample = part.sample(8192 if part.size is None else part.size, Stream(0, ("probing", name)))
+        if sample.y is None:
+            raise UsageError(f"labels: {world.kind} has none")
+        rows.append((sample.x, np.asarray(sample.y)))
+    if held == world and world.size is not None:
+        raise UsageError(f"{world.kind}: nothing is held out to test on")
+    return rows[0], rows[1]
+
+
+def split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows to fit on, and of the fifth of every class that chooses."""
+    aside, draw = np.zeros(len(y), bool), Stream(0, ("probing", "validation")).numpy()
+    for label in np.unique(y):
+        here = draw.permutation(np.flatnonzero(y == label))
+        aside[here[: len(here) // 5]] = True
+    return np.flatnonzero(~aside), np.flatnonzero(aside)
+
+
+def _votes(
+    train: torch.Tensor, y: np.ndarray, rows: torch.Tensor, usable: Sequence[int], most: int, classes: int
+) -> np.ndarray:
+    """Labels [len(usable), n] that the neighbours give."""
+    labels, found = torch.from_numpy(y), []
+    for begin in range(0, len(rows), BLOCK):
+        likeness, places = (rows[begin : begin + BLOCK] @ train.T).topk(most)
+        votes = torch.nn.functional.one_hot(labels[places], classes) * (likeness + 1)[:, :, None]
+        found.append(torch.stack([votes[:, :k].sum(1).argmax(1) for k in usable]))
+    return torch.cat(found, 1).numpy()
+
+
+def _probe(name: str, validation: float, right: np.ndarray, chosen: float) -> Probe:
+    from scipy.stats import binomtest
+
+    low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return Probe(name, validation, float(right.mean()), float(low), float(high), chosen)
+
+
+def _told(probe: Probe) -> dict[str, Any]:
+    return {
+        "probe": probe.name,
+        "accuracy": probe.accuracy,
+        "low": probe.low,
+        "high": probe.high,
+        "validation": probe.validation,
+        "chosen": probe.chosen,
+    }
+
+
+def _checked(parts: Parts) -> None:
+    for name, (h, y) in zip(Parts._fields, parts, strict=True):
+        if h.ndim != 2 or len(h) != len(y) or not len(h):
+            raise UsageError(f"probe: {name} rows must be [n, d] with n labels, got {list(h.shape)} and {len(y)}")
+        if not np.isfinite(h).all():
+            raise UsageError(f"probe: {name} rows are not finite")
+    if len(np.unique(parts.train[1])) < 2:
+        raise UsageError("labels: only one class in the training rows; a probe needs two")

@@ -1,0 +1,261 @@
+"""Images from a folder, a zip, an array or scikit-learn's digits, as a finite world with the number of each."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unmix.core.errors import Failure, UsageError
+from unmix.core.sample import Sample
+from unmix.core.seeds import Stream, as_stream, untouched
+from unmix.worlds.files import FileWorld, read_arrays
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+DIGITS = "digits"
+
+
+class Pictures(NamedTuple):
+    """values: [N, channels, height, width] uint8 or float32. labels: [N], -1 where there is none, or None.
+    names: of the classes. files: [N] names, or None.
+    """
+
+    values: Tensor
+    labels: np.ndarray | None
+    names: tuple[str, ...]
+    files: tuple[str, ...] | None
+
+
+class Images(FileWorld):
+    """Images without known latents; every one has its own number, which stays the same whatever is drawn.
+
+    path: a folder or .zip of pictures (the folder that a picture is in names its class where there are several), an
+    array .npy [N, height, width (, channels)], an .npz or .safetensors with `images` and, if known, `labels`, or
+    "digits".
+    content: digest that it must have. within: only files of a folder or zip whose path begins so. side: pictures are
+    cropped to a square and scaled to it; None leaves them, and all must be alike. held: share held out for tests, of
+    every class alike. part: the training rows, those held out, or all. seed: fixes which are held out. Training rows
+    are numbered from 0 in the order of the files; those held out come after them.
+    Values lie in [0, 1]. Raises `UsageError` for no picture, fewer than 2, or unlike sizes without side, and
+    `Failure` that names a picture that cannot be read.
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset({"x", "y", "index"})
+    equation: ClassVar[str] = "x = pixels / 255, index = its number"
+    reference: ClassVar[str] = "scikit-learn's digits: Alpaydin, Kaynak 1998, UCI"
+
+    within: str = ""
+    side: int | None = Field(None, ge=1)
+    held: float = Field(0.2, ge=0, lt=1)
+    part: Literal["train", "held-out", "all"] = "train"
+    seed: int = 0
+
+    @cached_property
+    def _found(self) -> str | None:
+        return DIGITS if self.path == DIGITS else super()._found
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """All pictures, in the order of the files."""
+        return self._read()
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Which pictures this part has, by their place in the order of files: [size]."""
+        count = len(self.pictures.values)
+        if self.part == "all":
+            return np.arange(count)
+        aside = self._aside
+        return np.flatnonzero(aside if self.part == "held-out" else ~aside)
+
+    @cached_property
+    def _aside(self) -> np.ndarray:
+        labels, count = self.pictures.labels, len(self.pictures.values)
+        aside, draw = np.zeros(count, bool), Stream(self.seed, (self.kind, "held")).numpy()
+        kinds = np.zeros(count, int) if labels is None else labels
+        for label in np.unique(kinds):
+            here = draw.permutation(np.flatnonzero(kinds == label))
+            aside[here[: round(self.held * len(here))]] = True
+        return aside
+
+    @property
+    def size(self) -> int:
+        """Number of pictures of this part."""
+        return len(self.numbers)
+
+    @property
+    def instances(self) -> int:
+        """Number of values of index that a learner of this part needs."""
+        return self.size
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, None without labels."""
+        return len(self.pictures.names) or None
+
+    @property
+    def held_out(self) -> Self:
+        """The rows kept back; all the same where none are."""
+        return self if self.part == "all" or self.held == 0 else self.but(part="held-out")
+
+    @cached_property
+    def duplicates(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of places of pictures with the same pixels, the first of them first; each keeps its own number."""
+        seen: dict[bytes, int] = {}
+        pairs = []
+        for place, picture in enumerate(self.pictures.values.numpy()):
+            first = seen.setdefault(picture.tobytes(), place)
+            if first != place:
+                pairs.append((first, place))
+        return tuple(pairs)
+
+    def sample(self, n: int, rng: int | Stream = 0) -> Sample:
+        """n pictures without repeats, in random order; raises `UsageError` for more than there are."""
+        if not 1 <= n <= self.size:
+            raise UsageError(f"n={n}: this part of {self.path} has {self.size} pictures; give 1 to {self.size}")
+        return self.rows(as_stream(rng).child(self.kind).numpy().permutation(self.size)[:n])
+
+    def rows(self, places: np.ndarray | None = None) -> Sample:
+        """The pictures of this part at these places [n], or all in order."""
+        places = np.arange(self.size) if places is None else places
+        chosen = self.numbers[places]
+        pictures = self.pictures
+        values = pictures.values[torch.from_numpy(chosen)]
+        x = values.float() / 255 if values.dtype == torch.uint8 else values
+        after = int((~self._aside).sum()) if self.part == "held-out" else 0
+        y = None if pictures.labels is None else torch.from_numpy(pictures.labels[chosen])
+        return Sample(x=x, y=y, index=torch.from_numpy(places + after))
+
+    def batches(self, batch: int, steps: int, rng: Stream, start: int = 0) -> Iterator[tuple[int, Sample]]:
+        """Passes through the pictures, each in a new order; a batch as large as the world is all of it."""
+        per_pass, order, number = max(1, self.size // batch), np.zeros(0, int), -1
+        for step in range(start, steps):
+            if step // per_pass != number:
+                number = step // per_pass
+                order = rng.child(f"pass {number}").numpy().permutation(self.size)
+            place = step % per_pass
+            yield step, self.rows(order[place * batch : (place + 1) * batch])
+
+    def _read(self) -> Pictures:
+        if self.path == DIGITS:
+            with untouched():
+                from sklearn.datasets import load_digits
+            found = load_digits()
+            values = torch.from_numpy(found.images.astype(np.float32) / 16)[:, None]
+            names = tuple(str(name) for name in found.target_names)
+            return Pictures(values, found.target.astype(np.int64), names, None)
+        path = self._opened()
+        if path.is_dir() or path.suffix.lower() == ".zip":
+            return self._files(path)
+        return self._array(path)
+
+    def _array(self, path: Path) -> Pictures:
+        if path.suffix == ".npy":
+            try:
+                found = {"images": np.load(path, allow_pickle=False)}
+            except (ValueError, EOFError) as error:
+                raise Failure(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        else:
+            found = read_arrays(path, {"images": True, "labels": False})
+        values = found["images"]
+        if values.ndim not in (3, 4) or values.dtype.kind not in "uif" or (values.ndim == 4 and values.shape[3] > 4):
+            raise UsageError(f"{path}: images must be [N, height, width (, channels)], got {list(values.shape)}")
+        if self.side is not None:
+            raise UsageError(f"Images.side={self.side}: is for files of pictures; scale the array yourself")
+        values = values[:, :, :, None] if values.ndim == 3 else values
+        if values.dtype != np.uint8:
+            values = values.astype(np.float32)
+            if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+                raise UsageError(f"{path}: images must be bytes, or numbers from 0 to 1")
+        labels, names = found.get("labels"), ()
+        if labels is not None:
+            if labels.shape != (len(values),):
+                raise UsageError(f"{path}: {list(labels.shape)} labels for {len(values)} images")
+            kinds, labels = np.unique(labels, return_inverse=True)
+            names = tuple(str(kind) for kind in kinds)
+        return _enough(Pictures(torch.from_numpy(values).movedim(3, 1).contiguous(), labels, names, None), path)
+
+    def _files(self, path: Path) -> Pictures:
+        names, opened = [], []
+        for name, raw in _pictures(path, self.within):
+            names.append(name)
+            opened.append(self._decoded(name, raw))
+            if opened[-1].shape != opened[0].shape:
+                raise UsageError(
+                    f"{path}: {names[0]} is {list(opened[0].shape[:2])} and {name} is {list(opened[-1].shape[:2])}; "
+                    "give side=32 to scale them"
+                )
+        if not names:
+            raise UsageError(f"{path}: holds no picture ({', '.join(SUFFIXES)}) below {self.within!r}")
+        values = torch.from_numpy(np.stack(opened)).movedim(3, 1).contiguous()
+        folders = [name.rpartition("/")[0] for name in names]
+        kinds = sorted({folder for folder in folders if folder})
+        labels = None
+        if len(set(folders)) > 1:
+            labels = np.asarray([kinds.index(folder) if folder else -1 for folder in folders], np.int64)
+        classes = tuple(kind.rpartition("/")[2] for kind in kinds) if labels is not None else ()
+        return _enough(Pictures(values, labels, classes, tuple(names)), path)
+
+    def _decoded(self, name: str, raw: bytes) -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(io.BytesIO(raw)) as image:
+                plain = image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise Failure(f"{name}: no picture that can be read ({str(error).splitlines()[0]}); remove it") from None
+        if self.side is not None:
+            plain = ImageOps.fit(plain, (self.side, self.side), Image.Resampling.BICUBIC)
+        return np.asarray(plain)
+
+
+def holds_images(path: str) -> bool:
+    """Whether a path is a folder or zip with pictures, an array of images, or the digits."""
+    if path == DIGITS:
+        return True
+    file = Path(path)
+    if file.is_dir():
+        return any(p.suffix.lower() in SUFFIXES for p in file.rglob("*"))
+    if file.suffix.lower() == ".zip":
+        return file.is_file()
+    if not file.is_file() or file.suffix not in (".npy", ".npz"):
+        return False
+    try:
+        if file.suffix == ".npy":
+            return np.load(file, mmap_mode="r", allow_pickle=False).ndim >= 3
+        with np.load(file, allow_pickle=False) as opened:
+            return "images" in opened.files
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+        return False
+
+
+def _pictures(path: Path, within: str) -> Iterator[tuple[str, bytes]]:
+    """Names relative to the folder or zip, in order, with their bytes."""
+    if path.is_dir():
+        names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        for name in names:
+            if name.startswith(within):
+                yield name, (path / name).read_bytes()
+        return
+    try:
+        with zipfile.ZipFile(path) as opened:
+            for name in sorted(opened.namelist()):
+                hidden = name.startswith("__MACOSX/")
+                if Path(name).suffix.lower() in SUFFIXES and name.startswith(within) and not hidden:
+                    yield name, opened.read(name)
+    except zipfile.BadZipFile as error:
+        raise Failure(f"{path}: cannot be read ({error})") from None
+
+
+def _enough(pictures: Pictures, path: Any) -> Pictures:
+    if len(pictures.values) < 2:
+        raise UsageError(f"{path}: holds {len(pictures.values)} picture; at least 2 are needed")
+    return pictures

@@ -1,0 +1,111 @@
+"""Probes of learnt representations: chosen without the test rows, encoders left alone; the verb on a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from unmix.core.errors import UsageError
+from unmix.learners.augment import Augment
+from unmix.learners.diet import Diet
+from unmix.networks.resnet import ResNet
+from unmix.study.learning import Learned, Learning, learn
+from unmix.study.probing import Parts, linear_probe, nearest, neighbours_probe, probe_learned, split
+from unmix.worlds.cluster import ClusterWorld
+from unmix.worlds.images import Images
+
+from ..cli.test_cli import unmix
+
+VIEWS = Augment(crop=0.5, flip=0.0, rotate=10.0)
+
+
+def _parts(seed=0):
+    draw = np.random.default_rng(seed)
+    y = draw.integers(0, 3, 360)
+    h = (np.eye(3)[y] * 3 + draw.normal(size=(360, 3))).astype(np.float32)
+    return Parts(*((h[a:b], y[a:b]) for a, b in ((0, 200), (200, 260), (260, 360))))
+
+
+@pytest.mark.parametrize("probe", [linear_probe, neighbours_probe])
+def test_a_probe_chooses_without_the_test_rows(probe):
+    parts = _parts()
+    found = probe(parts)
+    assert found.accuracy > 0.9 and found.low < found.accuracy < found.high
+    shuffled = parts._replace(test=(parts.test[0], np.random.default_rng(1).permutation(parts.test[1])))
+    other = probe(shuffled)
+    assert (other.chosen, other.validation) == (found.chosen, found.validation) and other.accuracy < 0.6
+    with pytest.raises(UsageError, match="only one class"):
+        probe(parts._replace(train=(parts.train[0], parts.train[1] * 0)))
+    with pytest.raises(UsageError, match="not finite"):
+        probe(parts._replace(test=(parts.test[0] * np.nan, parts.test[1])))
+
+
+def test_one_neighbour_is_the_row_of_largest_cosine():
+    train = np.asarray([[1.0, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
+    test = np.asarray([[5.0, 1], [0.1, 9]], np.float32)
+    parts = Parts((train, np.arange(4) % 2), (test, np.asarray([0, 1])), (test, np.asarray([0, 1])))
+    assert neighbours_probe(parts, (1,)).accuracy == 1
+    assert nearest(np.vstack([train, test]), [0, 1], 1).tolist() == [[4], [5]]
+    with pytest.raises(UsageError, match="other rows"):
+        nearest(train, [0], 4)
+
+
+def test_a_fifth_of_every_class_chooses():
+    fitted, aside = split(np.repeat([0, 1], [50, 10]))
+    assert len(aside) == 12 and (aside >= 50).sum() == 2 and not set(fitted) & set(aside)
+
+
+def test_a_run_is_probed_by_the_verb_and_the_encoder_left_alone(tmp_path):
+    network = ResNet(channels=8, blocks=(1, 1))
+    learner = Diet(network=network, width=16, steps=30, batch=128, lr=3e-3, augment=VIEWS, online=True)
+    world = Images(path="digits")
+    learn(world, [learner], tmp_path / "run")
+    learnt = Learned(tmp_path / "run").representation(Learning(world=world, learner=learner))
+    before = learnt.digest
+    frame = probe_learned(tmp_path / "run")
+    assert Learned(tmp_path / "run").representation(Learning(world=world, learner=learner)).digest == before
+    assert set(frame["read from"]) == {"learnt", "untrained", "raw x", "majority"}
+    assert {"linear", "nearest neighbours (cosine)", "linear, online"} <= set(frame["probe"])
+    assert (frame["test"] == 359).all() and frame["accuracy"].between(0, 1).all()
+    assert frame[frame["read from"] == "majority"]["accuracy"].item() < 0.2
+    labels = np.where(np.arange(1797) % 7 == 0, np.nan, world.pictures.labels % 2)
+    np.save(tmp_path / "even.npy", labels)
+    told = unmix("probe", tmp_path / "run", str(tmp_path / "even.npy"), "learner=Diet")
+    assert told.returncode == 0 and "untrained" in told.stdout, told.stderr
+    assert unmix("probe", tmp_path / "run", "learner=SimCLR").returncode == 2
+
+
+def test_worlds_without_end_are_probed_on_fresh_rows_and_others_refused(tmp_path):
+    from unmix.learners.supervised import Supervised
+    from unmix.networks.mlp import MLP
+
+    world = ClusterWorld(latents=2, classes=4)
+    learner = Supervised(network=MLP(hidden=(16,)), width=2, steps=100, batch=128)
+    learn(world, [learner], tmp_path / "run", test=200)
+    frame = probe_learned(tmp_path / "run")
+    assert frame["accuracy"].max() > 0.5
+    with pytest.raises(UsageError, match="only its own labels"):
+        probe_learned(tmp_path / "run", np.zeros(5))
+
+
+def test_learn_takes_a_folder_or_an_array_of_images(tmp_path):
+    draw = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", draw.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8))
+    words = ['learner.network={"kind":"ResNet","channels":4,"blocks":[1]}', "learner.width=4", "learner.steps=3",
+             "learner.batch=16"]  # fmt: skip
+    done = unmix("learn", str(tmp_path / "x.npy"), "learner=Diet,SimCLR", *words, "-o", tmp_path / "run")
+    assert done.returncode == 0 and "Diet" in done.stdout, done.stderr
+    assert len(list((tmp_path / "run" / "learned").glob("*/representation.json"))) == 2
+    refused = unmix("probe", tmp_path / "run")
+    assert refused.returncode == 2 and "labels: none came with the rows" in refused.stderr
+
+
+@pytest.mark.slow
+def test_diet_beats_the_untrained_network_on_digits_on_every_seed(tmp_path):
+    learner = Diet(network=ResNet(channels=16, blocks=(1, 1)), width=64, steps=1500, lr=2e-3, augment=VIEWS)
+    learn(Images(path="digits"), [learner], tmp_path / "run", (0, 1, 2))
+    frame = probe_learned(tmp_path / "run").set_index(["probe", "read from", "seed"])["accuracy"]
+    for name in ("linear", "nearest neighbours (cosine)"):
+        assert (frame[name]["learnt"] > frame[name]["untrained"]).all()
+    assert torch.tensor(frame["linear"]["learnt"].to_numpy()).mean() > frame["linear"]["raw x"].mean()

@@ -1,0 +1,124 @@
+"""Images as a world: every picture keeps its number, whatever holds it; bad pictures are refused with a sentence."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unmix.core.errors import Failure, UsageError
+from unmix.core.seeds import Stream
+from unmix.worlds.images import Images, holds_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    draw = np.random.default_rng(0)
+    for kind in ("cat", "dog"):
+        (tmp_path / "all" / kind).mkdir(parents=True)
+        for number in range(10):
+            values = draw.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(values).save(tmp_path / "all" / kind / f"{number}.png")
+    return tmp_path / "all"
+
+
+def test_numbers_stay_with_their_picture_in_folder_zip_and_array(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as made:
+        for file in sorted(folder.rglob("*.png"), reverse=True):
+            made.write(file, file.relative_to(folder).as_posix())
+    world = Images(path=str(folder))
+    whole = Images(path=str(folder), part="all").rows()
+    values = (whole.x * 255).round().to(torch.uint8).movedim(1, 3).numpy()
+    np.savez(tmp_path / "all.npz", images=values, labels=np.repeat(["cat", "dog"], 10))
+    others = [Images(path=str(tmp_path / name)) for name in ("all.zip", "all.npz")]
+    assert world.size == world.instances == 16 and world.classes == 2 and world.held_out.size == 4
+    for other in others:
+        assert torch.equal(other.pictures.values, world.pictures.values)
+        assert np.array_equal(other.pictures.labels, world.pictures.labels)
+        assert holds_images(other.path)
+    rows = world.rows()
+    assert rows.index.tolist() == list(range(16))
+    assert rows.y.tolist() == [0] * 8 + [1] * 8
+    assert world.held_out.rows().index.tolist() == [16, 17, 18, 19]
+    seen = []
+    for step, sample in world.batches(8, 6, Stream(1)):
+        assert torch.equal(sample.x, rows.x[sample.index]) and torch.equal(sample.y, rows.y[sample.index])
+        seen.append(sample.index)
+        late = dict(world.batches(8, 6, Stream(1), step))[step]
+        assert torch.equal(late.index, sample.index)
+    for epoch in range(3):
+        assert sorted(torch.cat(seen[2 * epoch : 2 * epoch + 2]).tolist()) == list(range(16))
+    assert not torch.equal(seen[0], seen[2])
+    drawn = world.sample(5, 3)
+    assert torch.equal(drawn.x, rows.x[drawn.index])
+
+
+def test_numbers_survive_subset_concatenation_shuffling_and_workers(folder):
+    from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+
+    class Numbered(Dataset):
+        def __init__(self, world):
+            self.rows = world.rows()
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, place):
+            return self.rows.x[place], self.rows.index[place]
+
+    world = Images(path=str(folder))
+    data = ConcatDataset([Subset(Numbered(world), [3, 1, 15]), Subset(Numbered(world), [7])])
+    rows = world.rows()
+    with torch.random.fork_rng(devices=[]):
+        loaded = list(DataLoader(data, 2, shuffle=True, generator=torch.Generator().manual_seed(0)))
+    found = torch.cat([index for _, index in loaded])
+    assert sorted(found.tolist()) == [1, 3, 7, 15]
+    assert all(torch.equal(x, rows.x[index]) for x, index in loaded)
+
+
+def test_digits_are_held_out_by_class_and_the_recipe_knows_its_content(folder):
+    digits = Images(path="digits")
+    assert (digits.size, digits.held_out.size, digits.classes) == (1438, 359, 10)
+    assert digits.rows().x.shape == (1438, 1, 8, 8) and float(digits.rows().x.max()) == 1
+    assert not set(digits.numbers) & set(digits.held_out.numbers)
+    assert digits.digest != digits.but(seed=1).digest and digits.held_out.held_out == digits.held_out
+    before = Images(path=str(folder)).digest
+    moved = folder.rename(folder.parent / "moved")
+    assert Images(path=str(moved)).digest == before
+    (moved / "cat" / "0.png").unlink()
+    assert Images(path=str(moved)).digest != before
+
+
+def test_bad_pictures_are_refused_and_duplicates_defined(folder, tmp_path):
+    world = Images(path=str(folder))
+    assert world.duplicates == ()
+    first = folder / "cat" / "0.png"
+    (folder / "dog" / "twice.png").write_bytes(first.read_bytes())
+    assert Images(path=str(folder)).duplicates == ((0, 20),)
+    assert Images(path=str(folder)).size == 17
+    (folder / "loose.png").write_bytes(first.read_bytes())
+    assert Images(path=str(folder), part="all").rows().y.tolist().count(-1) == 1
+    Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(folder / "wide.png")
+    with pytest.raises(UsageError, match=r"wide\.png is \[9, 7\]; give side=32"):
+        Images(path=str(folder)).size  # noqa: B018
+    assert Images(path=str(folder), side=8).rows().x.shape[1:] == (3, 8, 8)
+    (folder / "broken.png").write_bytes(first.read_bytes()[:40])
+    with pytest.raises(Failure, match=r"broken\.png: no picture that can be read"):
+        Images(path=str(folder)).size  # noqa: B018
+    (tmp_path / "one").mkdir()
+    with pytest.raises(UsageError, match="holds no picture"):
+        Images(path=str(tmp_path / "one")).size  # noqa: B018
+    (tmp_path / "one" / "a.png").write_bytes(first.read_bytes())
+    with pytest.raises(UsageError, match="at least 2"):
+        Images(path=str(tmp_path / "one")).size  # noqa: B018
+    np.save(tmp_path / "flat.npy", np.zeros((3, 4)))
+    assert not holds_images(str(tmp_path / "flat.npy"))
+    with pytest.raises(UsageError, match="images must be"):
+        Images(path=str(tmp_path / "flat.npy")).size  # noqa: B018
+    with pytest.raises(UsageError, match="no such file"):
+        Images(path=str(tmp_path / "none")).size  # noqa: B018
+    with pytest.raises(UsageError, match="give 1 to"):
+        world.sample(100)
