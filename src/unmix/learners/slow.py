@@ -133,8 +133,9 @@ class AdaGVAE(Variational):
         first = rows_of(batch, self.kind)[2]
         mean, logvar = self._posterior(modules, batch.x)
         *both, shared = adaptive_average(mean[first], logvar[first], mean[first + 1], logvar[first + 1])
-        mean, logvar = torch.cat([both[0], both[2]]), torch.cat([both[1], both[3]])
-        x = torch.cat([batch.x[first], batch.x[first + 1]])
+        # Frames of a pair side by side, as in the batch, so that each process draws its own rows' noise.
+        mean, logvar = (torch.stack(frames, 1).flatten(0, 1) for frames in ((both[0], both[2]), (both[1], both[3])))
+        x = torch.stack([batch.x[first], batch.x[first + 1]], 1).flatten(0, 1)
         error = self._reconstruction(modules, self._sampled(mean, logvar, rng), x).mean()
         prior = normal_kl(mean, logvar).sum(1).mean()
         facts = {"reconstruction": error.detach(), "prior": prior.detach(), "shared": shared.float().mean()}

@@ -7,5 +7,6 @@ STUDIES = Table(
     {
         "amortisation-gap": "unmix.papers.amortisation.study:AmortisationGap",
         "cross-entropy": "unmix.papers.cross_entropy.study:CrossEntropy",
+        "slowvae": "unmix.papers.slowvae.study:SlowVaeStudy",
     },
 )
