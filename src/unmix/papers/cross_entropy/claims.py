@@ -9,6 +9,7 @@ import pandas as pd
 
 from unmix.core.statistics import seed_interval
 from unmix.papers.cross_entropy.grids import Row
+from unmix.papers.cross_entropy.pictures import MARKS
 
 TABLES = "arXiv 2410.21869, Tables 2, 3 and 5 (R2 of z)"
 THEOREM = "arXiv 2410.21869, Theorems 1C and 2"
@@ -118,7 +119,7 @@ def row_claims(rows: Sequence[tuple[Row, dict[str, Any]]], caveat: str = "") -> 
 def violation_claims(rows: Sequence[tuple[str, dict[str, Any]]], caveat: str = "") -> list[dict[str, Any]]:
     """What has to fail where the theorem does not apply, and what has not."""
     named, found = dict(rows), []
-    flat = named.get("class vectors in a 4-dimensional subspace")
+    flat = named.get("class vectors in a subspace")
     if flat is not None:
         worst = flat["worst_direction"]
         told = f"{flat['cases']} cases apply by the check; R2 {flat['r2']:.3f}, along the worst direction {worst:.3f}"
@@ -159,17 +160,22 @@ SMALLER = "another network (the paper's: an MLP of 3 x 512 units and a ResNet-18
 
 
 def pretrained_claims(tables: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
-    """Trained features tell more than untrained ones; the paper's figure has no numbers to compare with."""
+    """Trained features tell more than untrained ones, of categories and of what an image looks like."""
     found = []
     for table in tables:
-        means = table.groupby("source")["accuracy"].mean()
         wide = table.pivot(index="factor", columns="source", values="accuracy")
-        better = int((wide["trained"] > wide[["untrained", "random projection"]].max(axis=1)).sum())
-        told = ", ".join(f"{source} {value:.3f}" for source, value in means.items())
-        claim = f"{table.attrs['kind']}: binary factors are decoded linearly, better than without training"
-        why = f"mean accuracy of {len(wide)} factors; the trained network is ahead in {better}"
-        made = stated(claim, "a figure, no numbers", told, bool(means["trained"] == means.max()), why, 1)
-        found.append({**made, "source": "arXiv 2410.21869, the experiment on ImageNet-X"})
+        for marks, rows in (("categories", wide[wide.index.isin(MARKS)]), ("looks", wide[~wide.index.isin(MARKS)])):
+            if len(rows):
+                means = rows.mean()
+                told = ", ".join(
+                    f"{means[name]:.2f} {name}" for name in ("trained", "untrained", "random projection")
+                )
+                what = "categories" if marks == "categories" else "brightness, colour and edges"
+                claim = f"{table.attrs['kind']}: {what} are decoded linearly, better than without training"
+                ahead = int((rows["trained"] > rows[["untrained", "random projection"]].max(axis=1)).sum())
+                why = f"the trained network is ahead in {ahead} of {len(rows)} factors"
+                made = stated(claim, "a figure", told, bool(means["trained"] == means.max()), why, 1)
+                found.append({**made, "source": "arXiv 2410.21869, the experiment on ImageNet-X"})
     return found
 
 

@@ -112,7 +112,7 @@ ROWS = (
     _classes("normal conditional, s = 1", 0.996, **NORMAL),
 )
 SMALL_ROWS = tuple(
-    f"classes: {name}" for name in ("d = 5, C = 100, k = 10", "d = 10", "C = 10", "C = 1000", "k = 50")
+    f"classes: {name}" for name in ("d = 5, C = 100, k = 10", "d = 10", "d = 20", "C = 10", "C = 1000", "k = 50")
 )
 PUBLISHED_MIXING = InvertibleMLP(layers=4, draws=25_000)
 
@@ -165,7 +165,7 @@ def violations(small: bool, training: float) -> list[tuple[str, Part]]:
     zipf, noisy = ClusterWorld(balance="zipf"), ClusterWorld(label_noise=0.8)
     laplace = ClusterWorld(conditional="laplace")
     found = [
-        ("class vectors in a 4-dimensional subspace", part(flat, classifier("C4", count), 0)),
+        ("class vectors in a subspace", part(flat, classifier("C4", count), 0)),
         ("Zipf classes, no bias", part(zipf, classifier("C4", count), 0)),
         ("Zipf classes, bias", part(zipf, classifier("C4", count, bias=True), 0)),
         ("label smoothing 0.8, C3", part(plain, classifier("C3", count, smoothing=0.8), 0)),

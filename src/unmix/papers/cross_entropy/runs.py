@@ -93,7 +93,8 @@ def row_of(settings: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, 
             row[f"{name}_{baseline}_minimum"] = value.get("minimum")
     if row["beta"] and row["concentration"]:
         row["beta_ratio"] = row["beta"] / row["concentration"]
-        if row.get("duality"):
+        # Outside the theorem there is nothing that the estimate would be of.
+        if row.get("duality") and row["cases"]:
             row["duality_ratio"] = row["duality"] / row["concentration"]
     return row
 

@@ -38,9 +38,9 @@ def parts(seeds: tuple[int, ...], small: bool, training: float) -> list[Part]:
     found = []
     for seed in seeds[:1] if small else seeds:
         for name, network in NETWORKS.items():
-            count, batch = steps(600 if small else 5000, training), 256 if small else 512
+            count, batch = steps(1200 if small else 5000, training), 256 if small else 512
             learner = Supervised(
-                network=network, width=128, steps=count, batch=batch, lr=1e-3, head_rate=1.0, learn_beta=False
+                network=network, width=128, steps=count, batch=batch, lr=2e-3, head_rate=1.0, learn_beta=False
             )
             settings = {"world": world(small).as_dict(), "learner": learner.as_dict(), "seed": seed, "network": name}
             found.append(Part(DECODED, {**settings, "rows": 6000 if small else 20_000}))
