@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TASKS = ("topk", "omp", "lasso", "dictionary", "sprites", "disentanglement", "kernel", "exact")
+TASKS = ("topk", "omp", "lasso", "dictionary", "sprites", "disentanglement", "kernel", "exact", "exciting")
+TASKS += ("diet_head",)
 NOISY = 0.2  # spread of the probe (quartiles over median) above which ratios are not to be trusted
 TRIES = 4
 
