@@ -99,7 +99,7 @@ def sprites_section(results: Sequence[dict[str, Any]]) -> Section:
         "theorem's conditions are not met, so nothing is promised. Features that were never told of place and size "
         f"still carry them: of {len(straight)} such factors and networks the trained features are read out better "
         f"than pixels in {ahead['pixels']}, and better than those of the same network before training in "
-        f"{ahead['untrained']}: much of it needs no training. Orientation is read out of none of them."
+        f"{ahead['untrained']}: much of it needs no training."
     )
     caption = "Least squares from the trained features, held-out rows; grey bars: from raw pixels."
     keep = [n for n in shown if not n.endswith("_half")]
