@@ -69,6 +69,12 @@ def test_without_superposition_nothing_beats_the_neurons_and_it_is_said():
     purer = bases.index.get_level_values(0) == str(finders[1])
     assert bases["beside"][~purer].max() <= 1.0 and bases["beside"][~purer].min() > -1.5
     assert value(table, "random directions", "projections")["beside"] < 0
+    assert (bases["aligned"] >= 0.75).all()
+    told = findings(table)
+    assert "no sign of superposition" in told[-1]
+    assert not any("above every control" in words for words in told)
+    special = rotation_test(sample.h, Pixels().bind(sample.x), rotations=19)
+    assert special["z"] > 3 and special["p"] == pytest.approx(1 / 20)
 
 
 def test_rotations_of_a_space_without_axes_are_like_it():
