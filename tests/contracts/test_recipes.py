@@ -45,6 +45,7 @@ REQUIRED = {
     "Data": {"path": "digits"},
     "Images": {"path": "none.npz"},
     "MaskWorld": {"path": "none.npz"},
+    "Series": {"path": "none.npz"},
     "DSprites": {"path": "none.npz"},
     "Shapes3D": {"path": "none.h5"},
     "MPI3D": {"path": "none.npz"},

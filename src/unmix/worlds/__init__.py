@@ -15,6 +15,7 @@ WORLDS = Table(
         "RandomHierarchy": "unmix.worlds.hierarchy:RandomHierarchy",
         "ModularArithmetic": "unmix.worlds.modular:ModularArithmetic",
         "MaskWorld": "unmix.worlds.masks:MaskWorld",
+        "Series": "unmix.worlds.series:Series",
         "NaturalSprites": "unmix.worlds.natural_sprites:NaturalSprites",
         "DSprites": "unmix.worlds.published:DSprites",
         "Shapes3D": "unmix.worlds.published:Shapes3D",

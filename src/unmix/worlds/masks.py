@@ -15,6 +15,7 @@ from unmix.core.factors import Factor
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
 from unmix.worlds.files import FileWorld, read_arrays
+from unmix.worlds.stretches import spans, stretches
 
 SIDE = 64
 
@@ -95,33 +96,15 @@ class MaskWorld(FileWorld):
     @cached_property
     def _spans(self) -> np.ndarray:
         """How many consecutive frames of the same track follow each row: [rows]."""
-        track, frame = self._arrays["track"], self._arrays["frame"]
-        goes_on = (np.diff(track) == 0) & (np.diff(frame) == 1)
-        spans = np.zeros(len(track), np.int64)
-        for row in np.flatnonzero(goes_on)[::-1]:
-            spans[row] = spans[row + 1] + 1
-        return spans
+        return spans(self._arrays["track"], self._arrays["frame"])
 
     def sample(self, n: int, rng: int | Stream = 0) -> Sample:
         """n rows: stretches of consecutive frames from uniform starts. Raises `UsageError` where there is none."""
         if n < 1 or n % self.length:
             raise UsageError(f"n={n}: rows come in sequences of length={self.length}; give a multiple of it")
-        stream = as_stream(rng).child("masks")
-        count = n // self.length
-        apart = stream.child("time").numpy().integers(1, self.gap + 1, (count, self.length - 1))
-        time = np.concatenate([np.zeros((count, 1), np.int64), apart.cumsum(1)], 1)
-        spans = np.where(self._kept, self._spans, -1)
-        draw, starts = stream.child("start").numpy(), np.empty(count, np.int64)
-        # Starts of the shortest stretches that are long enough: sorted once, drawn among the first.
-        order = np.argsort(-spans, kind="stable")
-        enough = np.searchsorted(-spans[order], -time[:, -1], side="right")
-        if not enough.min(initial=1):
-            raise UsageError(
-                f"MaskWorld.length={self.length}, gap={self.gap}: no track of the {self.split} split has "
-                f"{int(time[:, -1].max()) + 1} consecutive frames"
-            )
-        starts = order[(draw.random(count) * enough).astype(np.int64)]
-        rows = (starts[:, None] + time).reshape(-1)
+        stream, count = as_stream(rng).child("masks"), n // self.length
+        rows, time = stretches(self._spans, self._kept, count, self.length, self.gap, stream, self.kind, self.split)
+        rows = rows.reshape(-1)
         masks = self._arrays["masks"][rows]
         return Sample(
             x=torch.from_numpy(masks[:, None].astype(np.float32)),
