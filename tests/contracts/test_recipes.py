@@ -16,6 +16,7 @@ from unmix.papers import STUDIES
 from unmix.regimes import INITIALISATIONS
 from unmix.scores import SCORES
 from unmix.scores.judging import JUDGES
+from unmix.scores.similarity import SIMILARITIES
 from unmix.study import ENGINES
 from unmix.worlds import MIXINGS, TRANSITIONS, WORLDS
 
@@ -30,6 +31,7 @@ TABLES = {
     "network": NETWORKS,
     "decoder": DECODERS,
     "score": SCORES,
+    "similarity": SIMILARITIES,
     "judge": JUDGES,
     "engine": ENGINES,
     "study": STUDIES,
@@ -37,6 +39,8 @@ TABLES = {
 }
 ENTRIES = [(noun, name) for noun, table in TABLES.items() for name in table]
 REQUIRED = {
+    "Embedding": {"path": "none.npy"},
+    "Network": {"make": "none:none"},
     "TimeContrastive": {"segments": 4, "length": 8},
     "SAE": {"active": 2.0},
     "JumpReLUSAE": {"active": 2.0},
