@@ -6,6 +6,7 @@ STUDIES = Table(
     "study",
     {
         "amortisation-gap": "unmix.papers.amortisation.study:AmortisationGap",
+        "get-rich-quick": "unmix.papers.get_rich_quick.study:GetRichQuick",
         "cross-entropy": "unmix.papers.cross_entropy.study:CrossEntropy",
         "slowvae": "unmix.papers.slowvae.study:SlowVaeStudy",
     },

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from unmix.core.errors import UsageError
 from unmix.regimes.exact import neuron
+from unmix.report.labels import name_ends
 from unmix.report.page import Figure
 from unmix.report.published import LABEL_INCHES
 from unmix.report.style import (
@@ -19,7 +21,6 @@ from unmix.report.style import (
     INK,
     MUTED,
     NARROW,
-    PAPER,
     RULE,
     WIDE,
     checked,
@@ -70,8 +71,9 @@ def hyperboloids(
             axes.set_aspect("equal", adjustable="datalim")
             svgs.append(to_svg(canvas, f"Trajectories on the surface of balance {delta:g}."))
     caption = (
-        "One neuron f(x) = a w.x under gradient flow, by the closed form. The balance a^2 - |w|^2 = delta is conserved, "
-        "so that each path stays on its surface. Blue ends at a > 0, orange at a < 0; stars are the solutions."
+        "One neuron f(x) = a w.x under gradient flow, by the closed form. The balance a^2 - |w|^2 = delta is "
+        "conserved, so that each path stays on its surface. Blue ends at a > 0, orange at a < 0; stars are the "
+        "solutions."
     )
     return Figure(tuple(svgs), caption, command)
 
@@ -112,10 +114,37 @@ def beta_plane(
             svgs.append(to_svg(canvas, f"Paths of the function at balance {delta:g}: {crossed} of {starts} cross 0."))
     caption = (
         "The function beta = a w on its way to the target (star), from starts of one size and a > 0. Upstream goes "
-        "straight; balanced turns and fits together; downstream first fits along its own direction, then turns. Beyond "
-        "the dashed line the read-out changes its sign (orange) and the path passes through zero."
+        "straight; balanced turns and fits together; downstream first fits along its own direction, then turns. "
+        "Beyond the dashed line the read-out changes its sign (orange) and the path passes through zero."
     )
     return Figure(tuple(svgs), caption, command)
+
+
+def over_time(
+    lines: Mapping[str, tuple[Any, Any]],
+    title: str,
+    axes_names: tuple[str, str],
+    caption: str = "",
+    log: bool = False,
+) -> Figure:
+    """A line for every name through its times [T] and values [T], named at its right end; log: of the time axis."""
+    found = {name: (np.asarray(x, float), np.asarray(y, float)) for name, (x, y) in lines.items() if len(x)}
+    if not found:
+        return Figure(nothing(f"{title}: nothing was measured."), caption)
+    ends = [(short(name), float(y[-1]), COLOURS[k % 7]) for k, (name, (_, y)) in enumerate(found.items())]
+    with drawing():
+        canvas, axes = panel(WIDE, left=0.55, right=0.3 + LABEL_INCHES * max(len(name) + 5 for name, _, _ in ends))
+        if log:
+            log_x(axes, np.concatenate([x[x > 0] for x, _ in found.values()]), 0.03)
+        axes.set_title(title)
+        axes.set_xlabel(axes_names[0])
+        axes.set_ylabel(axes_names[1])
+        for k, (x, y) in enumerate(found.values()):
+            axes.plot(x, y, color=COLOURS[k % 7], linewidth=1.5)
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(1.03, axes.get_ylim()[1]))
+        name_ends(axes, ends)
+        told = "; ".join(f"{name} ends at {value:.2f}" for name, value, _ in ends)
+        return Figure(to_svg(canvas, f"{title}: {told}."), caption)
 
 
 def phase_portrait(frame: pd.DataFrame, values: Mapping[str, str], caption: str = "", command: str = "") -> Figure:
@@ -277,12 +306,13 @@ def _map(rows: pd.DataFrame, column: str, title: str) -> str:
         if grid.size <= 36:
             for i, level in enumerate(table.index):
                 for j, scale in enumerate(np.log(table.columns)):
-                    dark = float(norm(grid[i, j])) < 0.6
-                    colour = PAPER if dark else "#000000"
-                    axes.text(scale, level, f"{grid[i, j]:.2g}", color=colour, fontsize=6.5, ha="center", va="center")
+                    value = grid[i, j]
+                    told = f"{value:.2g}" if value >= 0.01 or value == 0 else f"{value:.0e}"
+                    axes.text(scale, level, told, color=INK, fontsize=6.5, ha="center", va="center")
         box = axes.get_position()
         side = canvas.add_axes((box.x1 + 0.03, box.y0, 0.03, box.height))
-        canvas.colorbar(drawn, cax=side)
+        canvas.colorbar(drawn, cax=side, format=FuncFormatter(lambda value, _: f"{value:.2g}"))
+        side.yaxis.set_minor_formatter(NullFormatter())
         side.tick_params(labelsize=7)
         return to_svg(canvas, f"{title}: from {low:.3g} to {high:.3g}.")
 

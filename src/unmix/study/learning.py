@@ -321,9 +321,11 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
         names = [name for name in SHOWN if name in part and part[name].notna().any()]
         names = [name for name in names if name != "loss" or "excess_loss" not in names]
         grid = Table(box=None, pad_edge=False, header_style="bold", title=str(world), title_justify="left")
-        grid.add_column("learner", no_wrap=True)
+        # Several recipes of one learner are told by their fields, which are long: they are folded, never the numbers.
+        long = bool((part.groupby("learner")["recipe"].nunique() > 1).any())
+        grid.add_column("learner", no_wrap=not long, overflow="fold")
         for name in names:
-            grid.add_column(SHOWN[name][0], justify="right")
+            grid.add_column(SHOWN[name][0], justify="right", no_wrap=long)
         for _, row in part.iterrows():
             several = part["recipe"][part["learner"] == row["learner"]].nunique() > 1
             first = row["recipe"] if several else row["learner"]
