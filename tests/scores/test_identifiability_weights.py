@@ -47,6 +47,9 @@ def test_duality_refuses_what_it_cannot_tell():
     flat[:, 3] = 0.5
     with pytest.raises(UsageError, match="span 3 of 4 dimensions"):
         duality(h, z, w, flat)
+    tilted = (flat @ np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]).astype(np.float32)
+    with pytest.raises(UsageError, match="span 3 of 4 dimensions"):
+        duality(h, z, w, tilted)
     with pytest.raises(UsageError, match="each two must be equal"):
         duality(h[:, :3], z, w, v)
     with pytest.raises(UsageError, match="give weight_classes"):

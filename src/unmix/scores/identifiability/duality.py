@@ -19,6 +19,8 @@ from unmix.scores.identifiability.maps import linear_map, resampled
 from unmix.scores.identifiability.spectrum import positive
 from unmix.scores.identifiability.weights import vectors_of
 
+SPANNED = 1e-5  # class vectors in float32 leave a direction of 1e-7 of their size where they span none
+
 
 def duality(
     h: Any,
@@ -48,10 +50,10 @@ def duality(
             f"{v.shape[1]}; each two must be equal"
         )
     f, scale = z.shape[1], positive(beta, "beta")
-    solver = LeastSquares(v)
-    if len(v) <= f or solver.rank < f:
-        raise UsageError(f"duality: the class vectors span {solver.rank} of {f} dimensions up to an offset")
-    to_weights = solver.coefficients(w)[0]
+    rank = int(torch.linalg.matrix_rank(v - v.mean(0), rtol=SPANNED))
+    if rank < f:
+        raise UsageError(f"duality: the class vectors span {rank} of {f} dimensions up to an offset")
+    to_weights = LeastSquares(v).coefficients(w)[0]
 
     def estimate(mapped: Tensor) -> np.ndarray:
         return (scale * to_weights @ mapped).numpy()
