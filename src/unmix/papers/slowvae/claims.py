@@ -164,7 +164,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _interval(values: Sequence[float]) -> str:
     _, low, high = seed_interval(values)
-    return "" if low != low else f"{low:.3f} to {high:.3f}"
+    return "" if low != low or len(values) < 3 else f"{low:.3f} to {high:.3f}"
 
 
 def _level(rows: pd.DataFrame, law: str) -> str:

@@ -34,6 +34,8 @@ def motion(rows: list[dict[str, Any]], title: str) -> Figure:
             normal = np.exp(-0.5 * grid**2) / math.sqrt(2 * math.pi)
             axes.plot(grid, normal, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(lambda *_: "")
             axes.set_ylim(density[seen].min() / 2, density.max() * 6)
             axes.set_xlim(BINS[0], BINS[-1])
             axes.set_title(f"{title}, {row['latent']}: alpha {row['alpha']:.2f}", fontsize=8)
@@ -41,7 +43,8 @@ def motion(rows: list[dict[str, Any]], title: str) -> Figure:
             axes.set_ylabel("density")
             told = f"{title}, {row['latent']}: alpha {row['alpha']:.3f}, kurtosis {row['kurtosis']:.1f}."
             panels.append(to_svg(canvas, told))
-    return Figure(tuple(panels))
+    pairs = f"{rows[0]['pairs']:,}" if rows else "no"
+    return Figure(tuple(panels), f"{title}: {pairs} pairs of consecutive frames.")
 
 
 def recovery(frame: pd.DataFrame, title: str, caption: str = "") -> Figure:

@@ -107,7 +107,12 @@ def _motion_section(records: list[dict[str, Any]]) -> Section:
     table = table[[*names, "generalised Laplace", "Laplace", "Gaussian"]]
     formats: dict[str, Any] = {"pairs": ",d", "alpha": ".3f", "alpha_scipy": ".3f", "kurtosis": ".1f", "still": ".0%"}
     formats |= dict.fromkeys(("generalised Laplace", "Laplace", "Gaussian"), ".3f")
-    labels = {"alpha_scipy": "scipy's alpha", "kurtosis": "excess kurtosis", "still": "no change"}
+    labels = {
+        "alpha_scipy": "scipy's alpha",
+        "kurtosis": "kurtosis",
+        "still": "no change",
+        "generalised Laplace": "gen. Laplace",
+    }
     blocks.append(DataTable(table, "Fits, and the log-likelihood of a pair under each law.", formats, "", labels))
     return Section("How real objects move", blocks)
 
@@ -123,7 +128,7 @@ def _latents(study: Any, frame: pd.DataFrame) -> Section:
     blocks: list[Block] = [Paragraph(text)]
     laws = list(dict.fromkeys(rows["law"])) if len(rows) else []
     if laws:
-        panels = [figures.recovery(rows[rows["law"] == law], law) for law in laws]
+        panels = [figures.recovery(rows[rows["law"] == law], law, f"{law} transitions.".capitalize()) for law in laws]
         blocks += [beside(*panels[i : i + 2]) for i in range(0, len(panels), 2)]
         blocks.append(_table(rows, ("law", "method"), ("spearman", "pearson", "chance", "untrained", "seconds")))
     if "natural" not in laws:
@@ -186,7 +191,14 @@ def _sprites(frame: pd.DataFrame, small: bool) -> Section:
     blocks: list[Block] = [Paragraph(text)]
     laws = list(dict.fromkeys(rows["law"])) if len(rows) else []
     if laws:
-        blocks.append(beside(*(figures.recovery(rows[rows["law"] == law], f"Sprites, {law}") for law in laws)))
+        blocks.append(
+            beside(
+                *(
+                    figures.recovery(rows[rows["law"] == law], f"Sprites, {law}", f"Sprites that move by {law}.")
+                    for law in laws
+                )
+            )
+        )
         more = [name for name in ("mig", "sap", "modularity", "dci_disentanglement") if name in rows]
         blocks.append(_table(rows, ("law", "method"), ("spearman", "chance", "untrained", *more, "seconds")))
     return Section("Sprites", blocks)
@@ -198,6 +210,9 @@ def _table(rows: pd.DataFrame, keys: tuple[str, ...], values: tuple[str, ...]) -
         return DataTable(lines, "Nothing ended well.")
     worst = rows.groupby(list(keys), sort=False)["spearman"].min().reset_index(name="worst")
     lines = lines.merge(worst, on=list(keys), how="left")
+    if "spearman_half" in lines:
+        # An interval over two seeds says nothing.
+        lines["spearman_half"] = lines["spearman_half"].where(lines["seeds"] > 2)
     halves = [name for name in lines if str(name).endswith("_half") and name != "spearman_half"]
     formats = FORMATS | dict.fromkeys(("mig", "sap", "modularity", "dci_disentanglement"), ".3f")
     labels = LABELS | {"mig": "MIG", "sap": "SAP", "dci_disentanglement": "DCI"}
