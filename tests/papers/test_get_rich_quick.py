@@ -58,6 +58,10 @@ def test_a_grokking_run_fits_its_training_pairs_and_is_censored_at_its_budget():
     assert late["steps"] is None and late["budget"] == 10
 
 
+def test_the_network_of_the_hierarchy_learns():
+    assert runs.hierarchy(1.0, 3000, epochs=20, rate=1.0, test=2000)["error"] < 0.6 < 1 - 1 / 8
+
+
 def test_the_delay_grows_with_the_balance():
     lines = exact.delay([-40.0, -80.0])
     assert all(abs(line["ratio"] / 2.674 - 1) < 0.01 for line in lines)

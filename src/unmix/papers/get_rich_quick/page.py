@@ -173,7 +173,7 @@ def _teacher(runs: pd.DataFrame) -> Section:
         f"({corner['test'].min():.4f}; the highest is {corner['test'].max():.4f}). With balance {high:g} "
         f"{corner['hamming'][high]:.0%} of the activation patterns switch while the weights move by "
         f"{corner['relative motion'][high]:.2f} of their norm, with {low:g} it is {corner['hamming'][low]:.1%} at "
-        f"{corner['relative motion'][low]:.2f}. At the largest scale at most {large['hamming'].max():.1%} switch and "
+        f"{corner['relative motion'][low]:.2f}. At the largest scale at most {large['hamming'].max():.2%} switch and "
         f"the kernel moves by at most {large['kernel distance'].max():.2g}, whatever the balance."
     )
     values = ("test", "hamming", "kernel distance", "motion", "relative motion")
