@@ -12,7 +12,12 @@ from unmix.core.errors import Failure, UsageError
 
 
 def learn(
-    data: Annotated[str, typer.Argument(help="A world's name, images (folder, .zip, .npy, 'digits'), or rows.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A world's name, images (folder, .zip, .npy, 'digits'), series or masks (.npz), or rows."
+        ),
+    ],
     options: Options = None,
     out: Out = Path("run"),
     engine: EngineName = "serial",
@@ -30,7 +35,7 @@ def learn(
 
     given = parse(options or [])
     seeds, test = given.pop("seed", [0]), given.pop("test", [8192])[0]
-    world = _images(data, given) or world_of(data, given)
+    world = _from_path(data, given) or world_of(data, given)
     learners = recipes(LEARNERS, "learner", given, ["Supervised"])
     watched = given.pop("watch", [None])[0]
     if "init" in given:
@@ -55,18 +60,29 @@ def learn(
         raise Failure(f"{len(learned.failures)} failed; first: {learned.failures[0]}")
 
 
-def _images(data: str, given: dict[str, list[Any]]) -> Any:
-    """A world of images where the path holds some, else None."""
+def _from_path(data: str, given: dict[str, list[Any]]) -> Any:
+    """A world of images, of masks over time or of series where the path holds such, else None."""
+    from unmix.core.options import recipes
     from unmix.worlds import WORLDS
-    from unmix.worlds.images import holds_images
 
-    if data in WORLDS or not holds_images(data):
+    kind = None if data in WORLDS else _kind_of(data)
+    if kind is None:
         return None
     path = data if not Path(data).exists() else str(Path(data).resolve())
-    own = {key: given.pop(key) for key in list(given) if key.startswith(("world.", "Images."))}
-    from unmix.core.options import recipes
-
-    made = recipes(WORLDS, "world", {**own, "world": ["Images"], "world.path": [path]}, [])
+    own = {key: given.pop(key) for key in list(given) if key.startswith(("world.", f"{kind}."))}
+    made = recipes(WORLDS, "world", {**own, "world": [kind], "world.path": [path]}, [])
     if len(made) != 1:
         raise UsageError("world: one at a time here; use a study for a grid")
     return made[0]
+
+
+def _kind_of(data: str) -> str | None:
+    from unmix.worlds.files import array_names
+    from unmix.worlds.images import holds_images
+
+    if holds_images(data):
+        return "Images"
+    names = array_names(data)
+    if {"x", "group", "time"} <= names:
+        return "Series"
+    return "MaskWorld" if "masks" in names else None

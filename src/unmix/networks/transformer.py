@@ -33,9 +33,7 @@ class Transformer(Network):
 
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         if len(shape) != 1 or shape[0] > self.places:
-            raise UsageError(
-                f"Transformer.places={self.places}: takes numbers [T], T at most that, got {shape}"
-            )
+            raise UsageError(f"Transformer.places={self.places}: takes numbers [T], T at most that, got {shape}")
         if self.tokens % self.heads:
             raise UsageError(f"Transformer.heads={self.heads}: must divide tokens, which is {self.tokens}")
         hidden = round(self.ratio * self.tokens)

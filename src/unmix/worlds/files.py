@@ -63,6 +63,15 @@ CONVERT = (
 )
 
 
+def array_names(path: str | Path) -> set[str]:
+    """Names of the arrays in an .npz file, without reading them; none for any other path."""
+    path = Path(path)
+    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
+        return set()
+    with zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
 def digest_of(path: str | Path) -> str | None:
     """16 hexadecimal digits for the bytes of a file, or of all files below a folder; None where there is none."""
     path = Path(path)
