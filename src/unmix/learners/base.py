@@ -73,8 +73,8 @@ class Learner(Recipe):
 
         start: a representation to go on from, of the same network, shape and width; its parts are taken over where
         they fit, `init` is left out, and `about` keeps its digest. Under torchrun every process calls this and gets
-        the same result. Raises `UsageError` for a world without what the learner needs, a start that cannot be used, or
-        a checkpoint of other work; `Failure` that names the step where the loss is not finite.
+        the same result. Raises `UsageError` for a world without what the learner needs, a start that cannot
+        be used, or a checkpoint of other work; `Failure` that names the step where the loss is not finite.
         """
         parallel.join(device)
         stream, watch = as_stream(rng).child(self.kind), watch or Watch()
