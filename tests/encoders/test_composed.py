@@ -51,7 +51,10 @@ def test_refine_uses_the_readout_it_finds_and_its_warm_start(sae, rows, solver):
     first = sae.encode(x, cost=True)
     again = replace(sae, encoder=then).encoder(x, start=first)
     torch.testing.assert_close(codes.cost, first.cost + again.cost)
-    assert (codes.cost - first.cost).sum() < cold.cost.sum()
+    solved = replace(sae, encoder=then).encoder(x, start=cold)
+    assert solved.cost.sum() < 0.5 * cold.cost.sum()
+    if solver == "fista":  # a cold working set is as cheap as this autoencoder's support
+        assert (codes.cost - first.cost).sum() < cold.cost.sum()
 
 
 def test_refine_reaches_the_same_objective_in_double_precision(features, rows):
