@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -48,11 +49,11 @@ class Paired(Learner):
         h = self._run(modules["encoder"], batch.x)
         return self._compare(modules, gathered(h[first]), gathered(h[first + 1]), rng)
 
+    @abstractmethod
     def _compare(
         self, modules: nn.ModuleDict, anchors: Tensor, positives: Tensor, rng: Stream
     ) -> tuple[Tensor, Mapping[str, Any]]:
         """Loss and facts of features [n, d] of pairs, those of all processes."""
-        raise NotImplementedError
 
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         return nn.ModuleDict({"encoder": self._network().build(shape, self.width, rng)})

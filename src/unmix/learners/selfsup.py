@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -52,9 +53,9 @@ class TwoViews(ViewLearner):
         loss, facts = self._compare(first, second)
         return loss, h[: len(batch)], facts
 
+    @abstractmethod
     def _compare(self, first: Tensor, second: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
         """Loss and facts of projections [n, projection] of the two views, those of all processes."""
-        raise NotImplementedError
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

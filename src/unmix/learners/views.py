@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -68,8 +69,8 @@ class ViewLearner(Learner):
         right = (logits.argmax(1) == batch.y[: len(logits)]).float().mean()
         return loss + functional.cross_entropy(logits, batch.y), {"loss": loss.detach(), "online": right, **facts}
 
+    @abstractmethod
     def _objective(
         self, modules: nn.ModuleDict, batch: Sample, rng: Stream
     ) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
         """Loss, features [n, width] of one view of the batch's rows, and facts."""
-        raise NotImplementedError
