@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from unmix.activations.command import collect_command
+from unmix.activations.images import crops
 from unmix.activations.modules import ModuleActivations
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
@@ -93,3 +95,111 @@ def test_what_cannot_be(recipe: ModuleActivations, images: np.ndarray, tmp_path:
         recipe.but(layer="9").collect(images, tmp_path / "b")
     with pytest.raises(UsageError, match="with at least one row"):
         recipe.collect(images[:0], tmp_path / "b")
+
+
+class Shape(nn.Module):
+    """Gives its input back, as a map."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.fixture
+def plain(recipe: ModuleActivations) -> ModuleActivations:
+    return ModuleActivations(model="modules_under_test:Shape", pooling="all")
+
+
+def bytes_of_images(n: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (n, 4, 6, 3)).astype(np.uint8)
+
+
+def test_images_in_bytes_are_prepared(plain: ModuleActivations, tmp_path: Path) -> None:
+    images = bytes_of_images()
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    rows = plain.collect(ImageItems(images, tuple("abcde")), tmp_path / "plain")
+    assert rows.about["grid"] == [4, 6] and rows.about["positions"] == 24
+    torch.testing.assert_close(rows.take(np.arange(120)), x.flatten(2).transpose(1, 2).reshape(-1, 3))
+    mean, deviation = (0.5, 0.4, 0.3), (0.1, 0.2, 0.4)
+    moved = plain.but(mean=mean, deviation=deviation).collect(images, tmp_path / "moved")
+    wanted = (x - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(deviation).view(-1, 1, 1)
+    torch.testing.assert_close(moved.take(np.arange(120)), wanted.flatten(2).transpose(1, 2).reshape(-1, 3))
+    grey = plain.but(channels=1).collect(images, tmp_path / "grey")
+    torch.testing.assert_close(grey.take(np.arange(120)), x.mean(1).reshape(-1, 1))
+    colour = plain.but(channels=3).collect(images[..., 0], tmp_path / "colour")
+    torch.testing.assert_close(colour.take(np.arange(120)), x[:, 0].reshape(-1, 1).expand(-1, 3))
+    small = plain.but(side=2, pooling="mean").collect(images, tmp_path / "small")
+    assert small.about["grid"] == [2, 2] and small.shape == (5, 3)
+    # Antialiasing keeps the mean, but for the edges.
+    torch.testing.assert_close(small.take(np.arange(5)), x.mean((2, 3)), atol=0.1, rtol=0)
+    with pytest.raises(UsageError, match="mean: 2 numbers for images of 3 channels"):
+        plain.but(mean=(0.5, 0.4)).collect(images, tmp_path / "no")
+    with pytest.raises(UsageError, match=r"are for images \[n, channels, h, w\]"):
+        plain.but(side=3).collect(np.zeros((4, 7), np.float32), tmp_path / "no")
+    with pytest.raises(UsageError, match="deviation"):
+        plain.but(deviation=0.0)
+
+
+def test_any_change_makes_a_new_key_and_stale_rows_are_never_served(
+    recipe: ModuleActivations, tmp_path: Path
+) -> None:
+    images, folder = bytes_of_images(8)[:, :, :5, :1], tmp_path / "acts"
+    recipe.collect(ImageItems(images[..., 0], tuple("aabbccdd")), folder)
+    touched = images.copy()
+    touched[7, 3, 4] ^= 1
+    labels = tuple("aabbccdd")
+    changes: dict[str, tuple[ModuleActivations, ImageItems]] = {
+        "weights": (recipe.but(arguments={"width": 5}), ImageItems(images[..., 0], labels)),
+        "layer": (recipe.but(layer="0"), ImageItems(images[..., 0], labels)),
+        "pooling": (recipe.but(pooling="centre"), ImageItems(images[..., 0], labels)),
+        "position": (recipe.but(position=3), ImageItems(images[..., 0], labels)),
+        "mean": (recipe.but(mean=0.5), ImageItems(images[..., 0], labels)),
+        "one bit": (recipe, ImageItems(touched[..., 0], labels)),
+        "order": (recipe, ImageItems(images[::-1, ..., 0], labels)),
+        "labels": (recipe, ImageItems(images[..., 0], tuple("aabbccde"))),
+    }
+    for changed, items in changes.values():
+        with pytest.raises(UsageError, match="--overwrite"):
+            changed.collect(items, folder)
+    with torch.no_grad():
+        x = torch.from_numpy(touched[..., 0].astype(np.float32) / 255)[:, None]
+        rows = recipe.collect(changes["one bit"][1], folder, overwrite=True)
+        torch.testing.assert_close(rows.take(np.arange(8)), BUILT[-1][:2](x).mean((2, 3)))
+
+
+def test_windows_around_positions(plain: ModuleActivations, tmp_path: Path) -> None:
+    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    found = crops(image, [0, 0, 0], [0, 3, 15], (4, 4), 0.5)
+    assert np.array_equal(found[0], image[0, :4, :4]) and np.array_equal(found[2], image[0, 4:, 4:])
+    assert np.array_equal(found[1], image[0, :4, 4:])
+    assert np.array_equal(crops(image, [0], [5], (4, 4), 0.25)[0], image[0, 2:4, 2:4])
+    images = bytes_of_images()
+    rows = plain.but(crop=0.5).collect(ImageItems(images, tuple("abcde")), tmp_path / "a")
+    assert rows.items.images.shape == (120, 2, 3, 3) and rows.items.labels[24] == "b"
+    assert np.array_equal(rows.items.images[24 + 23], images[1, 2:, 3:])
+    with pytest.raises(UsageError, match="places must be below 4 x 4"):
+        crops(image, [0], [16], (4, 4))
+    with pytest.raises(UsageError, match="needs images and pooling=all"):
+        plain.but(crop=0.5, pooling="mean").collect(images, tmp_path / "b")
+    flat = plain.but(crop=0.5, model="torch.nn:Flatten")
+    with pytest.raises(UsageError, match="gives no map"):
+        flat.collect(images, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_of_images_at_the_command_line(recipe: ModuleActivations, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "pictures" / "cats").mkdir(parents=True)
+    images = bytes_of_images(6)[:, :, :5]
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "pictures" / "cats" / f"{number}.png")
+    options = {"channels": [1], "pooling": ["all"], "batch": [8]}
+    costs = collect_command(
+        "modules_under_test:build", "1", str(tmp_path / "pictures"), tmp_path / "acts", options, dry_run=True
+    )
+    assert costs["rows"] == 120 and costs["disk_bytes"] == 120 * 4 * 4 + 20 * images.nbytes  # type: ignore[index]
+    told = collect_command("modules_under_test:build", "1", str(tmp_path / "pictures"), tmp_path / "acts", options)
+    assert "120 rows of width 4" in str(told)
+    items = ImageItems(images, ("cats",) * 6)
+    rows = recipe.but(channels=1, pooling="all").collect(items, tmp_path / "acts")  # found again
+    assert rows.items.labels[0] == "cats" and rows.shape == (120, 4)

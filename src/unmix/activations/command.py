@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from unmix.activations import COLLECTORS
 from unmix.activations.arrays import open_array
+from unmix.activations.images import open_images
 from unmix.activations.text import open_text
 from unmix.core.errors import UsageError
 from unmix.core.recipe import suggest
@@ -26,7 +26,8 @@ def collect_command(
 ) -> str | dict[str, float]:
     """Collect activations, or with `dry_run` say what that costs: one line about the shards, or amounts by name.
 
-    model: `module:build` is a torch module on an array; everything else a language model on text.
+    model: `module:build` is a torch module on images (a folder or .zip; "a.zip:inside" takes those whose names begin
+    so) or an array; everything else a language model on text.
     Raises `UsageError` for an option that the recipe does not have, or several values of one.
     """
     kind = "ModuleActivations" if ":" in model and not Path(model).exists() else "TextActivations"
@@ -38,13 +39,21 @@ def collect_command(
         if len(values) > 1:
             raise UsageError(f"{kind}.{name}: one value here, got {len(values)}; run once for each")
     recipe = cls(**fields)
-    source: Any = open_text(data, encoding) if kind == "TextActivations" else open_array(data)
+    source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, fields.get("side"))
     if dry_run:
-        if not hasattr(recipe, "estimate"):
-            rows, width = source.shape[0], math.prod(source.shape[1:])
-            return {"rows": rows, "memory_bytes": 4.0 * recipe.batch * width, "disk_bytes": 4.0 * rows * width}
-        costs = recipe.estimate(source)
         names = {"bytes": "disk_bytes", "memory": "memory_bytes"}
-        return {names.get(name, name): value for name, value in costs.items()}
+        return {names.get(name, name): value for name, value in recipe.estimate(source).items()}
     rows = recipe.collect(source, out, Progress("activations"), overwrite)
     return f"activations  {rows.shape[0]:,} rows of width {rows.shape[1]} in {out}"
+
+
+def _module_data(data: str, side: int | None) -> Any:
+    """Images, at their size or side x side, or what `open_array` takes."""
+    archive, colon, inside = data.rpartition(":")
+    if colon and archive.lower().endswith(".zip"):
+        return open_images(archive, side, inside)
+    path = Path(data)
+    shards = any((path / name).exists() for name in ("manifest.json", "progress.json"))
+    if path.suffix.lower() == ".zip" or (path.is_dir() and not shards):
+        return open_images(path, side)
+    return open_array(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,6 +58,30 @@ def as_items(images: Any, labels: Any = None) -> ImageItems:
         images = shown[..., 0] if shown.shape[3] == 1 else np.ascontiguousarray(shown)
     as_images(images[:1])
     return ImageItems(images, None if labels is None else tuple(str(label) for label in labels))
+
+
+def crops(images: Any, numbers: Any, places: Any, grid: Sequence[int], share: float = 0.4) -> np.ndarray:
+    """Windows of images around cells of a map over them: what a feature saw where it was active.
+
+    images: `ImageItems` or bytes [n, h, w] or [n, h, w, 3]. numbers: [q] which image. places: [q] which cell, row by
+    row. grid: rows and columns of the map. share: of the image's sides; a window that would stick out is moved in.
+    Gives bytes [q, h', w'] or [q, h', w', 3]. Raises `UsageError` for a cell or an image that is not there.
+    """
+    array = np.asarray(images.images if isinstance(images, ImageItems) else images)
+    which, cell = np.asarray(numbers), np.asarray(places)
+    rows, columns = grid
+    if which.shape != cell.shape or which.ndim != 1 or not 0 < share <= 1:
+        raise UsageError(f"crops: numbers {list(which.shape)}, places {list(cell.shape)}, share={share}; [q], 0 to 1")
+    if len(cell) and not (cell.min() >= 0 and cell.max() < rows * columns and which.max() < len(array)):
+        raise UsageError(f"crops: places must be below {rows} x {columns}, numbers below {len(array)} images")
+    h, w = array.shape[1:3]
+    height, width = max(1, round(share * h)), max(1, round(share * w))
+    top = ((cell // columns + 0.5) * h / rows - height / 2).round().clip(0, h - height).astype(int)
+    left = ((cell % columns + 0.5) * w / columns - width / 2).round().clip(0, w - width).astype(int)
+    found = np.empty((len(which), height, width, *array.shape[3:]), array.dtype)
+    for place, (number, y, x) in enumerate(zip(which, top, left, strict=True)):
+        found[place] = array[number, y : y + height, x : x + width]
+    return found
 
 
 def _source(path: Path) -> tuple[list[str], Callable[[str], bytes], Callable[[], None]]:
