@@ -79,7 +79,52 @@ def test_directions_duplicates_and_bias():
     assert np.array_equal(found.most.numpy(), wanted(values, 7)[0])
     assert np.allclose(found.least_values.numpy(), wanted(values, 7, True)[1], atol=1e-5)
     assert np.array_equal(exciting(h, count=3).most.numpy(), wanted(h, 3)[0])
-    with pytest.raises(UsageError, match="200 different rows"):
+    with pytest.raises(UsageError, match="200 different images"):
         exciting(h, count=201, images=images)
     with pytest.raises(UsageError, match=r"directions: must be \[m, 6\]"):
         exciting(h, atoms[:, :5])
+
+
+def test_an_image_of_several_positions_has_the_value_of_its_peak():
+    draw = np.random.default_rng(2)
+    h = draw.standard_normal((60, 12, 5)).astype(np.float32)  # images, positions, neurons
+    atoms = draw.standard_normal((7, 5)).astype(np.float32)
+    images = draw.integers(0, 255, (60, 8, 6)).astype(np.uint8)
+    images[40:] = images[:20]
+    h[40:] += 3
+    for directions, values in ((atoms, h @ atoms.T), (None, h)):
+        found = exciting(h.reshape(-1, 5), directions, count=4, images=images, block=50, positions=12)
+        peak, place = values[:40].max(1), values[:40].argmax(1)
+        for smallest, rows, extreme, places in (
+            (False, found.most, found.most_values, found.most_places),
+            (True, found.least, found.least_values, found.least_places),
+        ):
+            order, expected = wanted(peak, 4, smallest)
+            assert np.array_equal(rows.numpy(), order) and np.allclose(extreme.numpy(), expected, atol=1e-5)
+            assert np.array_equal(places.numpy(), np.take_along_axis(place, order.T, 0).T)
+    assert bool((exciting(h[:, 0], count=4).most_places == 0).all())
+    with pytest.raises(UsageError, match="no whole number of images"):
+        exciting(h.reshape(-1, 5), positions=7)
+    with pytest.raises(UsageError, match="59 for 60 rows of 12 positions"):
+        exciting(h.reshape(-1, 5), images=images[:59], positions=12)
+
+
+def test_memory_is_the_block_and_the_best():
+    from unmix.core.rows import ArrayRows
+
+    asked = []
+
+    class Watched(ArrayRows):
+        def blocks(self, size, rng=None, device="cpu"):
+            for block in super().blocks(size, rng, device):
+                asked.append(len(block))
+                yield block
+
+    h = np.random.default_rng(0).standard_normal((1000, 4)).astype(np.float32)
+    rows = Watched(h)
+    asked.clear()
+    exciting(rows, count=3, block=128)
+    assert max(asked) == 128 and sum(asked) == 1000
+    best = Extremes(4, 3)
+    held = sum(part.numel() * part.element_size() for part in (best._values, best._rows, best._least))
+    assert held == 4 * 3 * (4 + 8) + 4 * 4
