@@ -1,0 +1,57 @@
+"""Classification of augmented views: what learners without labels are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmix.core.sample import Sample
+from unmix.core.seeds import Stream
+from unmix.learners.base import count_of
+from unmix.learners.supervised import Head
+from unmix.learners.views import ViewLearner
+
+UNKNOWN = -1  # the label of a picture that has none
+
+
+class SupervisedViews(ViewLearner):
+    """A network and a linear head trained to tell the label y from one augmented view, on the terms of `Diet`.
+
+    smoothing: of the targets. Rows whose label is -1 are left out. The result's parts are weights [C, width], beta ()
+    and bias [C].
+    """
+
+    equation: ClassVar[str] = "L = mean -log softmax(W f(T(x)) + b)_y"
+    reference: ClassVar[str] = "He, Zhang, Ren, Sun 2015, arXiv 1512.03385"
+    needs: ClassVar[frozenset[str]] = frozenset({"x", "y"})
+    label: ClassVar[str] = "y"
+
+    smoothing: float = Field(0.0, ge=0, lt=1)
+
+    def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
+        modules = super()._build(shape, world, rng)
+        classes = count_of(world, "y", None, self.kind)
+        modules["head"] = Head(classes, self.width, False, 1.0, False, True, rng.child("head"))
+        return modules
+
+    def _objective(
+        self, modules: nn.ModuleDict, batch: Sample, rng: Stream
+    ) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
+        h = self._run(modules["encoder"], self._view(batch.x, rng))
+        logits = modules["head"](h)
+        loss = functional.cross_entropy(logits, batch.y, ignore_index=UNKNOWN, label_smoothing=self.smoothing)
+        known = batch.y != UNKNOWN
+        right = (logits.argmax(1) == batch.y)[known].float().mean()
+        return loss, h, {"accuracy": right}
+
+    def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
+        probe = modules["probe"].state_dict() if self.online else {}
+        return {**modules["head"].parts(), **{f"probe.{name}": tensor for name, tensor in probe.items()}}
+
+    def _take(self, modules: nn.ModuleDict, start: Any) -> None:
+        super()._take(modules, start)
+        modules["head"].take(start.parts)
