@@ -54,6 +54,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.path.append(os.getcwd())  # module:build and classes of one's own, as with python -m
     try:
         status = app(args=arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -54,7 +54,7 @@ def recipes(table: Table, noun: str, options: dict[str, list[Any]], default: lis
     made = []
     for kind in kinds:
         cls = table[str(kind)]
-        own = {**shared, **_taken(options, f"{kind}.")}
+        own = {**shared, **_taken(options, f"{kind}."), **_taken(options, f"{str(kind).rpartition(':')[2]}.")}
         fields = getattr(cls, "model_fields", {})
         for field in own:
             if field not in fields:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import html
 import importlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
@@ -12,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unmix.core.digest import digest
 from unmix.core.errors import UsageError
+
+
+TRUST = "UNMIX_TRUST"  # environment variable: packages, with commas, whose classes may be named in options and runs
 
 
 class Recipe(BaseModel):
@@ -37,8 +42,13 @@ class Recipe(BaseModel):
 
     @property
     def kind(self) -> str:
-        """The name of this class in tables and JSON: its `name` where it has one, else the class name."""
-        return getattr(type(self), "name", type(self).__name__)
+        """The name of this class in tables and JSON: its `name` where it has one, else the class name.
+
+        A class from outside unmix goes by its dotted path, "my_methods:Farthest", so that a stored run can find it.
+        """
+        cls = type(self)
+        outside = cls.__module__.partition(".")[0] != "unmix" and "<locals>" not in cls.__qualname__
+        return f"{cls.__module__}:{cls.__qualname__}" if outside else getattr(cls, "name", cls.__name__)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values: `kind` first, then every field, nested recipes likewise."""
@@ -61,6 +71,16 @@ class Recipe(BaseModel):
         ]
         return f"{self.kind}({', '.join(changed)})"
 
+    def _repr_html_(self) -> str:
+        """The fields as a table, for notebooks; those that differ from their defaults are bold."""
+        lines = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            changed = field.is_required() or value != field.get_default(call_default_factory=True)
+            shown = html.escape(_short(value))
+            lines.append(f"<tr><td>{name}</td><td>{f'<b>{shown}</b>' if changed else shown}</td></tr>")
+        return f"<table><caption>{html.escape(self.kind)}</caption>{''.join(lines)}</table>"
+
 
 class Table(Mapping[str, type]):
     """Names of one noun's classes, resolved when asked for: `FINDERS["TopKSAE"]` imports its module then.
@@ -72,12 +92,20 @@ class Table(Mapping[str, type]):
         self.noun, self.entries = noun, entries
 
     def __getitem__(self, name: str) -> type:
-        if name not in self.entries:
+        if name in self.entries:
+            return load_class(self.entries[name])
+        if ":" not in name:
+            raise UsageError(f"{self.noun}={name}: no such {self.noun}; {suggest(name, self.entries)}")
+        if not trusted(name, frozenset(os.environ.get(TRUST, "").split(","))):
+            package = name.partition(":")[0].partition(".")[0]
             raise UsageError(
-                f"{self.noun}={name}: no such {self.noun}; {suggest(name, self.entries)}"
-                + ("" if ":" not in name else " (a class of your own must be trusted by module name)")
+                f"{self.noun}={name}: a class from outside unmix is imported where its package is trusted by name; "
+                f"set {TRUST}={package}"
             )
-        return load_class(self.entries[name])
+        cls = load_class(name)
+        if not (isinstance(cls, type) and issubclass(cls, Recipe)):
+            raise UsageError(f"{self.noun}={name}: is no class of recipes; subclass the base class of {self.noun}s")
+        return cls
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
@@ -104,9 +132,14 @@ class Table(Mapping[str, type]):
             raise UsageError(f"{self.noun}: expected a recipe, a name or a dict with 'kind', got {value!r}")
         fields = dict(value)
         kind = fields.pop("kind")
-        if ":" in kind and kind.split(":")[0].split(".")[0] in {name.split(".")[0] for name in trust}:
+        if ":" in kind and trusted(kind, trust):
             return load_class(kind)(**fields)
         return self[kind](**fields)
+
+
+def trusted(path: str, trust: frozenset[str]) -> bool:
+    """Whether "module:attribute" lies in a package of which some module is trusted by name."""
+    return path.split(":")[0].split(".")[0] in {name.split(".")[0] for name in trust}
 
 
 def load_class(path: str) -> Any:

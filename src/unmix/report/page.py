@@ -43,6 +43,11 @@ class Figure:
         """The panels from left to right."""
         return (self.svg,) if isinstance(self.svg, str) else tuple(self.svg)
 
+    def _repr_html_(self) -> str:
+        """The panels and the caption, for notebooks."""
+        drawn = "".join(f'<span style="display: inline-block">{panel}</span>' for panel in self.panels)
+        return f'<div style="background: #fff; color: #222">{drawn}<p>{escape(self.caption)}</p></div>'
+
 
 @dataclass(frozen=True, eq=False)
 class DataTable:
@@ -60,6 +65,10 @@ class DataTable:
     notes: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return self.frame.rename(columns=dict(self.labels)).to_html(index=False)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from unmix.core.recipe import Recipe
 from unmix.core.seeds import Stream, as_stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """A score's value with its chance level, its ceiling and a 95 % interval; NaN where there is none.
 
@@ -64,6 +64,9 @@ class Outcome:
             corrected = "" if math.isnan(self.corrected) or not self.chance else f", corrected {self.corrected:.4g}"
             parts.append(f"(chance {self.chance:.4g}{corrected}{', at chance' if self.at_chance else ''})")
         return " ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"Outcome({self})"
 
 
 @dataclass(frozen=True, eq=False)
