@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from unmix.core.digest import digest
 from unmix.core.errors import UsageError
 
-
 TRUST = "UNMIX_TRUST"  # environment variable: packages, with commas, whose classes may be named in options and runs
 
 
