@@ -198,6 +198,31 @@ def test_a_feature_with_two_concepts_is_polysemantic_and_its_copy_redundant():
     assert np.allclose(polysemanticity(sets, alike), [0, 1, 0, 0], atol=1e-12)
     found = redundancy(sets, alike)
     assert found[0] == pytest.approx(1) and found[3] == pytest.approx(0)
+    # Two clusters around 5 and 85 degrees, wherever the plane lies.
+    angles, turn = np.deg2rad([0, 10, 80, 90, 10]), np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
+    turned = embedded(np.stack([np.cos(angles), np.sin(angles)], 1) @ turn[:2])
+    assert polysemanticity(torch.tensor([[0, 1, 2, 3]]), turned)[0] == pytest.approx(1 - np.cos(np.deg2rad(80)))
+    assert np.isnan(redundancy(sets[:1], alike)).all()
+
+
+def test_large_sets_are_sorted_and_small_ones_inserted_and_both_are_the_same(monkeypatch):
+    a = torch.from_numpy(drawn(n=300)[0]).round(decimals=1)  # ties
+    many = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
+    monkeypatch.setattr("unmix.scores.interpretability.base.SORTED", 900)  # three columns at once
+    split = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
+    monkeypatch.setattr("unmix.scores.interpretability.base.MANY", 100)
+    one = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
+    for first, second, third in zip(many, split, one, strict=True):
+        for name in ("rows", "values", "effective", "constant"):
+            assert torch.equal(getattr(first, name), getattr(second, name))
+            assert torch.equal(getattr(first, name), getattr(third, name))
+
+
+def test_trials_are_the_same_however_many_are_drawn_at_once(monkeypatch):
+    a, e = drawn()
+    whole = machine_interpretability(a, embedded(e))
+    monkeypatch.setattr("unmix.scores.interpretability.trials._DRAWN", 5000)  # one or two features at once
+    assert np.array_equal(machine_interpretability(a, embedded(e)).values, whole.values)
 
 
 def test_an_embedding_does_not_judge_itself():

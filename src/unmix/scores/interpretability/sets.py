@@ -128,26 +128,31 @@ def polysemanticity(sets: Tensor, alike: Alike) -> np.ndarray:
     s, k, _ = vectors.shape
     if k < 2:
         raise UsageError(f"sets: need at least 2 images, got {k}")
-    gram = vectors @ vectors.transpose(1, 2)
+    gram = vectors @ vectors.transpose(1, 2)  # all there is to know: means and their cosines are sums of it
     best, cosine = torch.full((s,), -math.inf, dtype=torch.float64), torch.ones(s, dtype=torch.float64)
     for i, j in zip(*np.triu_indices(k, 1), strict=True):
         second = gram[:, :, j] > gram[:, :, i]
         second[:, i], second[:, j] = False, True
         for _ in range(5):
-            member = torch.stack([~second, second], 1).double()
-            sums = member @ vectors
-            near = torch.nn.functional.normalize(sums, dim=2) @ vectors.transpose(1, 2)
-            moved = near[:, 1] > near[:, 0]
+            toward, length, _ = _two_means(second, gram)
+            moved = toward[:, 1] / length[:, 1:] > toward[:, 0] / length[:, :1]
             whole = moved.any(1) & ~moved.all(1)
-            second = torch.where(whole[:, None], moved, second)
-        member = torch.stack([~second, second], 1).double()
-        sums = member @ vectors
-        fit = sums.norm(dim=2).sum(1)
-        unit = torch.nn.functional.normalize(sums, dim=2)
-        found = (unit[:, 0] * unit[:, 1]).sum(1)
-        cosine = torch.where(fit > best + 1e-12, found, cosine)
+            before, second = second, torch.where(whole[:, None], moved, second)
+            if torch.equal(before, second):
+                break
+        _, length, across = _two_means(second, gram)
+        fit = length.sum(1)
+        cosine = torch.where(fit > best + 1e-12, across / length.prod(1), cosine)
         best = torch.maximum(fit, best)
     return (1 - cosine).numpy()
+
+
+def _two_means(second: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Products of images and both clusters' sums [s, 2, k], the sums' lengths [s, 2], and their product [s]."""
+    member = torch.stack([~second, second], 1).double()
+    toward = member @ gram
+    inside = toward @ member.transpose(1, 2)
+    return toward, inside.diagonal(dim1=1, dim2=2).clamp_min(1e-24).sqrt(), inside[:, 0, 1]
 
 
 def _ready(activations: Any, alike: Alike) -> Tensor:

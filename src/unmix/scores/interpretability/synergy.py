@@ -14,6 +14,8 @@ from unmix.scores.interpretability.base import extreme_sets, matrix
 from unmix.scores.interpretability.sets import pairwise
 from unmix.scores.similarity.base import Alike
 
+PAIRS = 512  # pairs whose sums are held at once
+
 
 def synergy(
     activations: Any,
@@ -50,7 +52,9 @@ def synergy(
 
     alone = index(z)
     better = np.where(alone[both[:, 0]] >= alone[both[:, 1]], both[:, 0], both[:, 1])
-    gain = index(z[:, both[:, 0]] + z[:, both[:, 1]]) - alone[both].max(1)
+    parts = [both[start : start + PAIRS] for start in range(0, len(both), PAIRS)]
+    together = np.concatenate([index(z[:, part[:, 0]] + z[:, part[:, 1]]) for part in parts])
+    gain = together - alone[both].max(1)
     draw, n = stream.numpy(), len(z)
     own, other = draw.choice(better, draws), draw.integers(0, z.shape[1], draws)
     # Partners on other images: a random order of the images, and for each draw a place in it to begin.

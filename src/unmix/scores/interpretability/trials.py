@@ -17,6 +17,7 @@ from unmix.scores.similarity.base import Alike
 Sampling = Literal["quantile", "ranks"]
 Results = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 _CHUNK = 1 << 15  # trials at once
+_DRAWN = 1 << 22  # random numbers at once
 
 
 def machine_interpretability(
@@ -158,8 +159,12 @@ def _ranks(m: int, trials: int, references: int, pool: int, sampling: Sampling, 
         query = torch.arange(trials)[:, None]
         refs = trials + torch.arange(references)[None] * trials + query
         return torch.cat([query, refs], 1).expand(m, -1, -1)
-    draw = torch.rand(m, trials, pool, generator=rng.torch())
-    return draw.topk(references + 1, dim=2).indices.sort(dim=2).values
+    draw, height = rng.torch(), max(1, _DRAWN // (trials * pool))
+    parts = [
+        torch.rand(min(height, m - start), trials, pool, generator=draw).topk(references + 1, dim=2).indices
+        for start in range(0, m, height)
+    ]
+    return torch.cat(parts).sort(dim=2).values
 
 
 def _query(side: Tensor, place: int) -> tuple[Tensor, Tensor]:
@@ -180,9 +185,8 @@ def _outside(rows: Tensor, n: int, trials: int, rng: Stream) -> Tensor:
     """Images [m, trials] drawn from those that are not in rows [m, k] of their feature."""
     m, k = rows.shape
     place = (torch.rand(m, trials, generator=rng.torch(), dtype=torch.float64) * (n - k)).long()
-    inside = rows.sort(dim=1).values - torch.arange(
-        k
-    )  # members before the place-th outsider: those with inside <= place
+    # Members before the place-th outsider are those with inside <= place.
+    inside = rows.sort(dim=1).values - torch.arange(k)
     return place + torch.searchsorted(inside.contiguous(), place, right=True)
 
 

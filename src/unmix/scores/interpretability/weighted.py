@@ -32,20 +32,22 @@ def monosemanticity(
     low, high = given.aminmax(dim=0)
     dead = low == high
     scale = torch.where(dead, torch.ones_like(high), high - low)
-    identity = torch.arange(len(given))
-    sums, total, squares, own = _sums(given, low, scale, vectors, identity)
+    norms = vectors.square().sum(1)
+    sums, own = _sums(given, low, scale, vectors, norms)
+    total, squares = _totals(given, low, scale)
     values = _ratio(sums.square().sum(1) - own, total.square() - squares)
     error = (
-        _errors(given, low, scale, vectors, sums, total, squares, own)
+        _errors(given, low, scale, vectors, norms, sums, total, squares, own)
         if errors
         else torch.full_like(values, math.nan)
     )
     shuffled = []
     for draw in range(draws):
         order = torch.from_numpy(stream.child(f"shuffle {draw}").numpy().permutation(len(given)))
-        moved, _, _, apart = _sums(given, low, scale, vectors, order)
+        moved, apart = _sums(given, low, scale, vectors, norms, order)
         shuffled.append(_ratio(moved.square().sum(1) - apart, total.square() - squares))
-    whole = vectors.double().sum(0).square().sum() - vectors.double().square().sum()
+    resultant = torch.stack([part.sum(0) for part in vectors.split(BLOCK)]).double().sum(0)
+    whole = resultant.square().sum() - norms.sum(dtype=torch.float64)
     mean = float(whole / (len(given) * (len(given) - 1)))
     spread = torch.stack(shuffled).sub(mean).square().mean(0).sqrt() if draws else torch.full_like(values, math.nan)
     effective = torch.where(dead, torch.zeros_like(total), total.square() / squares.clamp_min(1e-300))
@@ -84,25 +86,39 @@ def monosemanticity_pairwise(activations: Any, alike: Alike, block: int = 2048) 
 
 
 def _sums(
-    a: Tensor, low: Tensor, scale: Tensor, vectors: Tensor, order: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """sum a e [m, p], sum a, sum a^2 and sum a^2 |e|^2, each [m] float64, row i of a beside vector order[i]."""
+    a: Tensor, low: Tensor, scale: Tensor, vectors: Tensor, norms: Tensor, order: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """sum a e [m, p] and sum a^2 |e|^2 [m], float64; with an order, row i of a is beside vector order[i]."""
     m = a.shape[1]
-    sums = torch.zeros(m, vectors.shape[1], dtype=torch.float64)
-    total, squares, own = (torch.zeros(m, dtype=torch.float64) for _ in range(3))
+    sums, own = torch.zeros(m, vectors.shape[1], dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
     for start in range(0, len(a), BLOCK):
         part = (a[start : start + BLOCK] - low) / scale
-        e = vectors[order[start : start + BLOCK]].to(part.dtype)
-        sums += (part.T @ e).double()
-        double = part.double()
-        total += double.sum(0)
-        squares += double.square().sum(0)
-        own += double.square().T @ e.double().square().sum(1)
-    return sums, total, squares, own
+        beside = slice(start, start + BLOCK) if order is None else order[start : start + BLOCK]
+        sums += part.T @ vectors[beside].to(part.dtype)
+        own += part.square_().T @ norms[beside].to(part.dtype)
+    return sums, own
+
+
+def _totals(a: Tensor, low: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """sum a and sum a^2: [m] float64."""
+    total, squares = (torch.zeros(a.shape[1], dtype=torch.float64) for _ in range(2))
+    for start in range(0, len(a), BLOCK):
+        part = (a[start : start + BLOCK] - low) / scale
+        total += part.sum(0, dtype=torch.float64)
+        squares += part.square_().sum(0, dtype=torch.float64)
+    return total, squares
 
 
 def _errors(
-    a: Tensor, low: Tensor, scale: Tensor, vectors: Tensor, sums: Tensor, total: Tensor, squares: Tensor, own: Tensor
+    a: Tensor,
+    low: Tensor,
+    scale: Tensor,
+    vectors: Tensor,
+    norms: Tensor,
+    sums: Tensor,
+    total: Tensor,
+    squares: Tensor,
+    own: Tensor,
 ) -> Tensor:
     """Jackknife standard errors [m]: the score without each image follows from the same sums."""
     top, bottom, n = sums.square().sum(1) - own, total.square() - squares, len(a)
@@ -110,8 +126,8 @@ def _errors(
     base = _ratio(top, bottom)
     for start in range(0, n, BLOCK):
         part = ((a[start : start + BLOCK] - low) / scale).double()
-        e = vectors[start : start + BLOCK]
-        near = (e @ sums.T.to(e.dtype)).double() - part * e.double().square().sum(1, keepdim=True)
+        e, norm = vectors[start : start + BLOCK], norms[start : start + BLOCK, None]
+        near = (e @ sums.T.to(e.dtype)).double() - part * norm
         without = _ratio(top - 2 * part * near, bottom - 2 * part * (total - part)) - base
         first += without.sum(0)
         second += without.square().sum(0)
