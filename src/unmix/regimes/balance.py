@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from unmix.core.errors import Failure, UsageError
 from unmix.regimes.exact.neuron import rescale_squared
 from unmix.regimes.jacobian import frozen_copy
-from unmix.regimes.pairs import Pair, find_pairs, sides
+from unmix.regimes.pairs import ATTENTION, Pair, find_pairs, given_pairs, sides
 
 ADAM = (
     "scaling weights and scaling learning rates are the same for SGD only: Adam divides by the gradient's size, "
     "so a learning rate of its own for each layer does not stand in for the balance"
 )
+
+
+UNSEEN = "pairs given by hand are taken at their word: give a probe to see whether the function is kept"
 
 
 @dataclass
@@ -58,14 +61,21 @@ class Report:
 
 
 def balance(
-    model: nn.Module, *, alpha: float | None = None, delta: float | None = None, probe: Tensor | None = None
+    model: nn.Module,
+    *,
+    alpha: float | None = None,
+    delta: float | None = None,
+    probe: Tensor | None = None,
+    pairs: Sequence[Pair | str] | None = None,
 ) -> Report:
     """Rescale every legal pair of layers of a model in place, keeping the function.
 
     alpha: what a first layer gives is divided by alpha and what the second takes multiplied; alpha > 1 is upstream
     (small first layer). In a chain the factors of the layers between cancel: the first layer over alpha, the
     read-out times alpha. delta: each unit is rescaled until |outgoing|^2 - |incoming|^2 = delta, pair after pair
-    until all agree. probe: rows to run before and after; outputs must agree to 1e-4 of their size.
+    until all agree. probe: rows to run before and after; outputs must agree to 1e-4 of their size. pairs: by hand,
+    instead of those that are found, such as "block.q -> block.k query-key 4" (`pairs.given_pairs`); give a probe
+    with them, as they are taken at their word.
     Biases of a first layer count as incoming. Raises `UsageError` where both or neither is given, where no pair is
     legal, or for units without weights; `Failure` where delta cannot be reached or the probe disagrees.
     Source: Kunin et al. 2024, arXiv 2406.06158, sections 3 and 6.
@@ -74,9 +84,14 @@ def balance(
         raise UsageError("balance: give alpha (a factor, above 1 upstream) or delta (a balance), one of them")
     if alpha is not None and not (alpha > 0 and np.isfinite(alpha)):
         raise UsageError(f"alpha={alpha}: must be positive")
-    pairs = find_pairs(model)
-    legal = [pair for pair in pairs if pair.legal]
-    report = Report(left={p.name: p.why for p in pairs if not p.legal}, before=unit_balance(model), notes=(ADAM,))
+    found = find_pairs(model) if pairs is None else given_pairs(model, pairs)
+    legal = [pair for pair in found if pair.legal]
+    unseen = () if pairs is None or probe is not None else (UNSEEN,)
+    report = Report(
+        left={p.name: p.why for p in found if not p.legal},
+        before=unit_balance(model, pairs=pairs),
+        notes=(ADAM, *unseen),
+    )
     if not legal:
         reasons = "; ".join(f"{name}: {why}" for name, why in report.left.items())
         raise UsageError(f"balance: no pair of layers can be rescaled ({reasons or 'no two follow each other'})")
@@ -85,13 +100,14 @@ def balance(
     try:
         report.moved = _by_alpha(model, legal, alpha) if alpha is not None else _by_delta(model, legal, delta or 0.0)
         if probe is not None and expected is not None:
-            found = _run(model, probe)
-            if float((found - expected).abs().max()) > 1e-4 * float(expected.abs().max()) + 1e-6:
-                raise Failure("balance: the probe's outputs changed; this model hides a path that fx does not see")
+            made = _run(model, probe)
+            if float((made - expected).abs().max()) > 1e-4 * float(expected.abs().max()) + 1e-6:
+                hidden = "this model hides a path that fx does not see" if pairs is None else "a pair does not hold"
+                raise Failure(f"balance: the probe's outputs changed; {hidden}")
     except (UsageError, Failure):
         _restore(model, originals)
         raise
-    return _finished(model, report, originals)
+    return _finished(model, report, originals, pairs)
 
 
 def scale_layers(model: nn.Module, alpha: float, kinds: tuple[type[nn.Module], ...], first: bool = False) -> Report:
@@ -135,7 +151,7 @@ def sgd_groups(model: nn.Module, alpha: float, lr: float, weight_decay: float = 
         if not pair.legal:
             continue
         both = sides(twin, pair)
-        if pair.first == pair.second:
+        if pair.first == pair.second or pair.first_rows or pair.second_rows:
             raise UsageError(f"sgd_groups: {pair.name} shares one tensor, which takes one rate; rescale the weights")
         for tensor, _ in both.incoming:
             factor[names[id(tensor)]] *= alpha
@@ -151,15 +167,18 @@ def sgd_groups(model: nn.Module, alpha: float, lr: float, weight_decay: float = 
     return list(groups.values())
 
 
-def unit_balance(model: nn.Module, rates: Mapping[str, float] | None = None) -> dict[str, np.ndarray]:
+def unit_balance(
+    model: nn.Module, rates: Mapping[str, float] | None = None, pairs: Sequence[Pair | str] | None = None
+) -> dict[str, np.ndarray]:
     """Balance of every unit [h] of each pair, delta = eta_in |outgoing|^2 - eta_out |incoming|^2, by the pair's name.
 
-    rates: learning rates by parameter name (the pair's first tensors count), 1 where not given. Pairs that are not
-    legal are there too: their delta is a number, not a conserved one.
+    rates: learning rates by parameter name (the pair's first tensors count), 1 where not given. pairs: by hand,
+    instead of those that are found. Pairs that are not legal are there too: their delta is a number, not a conserved
+    one.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     made = {}
-    for pair in find_pairs(model):
+    for pair in find_pairs(model) if pairs is None else given_pairs(model, pairs):
         if not _measurable(model, pair):
             continue
         both = sides(model, pair)
@@ -188,7 +207,7 @@ def symmetrise(model: nn.Module) -> Report:
     is set to zero. Raises `UsageError` where the last pair is not legal or has an odd number of units.
     Source: Chizat, Oyallon, Bach 2019, arXiv 1812.07956.
     """
-    pairs = [p for p in find_pairs(model) if p.first != p.second]
+    pairs = [p for p in find_pairs(model) if p.kind not in ATTENTION]
     layers = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d))]
     if not pairs or not pairs[-1].legal or pairs[-1].second != layers[-1]:
         why = pairs[-1].why if pairs else "there is none"
@@ -239,7 +258,7 @@ def _measurable(model: nn.Module, pair: Pair) -> bool:
     if pair.legal:
         return True
     first, second = model.get_submodule(pair.first), model.get_submodule(pair.second)
-    if isinstance(first, nn.MultiheadAttention) or getattr(second, "groups", 1) > 1:
+    if pair.kind in ATTENTION or getattr(second, "groups", 1) > 1:
         return False
     units = first.embedding_dim if isinstance(first, nn.Embedding) else first.weight.shape[0]
     return second.weight.shape[1] % units == 0
@@ -256,8 +275,10 @@ def _restore(model: nn.Module, originals: dict[str, Tensor]) -> None:
             parameter.copy_(originals[name])
 
 
-def _finished(model: nn.Module, report: Report, originals: dict[str, Tensor]) -> Report:
-    report.after = unit_balance(model)
+def _finished(
+    model: nn.Module, report: Report, originals: dict[str, Tensor], pairs: Sequence[Pair | str] | None = None
+) -> Report:
+    report.after = unit_balance(model, pairs=pairs)
     report.kept = {
         name: (originals[name], p.detach().clone())
         for name, p in model.named_parameters()

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
+from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
 from unmix.regimes.balance import Report, balance, scale_layers, symmetrise
 
 
 class Initialisation(Recipe):
-    """Changes the weights of a freshly built module in place; its one verb is `apply`."""
+    """Changes the weights of a freshly built module in place; its one verb is `apply`.
+
+    pairs: of layers, by hand and instead of those that are found: FIRST -> SECOND, then maybe a kind and heads, such
+    as "block.q -> block.k query-key 4".
+    """
 
     reference: ClassVar[str] = "Kunin et al. 2024, arXiv 2406.06158"
+
+    pairs: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; without `pairs` where none is given."""
+        # Digests from before pairs could be given stay what they were.
+        return {name: value for name, value in super().as_dict().items() if name != "pairs" or value}
 
     def apply(self, module: nn.Module) -> Report:
         """Rescale the module's weights in place; the report says what was moved, what was left and why, and can undo.
@@ -42,7 +54,7 @@ class Upstream(Initialisation):
     layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
 
     def _apply(self, module: nn.Module) -> Report:
-        return _scaled(module, self.alpha, self.layers)
+        return _scaled(module, self.alpha, self.layers, self.pairs or None)
 
 
 class Downstream(Initialisation):
@@ -57,7 +69,7 @@ class Downstream(Initialisation):
     layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
 
     def _apply(self, module: nn.Module) -> Report:
-        return _scaled(module, 1 / self.alpha, self.layers)
+        return _scaled(module, 1 / self.alpha, self.layers, self.pairs or None)
 
 
 class Balanced(Initialisation):
@@ -74,9 +86,9 @@ class Balanced(Initialisation):
 
     def _apply(self, module: nn.Module) -> Report:
         if not self.symmetric:
-            return balance(module, delta=self.delta)
+            return balance(module, delta=self.delta, pairs=self.pairs or None)
         first = symmetrise(module)
-        report = balance(module, delta=self.delta)
+        report = balance(module, delta=self.delta, pairs=self.pairs or None)
         report.before, report.preserved = first.before, False
         report.notes = (*first.notes, *report.notes)
         originals = {name: before for name, (before, _) in first.kept.items()}
@@ -88,9 +100,11 @@ class Balanced(Initialisation):
         return report
 
 
-def _scaled(module: nn.Module, alpha: float, layers: str) -> Report:
+def _scaled(module: nn.Module, alpha: float, layers: str, pairs: tuple[str, ...] | None) -> Report:
     if layers == "pairs":
-        return balance(module, alpha=alpha)
+        return balance(module, alpha=alpha, pairs=pairs)
+    if pairs:
+        raise UsageError(f"layers={layers}: scales layers alone; pairs given by hand need layers=pairs")
     plain = (nn.Linear, nn.Conv1d, nn.Conv2d)
     kinds = {"first": plain, "embeddings": (nn.Embedding,), "convolutions": (nn.Conv1d, nn.Conv2d)}[layers]
     return scale_layers(module, alpha, kinds, first=layers == "first")

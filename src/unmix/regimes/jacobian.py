@@ -75,7 +75,15 @@ class Transformed:
 
     def work(self, x: Tensor, names: list[str]) -> int:
         """Numbers held for one sample beside its Jacobian, roughly."""
-        return 8 * x[0].numel() + sum(self.parameters[n].numel() for n in names) * outputs_of(self, x)
+        sizes: list[int] = []
+        leaves = [m for m in self.model.modules() if not any(m.children())]
+        handles = [m.register_forward_hook(lambda _m, _given, end: sizes.append(_numbers(end))) for m in leaves]
+        try:
+            c = outputs_of(self, x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return 8 * x[0].numel() + (c + 2) * sum(sizes) + sum(self.parameters[n].numel() for n in names) * c
 
 
 class Layered:
@@ -115,7 +123,10 @@ class Layered:
                 name = self.name_of[id(getattr(module, part))]
                 made[name] = made[name] + value if name in made else value
         c = deltas[0].shape[1] if deltas else 1
-        return {n: made.get(n, x.new_zeros(len(x), c, *self.parameters[n].shape)) for n in names}
+        for name in names:
+            if name not in made:
+                made[name] = x.new_zeros(len(x), c, *self.parameters[name].shape)
+        return made
 
     def deltas(self, x: Tensor, names: list[str], total: bool) -> tuple[list[tuple[nn.Module, Tensor]], list[Tensor]]:
         """Calls of the layers with these parameters, each with its input, and d f / d (layer output) [n, c, ...]."""
@@ -134,7 +145,7 @@ class Layered:
         """Numbers held for one sample beside its Jacobian, roughly."""
         with self._recorded(names) as calls, torch.no_grad():
             c = outputs(self.model, x[:1], self.forward).shape[1]
-        held = sum(end.numel() * (c + 3) + given.numel() for _, given, end in calls)
+        held = sum(end.numel() * (2 * c + 3) + given.numel() for _, given, end in calls)
         widest = [_unfolded(module, given, end) for module, given, end in calls]
         return held + max(widest, default=0)
 
@@ -165,6 +176,13 @@ class _Called(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return outputs(self.model, x, self.how)
+
+
+def _numbers(made: Any) -> int:
+    """How many numbers a module's output holds, where it is a tensor or a tuple of tensors."""
+    if isinstance(made, (tuple, list)):
+        return sum(map(_numbers, made))
+    return made.numel() if isinstance(made, Tensor) else 0
 
 
 def outputs_of(source: Transformed | Layered, x: Tensor) -> int:

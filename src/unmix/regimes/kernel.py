@@ -35,7 +35,8 @@ def tangent_kernel(
     method: layers (known layers only; a random product is checked against autograd), contract (torch.func, any
     module), products (one backward and one forward derivative for each row; least memory), auto (layers where it
     can). reduce: full; trace, the sum of the diagonal over outputs; sum, the kernel of the sum of outputs.
-    memory: bound in bytes on what is held at a time beside the model and the result; more passes where it is small.
+    memory: bound in bytes on what is held at a time beside the model, a copy of it and the result; more passes where
+    it is small.
     rates: eta_p, by parameter name or by a function of it; 1 where not given. dtype: such as torch.float64.
     forward: called with (model, x) where that is not model(x).
     Raises `UsageError` for method="layers" where it cannot, empty x, or memory for less than one sample.
@@ -184,18 +185,21 @@ def _contracted(
         )
     left = len(x) * wide
     kernel = rows.new_zeros(left, (n if other is None else len(other)) * wide, dtype=_dtype(source))
-    for group in _groups(size, columns):
-        width = sum(end - begin for _, begin, end in group)
-        held = kernel.new_empty(n, c, width)
+    groups = _groups(size, columns)
+    widths = [sum(end - begin for _, begin, end in group) for group in groups]
+    buffer = kernel.new_empty(n * c * max(widths))  # one for all groups: a new one would lie beside the last
+    for group, width in zip(groups, widths, strict=True):
+        held = buffer[: n * c * width].view(n, c, width)
         names = list(dict.fromkeys(name for name, _, _ in group))
         for start in range(0, n, block):
             made = source.jacobian(rows[start : start + block], names, total)
             place = 0
             for name, begin, end in group:
-                part = made[name].detach().reshape(*made[name].shape[:2], -1)[:, :, begin:end]
-                held[start : start + block, :, place : place + end - begin] = part * scale[name]
+                into = held[start : start + block, :, place : place + end - begin]
+                part = made[name].detach().reshape(*made[name].shape[:2], -1)
+                into.copy_(part[:, :, begin:end]).mul_(scale[name])
                 place += end - begin
-            del made
+            del made, part
         flat = held.reshape(n * wide, -1)
         if other is not None:
             kernel.addmm_(flat[:left], flat[left:].T)

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -186,7 +187,8 @@ class _Law:
             for pair in find_pairs(part):
                 if pair.legal:
                     at = f"{name}." if name else ""
-                    self.pairs.append((Pair(at + pair.first, at + pair.second, pair.kind), sides(part, pair)))
+                    placed = replace(pair, first=at + pair.first, second=at + pair.second)
+                    self.pairs.append((placed, sides(part, pair)))
         self.now: list[Tensor] = []
         self.start: list[Tensor] = []
         self.predicted: list[Tensor] = []

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from unmix.core.errors import UsageError
+from unmix.core.recipe import suggest
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 HOMOGENEOUS = (
@@ -19,6 +23,8 @@ FUNCTIONS = {
     torch.relu, nn.functional.relu, nn.functional.leaky_relu, torch.flatten, nn.functional.max_pool2d,
     nn.functional.avg_pool2d, nn.functional.adaptive_avg_pool2d, nn.functional.dropout, 
 }  # fmt: skip
+ATTENTION = ("query-key", "value-output")
+KINDS = ("units", "embedding", *ATTENTION)
 METHODS = {"flatten", "view", "reshape", "relu", "contiguous", "size"}
 
 
@@ -27,8 +33,9 @@ class Pair:
     """Two places between which a factor r > 0 moves: what `first` gives is divided by r, what `second` takes times r.
 
     kind: units (layers with homogeneous units between), embedding (of an embedding and a layer), query-key or
-    value-output (of an attention module; first and second are the same module then). legal: the function is kept;
-    why: the reason where it is not.
+    value-output (of attention; first and second are the same where one layer holds both). legal: the function is
+    kept; why: the reason where it is not. heads: units of attention written out in linear layers. first_rows,
+    second_rows: (first, number) of the outputs of a layer that are meant, where it holds more than one projection.
     """
 
     first: str
@@ -36,11 +43,16 @@ class Pair:
     kind: str = "units"
     legal: bool = True
     why: str = ""
+    heads: int = 1
+    first_rows: tuple[int, int] | None = None
+    second_rows: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
-        """FIRST -> SECOND, or MODULE kind."""
-        return f"{self.first} -> {self.second}" if self.first != self.second else f"{self.first} {self.kind}"
+        """FIRST -> SECOND, with the kind behind it for attention; MODULE kind where they are the same."""
+        if self.first == self.second:
+            return f"{self.first} {self.kind}"
+        return f"{self.first} -> {self.second}" + (f" {self.kind}" if self.kind in ATTENTION else "")
 
 
 @dataclass
@@ -72,10 +84,14 @@ def find_pairs(model: nn.Module) -> list[Pair]:
     """Every pair of neighbouring layers of a model, with the reason where moving scale would change the function.
 
     Layers are followed by torch.fx through units that are homogeneous of degree one (ReLU, LeakyReLU, pooling,
-    dropout, flattening); a model that fx cannot trace is read as far as its Sequential parts go. Attention modules
-    (nn.MultiheadAttention) give their query-key and value-output pairs.
+    dropout, flattening); a model that fx cannot trace is read as far as its Sequential parts go. Attention gives its
+    query-key and value-output pairs: nn.MultiheadAttention, and linear layers by their usual names (`attention`).
     """
-    pairs = _traced(model)
+    from unmix.regimes.attention import attention_pairs
+
+    written = attention_pairs(model)
+    ends = {(pair.first, pair.second) for pair in written}
+    pairs = [pair for pair in _traced(model) if (pair.first, pair.second) not in ends] + written
     counts: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -88,6 +104,42 @@ def find_pairs(model: nn.Module) -> list[Pair]:
             made.append(Pair(name, name, "query-key", packed, why))
             made.append(Pair(name, name, "value-output", packed, why))
     return made
+
+
+def given_pairs(model: nn.Module, pairs: Iterable[Pair | str]) -> list[Pair]:
+    """Pairs named by hand, as `Pair` or as text: "FIRST -> SECOND", then maybe a kind and its number of heads.
+
+    Text: "encoder.0 -> encoder.2", "block.q -> block.k query-key 4". They are taken at their word: a probe tells
+    whether the function is kept. Raises `UsageError` for a layer that is not there, sizes that do not fit, an unknown
+    kind.
+    """
+    made = [pair if isinstance(pair, Pair) else _read(pair) for pair in pairs]
+    parts = dict(model.named_modules())
+    for pair in made:
+        for name in (pair.first, pair.second):
+            if name not in parts:
+                raise UsageError(f"pair {pair.name}: no layer {name!r}; {suggest(name, parts)}")
+            if not isinstance(parts[name], (*LAYERS, nn.Embedding, nn.MultiheadAttention)):
+                raise UsageError(
+                    f"pair {pair.name}: {name} is a {type(parts[name]).__name__}, not a layer of weights"
+                )
+        try:
+            both = sides(model, pair)
+            sizes = [{view(tensor).shape[1] for tensor, view in part} for part in (both.incoming, both.outgoing)]
+        except RuntimeError:
+            sizes = []
+        if sizes != [{both.units}, {both.units}] or (pair.kind not in ATTENTION and not _fit(model, pair)):
+            raise UsageError(f"pair {pair.name}: the outputs of {pair.first} are not the inputs of {pair.second}")
+    return made
+
+
+def _read(text: str) -> Pair:
+    first, arrow, rest = (part.strip() for part in text.partition("->"))
+    second, *more = rest.split() or [""]
+    kind, heads = (*more, *("units", "1")[len(more) :])[:2]
+    if not (first and second and arrow and kind in KINDS and heads.isdigit() and int(heads)) or len(more) > 2:
+        raise UsageError(f"pair {text!r}: write FIRST -> SECOND, then maybe one of {', '.join(KINDS)} and heads")
+    return Pair(first, second, kind, heads=int(heads))
 
 
 def sides(model: nn.Module, pair: Pair) -> Sides:
@@ -106,6 +158,14 @@ def sides(model: nn.Module, pair: Pair) -> Sides:
             made.incoming = [(first.in_proj_weight, value), *([(first.in_proj_bias, value)] if biased else [])]
             made.outgoing = [(first.out_proj.weight, _Columns(heads))]
         return made
+    if pair.kind in ATTENTION:
+        made.units = pair.heads
+        made.incoming = _parts(first, pair.first_rows, pair.heads)
+        keys = pair.kind == "query-key"
+        made.outgoing = (
+            _parts(second, pair.second_rows, pair.heads) if keys else [(second.weight, _Columns(pair.heads))]
+        )
+        return made
     if isinstance(first, nn.Embedding):
         made.units = first.embedding_dim
         made.incoming = [(first.weight, _Columns(made.units))]
@@ -116,6 +176,13 @@ def sides(model: nn.Module, pair: Pair) -> Sides:
             made.incoming.append((first.bias, _Rows(0, made.units, made.units)))
     made.outgoing = [(second.weight, _Columns(made.units))]
     return made
+
+
+def _parts(layer: nn.Module, rows: tuple[int, int] | None, units: int) -> list[tuple[nn.Parameter, Any]]:
+    """Weight and bias of a linear layer, or of some of its outputs, head by head."""
+    begin, count = rows or (0, layer.weight.shape[0])
+    view = _Rows(begin, begin + count, units)
+    return [(tensor, view) for tensor in (layer.weight, layer.bias) if tensor is not None]
 
 
 @dataclass(frozen=True)
@@ -141,17 +208,24 @@ class _Columns:
 
 
 def _untied(model: nn.Module, pair: Pair, counts: dict[int, int]) -> Pair:
-    for name in (pair.first, pair.second):
+    for name in dict.fromkeys((pair.first, pair.second)):
         if any(counts[id(p)] > 1 for p in model.get_submodule(name).parameters(recurse=False)):
-            return Pair(pair.first, pair.second, pair.kind, False, f"{name} shares its weights with another layer")
-    second, first = model.get_submodule(pair.second), model.get_submodule(pair.first)
-    if pair.legal and getattr(second, "groups", 1) > 1:
-        return Pair(pair.first, pair.second, pair.kind, False, f"{pair.second} is a grouped convolution")
+            return replace(pair, legal=False, why=f"{name} shares its weights with another layer")
+    if pair.kind in ATTENTION:
+        return pair
+    if pair.legal and getattr(model.get_submodule(pair.second), "groups", 1) > 1:
+        return replace(pair, legal=False, why=f"{pair.second} is a grouped convolution")
+    if pair.legal and not _fit(model, pair):
+        return replace(pair, legal=False, why="the inputs of the second are not units of the first")
+    return pair
+
+
+def _fit(model: nn.Module, pair: Pair) -> bool:
+    """Whether the inputs of the second layer are units of the first, several places of each after a flattening."""
+    first, second = model.get_submodule(pair.first), model.get_submodule(pair.second)
     units = first.embedding_dim if isinstance(first, nn.Embedding) else first.weight.shape[0]
     spread = isinstance(first, (nn.Conv1d, nn.Conv2d)) and isinstance(second, nn.Linear)
-    if pair.legal and (second.weight.shape[1] % units if spread else second.weight.shape[1] != units):
-        return Pair(pair.first, pair.second, pair.kind, False, "the inputs of the second are not units of the first")
-    return pair
+    return bool(second.weight.shape[1] % units == 0 if spread else second.weight.shape[1] == units)
 
 
 def _traced(model: nn.Module) -> list[Pair]:
