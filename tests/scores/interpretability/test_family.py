@@ -17,6 +17,7 @@ from unmix.scores.interpretability.sets import (
     polysemanticity,
     redundancy,
 )
+from unmix.scores.interpretability.synergy import synergy
 from unmix.scores.interpretability.trials import intruder, machine_interpretability, two_choices
 from unmix.scores.interpretability.weighted import monosemanticity, monosemanticity_pairwise
 from unmix.scores.similarity.base import embedded, labelled
@@ -221,8 +222,12 @@ def test_large_sets_are_sorted_and_small_ones_inserted_and_both_are_the_same(mon
 def test_trials_are_the_same_however_many_are_drawn_at_once(monkeypatch):
     a, e = drawn()
     whole = machine_interpretability(a, embedded(e))
+    pairs = np.array([(i, j) for i in range(12) for j in range(i)])
+    gain = synergy(a, embedded(e), pairs, draws=20)["gain"]
     monkeypatch.setattr("unmix.scores.interpretability.trials._DRAWN", 5000)  # one or two features at once
+    monkeypatch.setattr("unmix.scores.interpretability.synergy.PAIRS", 7)
     assert np.array_equal(machine_interpretability(a, embedded(e)).values, whole.values)
+    assert np.allclose(synergy(a, embedded(e), pairs, draws=20)["gain"], gain, atol=1e-12)
 
 
 def test_an_embedding_does_not_judge_itself():

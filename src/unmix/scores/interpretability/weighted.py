@@ -29,7 +29,7 @@ def monosemanticity(
     given = matrix(activations)
     alike.guard(given)
     vectors, stream = alike.unit, as_stream(rng)
-    low, high = given.aminmax(dim=0)
+    low, high = given.amin(0), given.amax(0)
     dead = low == high
     scale = torch.where(dead, torch.ones_like(high), high - low)
     norms = vectors.square().sum(1)
@@ -70,7 +70,7 @@ def monosemanticity_pairwise(activations: Any, alike: Alike, block: int = 2048) 
     """The same number from all pairs, O(n^2 (m + p)), for any rule of similarity: [m]; NaN for constant features."""
     given = matrix(activations)
     alike.guard(given)
-    low, high = given.aminmax(dim=0)
+    low, high = given.amin(0), given.amax(0)
     a = ((given - low) / torch.where(low == high, torch.ones_like(high), high - low)).double()
     top, bottom = torch.zeros(a.shape[1], dtype=torch.float64), torch.zeros(a.shape[1], dtype=torch.float64)
     numbers = torch.arange(len(a))
