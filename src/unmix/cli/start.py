@@ -45,7 +45,10 @@ def activations(
         str, typer.Argument(help="A transformers folder, an installed package that carries one, or module:build.")
     ],
     layer: Annotated[str, typer.Option(help="Dotted path of the layer, such as encoder.layer.3.")],
-    data: Annotated[str, typer.Option(help="Text file or folder, 'standard-library', or an array for a module.")],
+    data: Annotated[
+        str,
+        typer.Option(help="Text (file, folder, 'standard-library'); for a module images (folder, .zip) or an array."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of shards to make.")],
     options: Options = None,
     encoding: Annotated[str, typer.Option(help="Encoding of text files.")] = "utf-8",
