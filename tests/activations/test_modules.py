@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import linecache
 import sys
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,22 @@ def test_any_change_makes_a_new_key_and_stale_rows_are_never_served(
         x = torch.from_numpy(touched[..., 0].astype(np.float32) / 255)[:, None]
         rows = recipe.collect(changes["one bit"][1], folder, overwrite=True)
         torch.testing.assert_close(rows.take(np.arange(8)), BUILT[-1][:2](x).mean((2, 3)))
+
+
+def test_other_code_with_the_same_weights_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "from torch import nn\n\n\nclass Net(nn.Module):\n    def forward(self, x):\n        return x{}\n"
+    recipe, images = ModuleActivations(model="same_weights:Net"), bytes_of_images()
+    for change, wanted in (("", 1.0), (" * 2", 2.0)):
+        (tmp_path / "same_weights.py").write_text(code.format(change))
+        linecache.checkcache()
+        monkeypatch.delitem(sys.modules, "same_weights", raising=False)
+        importlib.invalidate_caches()
+        if change:
+            with pytest.raises(UsageError, match="--overwrite"):
+                recipe.collect(images, tmp_path / "a")
+        rows = recipe.collect(images, tmp_path / "a", overwrite=bool(change))
+        torch.testing.assert_close(rows.take(np.arange(5)).numpy(), wanted * images.mean((1, 2)).astype("f4") / 255)
 
 
 def test_windows_around_positions(plain: ModuleActivations, tmp_path: Path) -> None:

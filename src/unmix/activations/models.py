@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -144,10 +145,11 @@ class DottedModel:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of path, arguments, structure and state_dict."""
+        """Digest of path, arguments, structure, state_dict, and the source of the classes that are not torch's."""
         state = {name: array_digest(_plain(value)) for name, value in self.module.state_dict().items()}
         shape = hashlib.sha256(repr(self.module).encode()).hexdigest()[:16]
-        return digest({"path": self.path, "arguments": dict(self.arguments), "structure": shape, "state": state})
+        facts = {"path": self.path, "arguments": dict(self.arguments), "structure": shape, "state": state}
+        return digest({**facts, "source": _sources(self.module)})
 
     def load(self) -> nn.Module:
         """The module, its training flags untouched."""
@@ -230,6 +232,16 @@ def _offline() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def _sources(module: nn.Module) -> list[str]:
+    """Source of every class in a module but torch's: what it does with its weights may change where they do not."""
+    found = set()
+    for kind in {type(part) for part in module.modules()}:
+        if not kind.__module__.startswith("torch."):
+            with contextlib.suppress(OSError, TypeError):  # typed at a prompt, or compiled: nothing to read
+                found.add(inspect.getsource(kind))
+    return sorted(found)
 
 
 def _plain(value: Any) -> Any:
