@@ -19,7 +19,7 @@ def short():
     return GetRichQuick(
         seeds=(0,), slow_seeds=(0,), cases=8, scales=(0.1, 1.0), balances=(-1.0, 1.0), steps=3, parity_steps=20,
         hierarchy_alphas=(10.0, 1.0), rows=(400,), epochs=1, modulus=5, tokens=8, grokking_alphas=(10.0, 1.0),
-        budget=20, filter_alphas=(10.0, 0.1), filter_steps=2,
+        taus=(1.0, 0.5), budget=20, filter_alphas=(10.0, 0.1), filter_steps=2,
     )  # fmt: skip
 
 
@@ -28,8 +28,9 @@ def test_the_short_study_gives_claims_and_a_page(short, tmp_path):
     found = json.loads((tmp_path / "claims.json").read_text())
     exact_ones = [c for c in found if "solution is the flow" in c["claim"]]
     assert len(exact_ones) == 2 and all(c["verdict"] == "replicates" for c in exact_ones)
-    (grokked,) = [c for c in found if "grokking" in c["claim"]]
-    assert "censored" in grokked["why"]
+    grokked = [c for c in found if "grokking" in c["claim"]]
+    assert len(grokked) == 2 and all("censored" in claim["why"] for claim in grokked)
+    assert all(claim["verdict"] == "differs" for claim in grokked), "no run was fast: all ratios are 1"
     text = page.read_text()
     for word in ("Exact solutions", "Two-layer ReLU", "Parity", "hierarchy", "Grokking", "Filters", "&gt; 20"):
         assert word in text
@@ -43,7 +44,7 @@ def test_plans_and_refusals():
     for small in (True, False):
         parts = study.parts(small)
         assert len({str(part) for part in parts}) == len(parts)
-    assert "3 x grokking" in study.plan(True) and "15 x grokking" in study.plan(False)
+    assert "6 x grokking" in study.plan(True) and "105 x grokking" in study.plan(False)
     assert "hierarchy" not in GetRichQuick(sections=("exact",)).plan(True) and len(SECTIONS) == 6
     with pytest.raises(UsageError, match="sections"):
         GetRichQuick(sections=("lazy",))
@@ -73,9 +74,21 @@ def test_verdicts_of_numbers_and_censored_ratios():
     assert claims.compared("c", "s", 1.0, [0.2, 2.8])["verdict"] == "not comparable"
     assert "one seed" in claims.compared("c", "s", 1.0, [2.0])["why"]
     table = pd.DataFrame(
-        {"alpha": [100.0, 1.0], "seed": 0, "steps": [400.0, np.nan], "fitted": 100.0, "budget": [4000, 4000]}
+        {
+            "alpha": [100.0, 1.0],
+            "tau": 1.0,
+            "seed": 0,
+            "steps": [400.0, np.nan],
+            "fitted": 100.0,
+            "budget": [4000, 4000],
+        }
     )
     (claim,) = claims.grokking_claims(table)
     assert claim["measured"].startswith("0.10 times") and "1 censored" in claim["why"]
     table["steps"] = [4000.0, 400.0]
+    assert claims.grokking_claims(table)[0]["verdict"] == "differs"
+    table["steps"], table["alpha"], table["tau"] = [100.0, 400.0], 1.0, [0.5, 1.0]
+    (claim,) = claims.grokking_claims(table)
+    assert claim["verdict"] == "replicates" and "logits times 0.5 shorten" in claim["claim"]
+    table["tau"] = [1.5, 1.0]
     assert claims.grokking_claims(table)[0]["verdict"] == "differs"

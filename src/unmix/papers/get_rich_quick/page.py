@@ -36,8 +36,8 @@ NOTE = (
     "when what it says is seen. Claims that differ stay in."
 )
 FORMATS = {
-    "alpha": "g", "balance": "g", "scale": "g", "seeds": "d", "rows": ",d", "steps": ",.0f", "fitted": ",.0f",
-    "budget": ",.0f", "test": ".4f", "hamming": ".3f", "motion": ".2f", "relative motion": ".2f",
+    "alpha": "g", "tau": "g", "balance": "g", "scale": "g", "seeds": "d", "rows": ",d", "steps": ",.0f",
+    "fitted": ",.0f", "budget": ",.0f", "test": ".4f", "hamming": ".3f", "motion": ".2f", "relative motion": ".2f",
     "kernel distance": ".3f", "error": ".3f", "train error": ".3f", "published": ".3f", "before": ".2f",
     "after": ".2f", "accuracy": ".1%", "largest": ".1e", "cases": ",d", "drift": ".1e", "seed": "d",
 }  # fmt: skip
@@ -235,20 +235,25 @@ def _hierarchy(runs: pd.DataFrame) -> Section:
 
 
 def _grokking(runs: pd.DataFrame, study: Any) -> Section:
-    named = runs.sort_values("alpha", ascending=False)
-    named = named.assign(group=[f"alpha = {alpha:g}" for alpha in named["alpha"]])
+    named = runs.sort_values(["tau", "alpha"], ascending=False)
+    several = runs["tau"].nunique() > 1
+    pairs = zip(named["alpha"], named["tau"], strict=True)
+    named = named.assign(group=[f"alpha = {a:g}" + (f", tau = {t:g}" if several else "") for a, t in pairs])
     times = pictures.times_to_threshold(
         named, f"Steps to {study.level:.0%} of the held-out pairs", "steps",
         f"{study.operation} modulo {study.modulus}, {study.fraction:.0%} of the pairs trained on, a transformer "
-        "of one layer; embeddings divided by alpha. > : not reached when the run was stopped."
+        "of one layer; embeddings divided by alpha, logits times tau with the learning rate over tau squared. "
+        "> : not reached when the run was stopped."
     )  # fmt: skip
+    first = named[(named["seed"] == named["seed"].min()) & (named["tau"] == named["tau"].max())]
     lines = {
         row["group"]: ([max(1, step) for step, _, _ in row["curve"]], [held for _, _, held in row["curve"]])
-        for _, row in named[named["seed"] == named["seed"].min()].iterrows()
+        for _, row in first.iterrows()
     }
     words = ("steps", "share right")
-    picture = pictures.over_time(lines, "Held-out pairs", words, "Held-out pairs of the first seed.", log=True)
-    table = named[["alpha", "seed", "fitted", "steps", "budget"]]
+    told = "Held-out pairs of the first seed" + (f", tau = {first['tau'].iloc[0]:g}." if several else ".")
+    picture = pictures.over_time(lines, "Held-out pairs", words, told, log=True)
+    table = named[["alpha", *(["tau"] if several else []), "seed", "fitted", "steps", "budget"]]
     fitted = named["fitted"].dropna()
     ends = (
         f" Training pairs are fitted after {fitted.min():,.0f} to {fitted.max():,.0f} steps." if len(fitted) else ""

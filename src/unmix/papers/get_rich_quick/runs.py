@@ -70,12 +70,13 @@ def _mean_field(x: Tensor, weights: list[Tensor]) -> Tensor:
 def grokking(
     alpha: float, seed: int = 0, budget: int = 8000, modulus: int = 31, fraction: float = 0.6, operation: str = "a+b",
     tokens: int = 64, depth: int = 1, level: float = 0.99, every: int = 10, rate: float = 1e-3, decay: float = 1.0,
+    tau: float = 1.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Steps until `level` of the held-out pairs are right, full batch; None where `budget` steps were not enough.
 
     A transformer whose embeddings of tokens and places are divided by alpha after they are drawn, without
-    compensation. AdamW (betas .9, .98) on all parameters, nine steps of warm-up. curve: step, share of training
-    pairs right, share of held-out pairs right.
+    compensation. Logits are times tau, the learning rate over tau^2. AdamW (betas .9, .98) on all parameters, nine
+    steps of warm-up. curve: step, share of training pairs right, share of held-out pairs right.
     """
     world = ModularArithmetic(modulus=modulus, fraction=fraction, operation=operation, encoding="tokens", seed=seed)
     train, held_out = (part.sample(part.size, 0) for part in (world, world.held_out))
@@ -95,14 +96,14 @@ def grokking(
             fitted = step if fitted is None and right[0] >= level else fitted
             reached = step if right[1] >= level else None
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 9)
-        loss = functional.cross_entropy(logits, train.y)
+            group["lr"] = rate / tau**2 * min(1.0, (step + 1) / 9)
+        loss = functional.cross_entropy(tau * logits, train.y)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         step += 1
         if not bool(torch.isfinite(loss)):
-            raise Failure(f"grokking: the loss is not finite after {step} steps at alpha={alpha}")
+            raise Failure(f"grokking: the loss is not finite after {step} steps at alpha={alpha}, tau={tau}")
     return {"steps": reached, "fitted": fitted, "budget": budget, "curve": curve}
 
 

@@ -7,14 +7,25 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from unmix.core.recipe import Recipe
+from unmix.core.recipe import Recipe, load_class
+from unmix.papers.costs import per_unit
 from unmix.papers.parts import Part, run_parts
 from unmix.study.engines import Engine, Processes
+from unmix.study.present import duration
 from unmix.study.runs import Store
 
 HERE = "unmix.papers.get_rich_quick."
 EXPERIMENTS = "unmix.regimes.experiments:"
 SECTIONS = ("exact", "teacher", "parity", "hierarchy", "grokking", "filters")
+# Function -> which setting is its length, and two short ones to time.
+LENGTHS = {
+    "teacher_run": ("steps", 2, 12),
+    "parity_run": ("steps", 2, 32),
+    "hierarchy": ("epochs", 1, 2),
+    "grokking": ("budget", 2, 22),
+    "filters": ("steps", 2, 12),
+}
+CENSORED = ("parity_run", "grokking")  # end as soon as the level is reached
 SHAPES = ([2, 5, 3, 1.5], [4, 4, 6, -2.0], [1, 4, 1, -1.0], [3, 5, 3, 0.0])
 
 
@@ -27,8 +38,9 @@ class GetRichQuick(Recipe):
     5 of each and 9 of each. steps: of these networks. parity_steps: after which a parity run is censored, None takes
     2,000 and 16,000. hierarchy_alphas, rows, epochs: of the random hierarchy model; None takes 3 and 6 alphas, 1 and
     3 numbers of training rows. modulus, fraction, operation, tokens, level: of modular arithmetic, the transformer's
-    width and the share of held-out pairs that counts as learnt. grokking_alphas: None takes 3 and 5. budget: steps
-    after which a grokking run is censored, None takes 8,000 and 30,000. filter_alphas, filter_steps: of the CNN.
+    width and the share of held-out pairs that counts as learnt. grokking_alphas, taus: factors on embeddings (over
+    alpha) and logits (times tau), every pair of them; None takes 3 and 7 alphas, 2 and 5 taus. budget: steps after
+    which a grokking run is censored, None takes 8,000 and 30,000. filter_alphas, filter_steps: of the CNN.
     """
 
     equation: ClassVar[str] = "delta = |a|^2 - |w|^2 is conserved; upstream delta > 0, balanced 0, downstream < 0"
@@ -52,6 +64,7 @@ class GetRichQuick(Recipe):
     tokens: int = Field(64, ge=4, multiple_of=4)
     level: float = Field(0.99, gt=0, le=1)
     grokking_alphas: tuple[float, ...] | None = None
+    taus: tuple[float, ...] | None = None
     budget: int | None = Field(None, ge=1)
     filter_alphas: tuple[float, ...] = (10.0, 1.0, 0.1)
     filter_steps: int = Field(400, ge=1)
@@ -66,7 +79,8 @@ class GetRichQuick(Recipe):
             "parity_steps": ((2000,), (16_000,)),
             "hierarchy_alphas": ((10.0, 1.0, 0.1), (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)),
             "rows": ((6291,), (3146, 6291, 12_583)),
-            "grokking_alphas": ((100.0, 10.0, 1.0), (100.0, 32.0, 10.0, 1.0, 0.1)),
+            "grokking_alphas": ((100.0, 10.0, 1.0), (100.0, 32.0, 10.0, 3.0, 1.0, 0.3, 0.1)),
+            "taus": ((1.0, 0.5), (1.0, 0.5, 0.75, 1.25, 1.5)),
             "budget": ((8000,), (30_000,)),
         }
         found = {}
@@ -85,12 +99,24 @@ class GetRichQuick(Recipe):
         return found
 
     def plan(self, small: bool) -> str:
-        """What would be run."""
-        counts: dict[str, int] = {}
+        """What would be run, and what it costs: every kind of training is begun to see."""
+        alike: dict[str, list[Part]] = {}
         for part in self.parts(small):
-            name = part.function.rpartition(":")[2]
-            counts[name] = counts.get(name, 0) + 1
-        return "\n".join(f"{count} x {name}" for name, count in counts.items())
+            alike.setdefault(part.function, []).append(part)
+        return "\n".join(self._cost(function, parts) for function, parts in alike.items())
+
+    def _cost(self, function: str, parts: list[Part]) -> str:
+        name = function.rpartition(":")[2]
+        if name not in LENGTHS:
+            return f"{len(parts)} x {name}"
+        field, few, more = LENGTHS[name]
+        # The largest one stands for all, with its own number of rows.
+        settings = max((part.settings for part in parts), key=lambda one: one.get("rows", 0))
+        run = load_class(function)
+        each = per_unit(lambda count: run(**{**settings, field: count}), few, more)
+        longest = sum(each * part.settings[field] * part.settings.get("rows", 1) for part in parts)
+        told = duration(longest / settings.get("rows", 1))
+        return f"{len(parts)} x {name}: {told} of one core as busy as now" + (" at most" * (name in CENSORED))
 
     def run(self, folder: str | Path, small: bool, engine: Engine | None = None) -> Path:
         """Run what is missing, write claims.json and the page; returns the page's path."""
@@ -142,7 +168,11 @@ class GetRichQuick(Recipe):
     def _grokking(self, made: dict[str, Any], small: bool) -> list[Part]:
         shared = {name: getattr(self, name) for name in ("modulus", "fraction", "operation", "tokens", "level")}
         return [
-            Part(f"{HERE}runs:grokking", {"alpha": alpha, "seed": seed, "budget": made["budget"][0], **shared})
+            Part(
+                f"{HERE}runs:grokking",
+                {"alpha": alpha, "tau": tau, "seed": seed, "budget": made["budget"][0], **shared},
+            )
+            for tau in made["taus"]
             for alpha in reversed(made["grokking_alphas"])
             for seed in made["slow_seeds"]
         ]
