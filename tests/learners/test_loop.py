@@ -120,10 +120,29 @@ def test_weight_decay_leaves_biases_and_scalars_alone():
     assert sum(len(group["params"]) for group in learner._groups(modules)) == len(list(modules.parameters()))
 
 
-def as_stream():
+NORMED = {**PLAIN, "network": MLP(hidden=(16,))}
+
+
+def test_batch_norm_takes_the_statistics_of_a_slice():
+    learner = Supervised(**{**NORMED, "steps": 1, "optimiser": "sgd", "momentum": 0.0, "lr": 0.1, "accumulate": 2})
+    sliced, whole = learner.fit(Clusters(), 1), learner.but(accumulate=1).fit(Clusters(), 1)
+    begun = learner.untrained(Clusters(), 1)
+    (_, batch), *_ = Clusters().batches(64, 1, as_stream(1).child("Supervised").child("batches"), 0)
+    network, head = begun.module.train(), begun.parts["weights"]
+    losses = [
+        nn.functional.cross_entropy(network(batch.x[rows]) @ head.T, batch.y[rows])
+        for rows in (slice(0, 32), slice(32, 64))
+    ]
+    (sum(losses) / 2).backward()
+    for ours, theirs in zip(network.parameters(), sliced.module.parameters(), strict=True):
+        assert torch.allclose(ours - 0.1 * ours.grad, theirs, atol=1e-6)
+    assert (weights(sliced) - weights(whole)).abs().max() > 1e-4
+
+
+def as_stream(seed=0):
     from unmix.core.seeds import Stream
 
-    return Stream(0)
+    return Stream(seed)
 
 
 class Broken(Supervised):
@@ -178,7 +197,7 @@ class Resume(Watch):
         return self.state
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd", "muon"])
 def test_modules_without_gradients_follow_and_resume_with_the_rest(optimiser):
     learner = Averaged(**{**PLAIN, "network": MLP(hidden=(16,)), "optimiser": optimiser})
     whole = learner.fit(Clusters())
@@ -261,6 +280,7 @@ def together():
         (Supervised(**PLAIN, accumulate=2), Clusters()),
         (AnisotropicInfoNCE(**PLAIN), Walks(length=4)),
         (PermutationContrastive(**PLAIN), Walks()),
+        (Supervised(**NORMED), Clusters()),
     ]
 
 
@@ -275,11 +295,12 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = [line.split() for file in sorted(tmp_path.glob("rank-*.txt")) for line in file.read_text().splitlines()]
-    assert [(int(rank), int(fit)) for rank, fit, _ in told] == [(r, n) for r in (0, 1) for n in range(4)]
+    assert [(int(rank), int(fit)) for rank, fit, _ in told] == [(r, n) for r in (0, 1) for n in range(5)]
     for number, (learner, world) in enumerate(together()):
         assert len({digest for _, fit, digest in told if int(fit) == number}) == 1
         two = Representation.load(tmp_path / str(number))
-        one = learner.fit(world, 1)
+        # Batch norm sees a process's rows alone, as it sees those of a slice.
+        one = learner.but(accumulate=2 if number == 4 else learner.accumulate).fit(world, 1)
         assert two.about["processes"] == 2 and one.about["processes"] == 1
         moved_by = (weights(one) - weights(learner.untrained(world, 1))).abs().max()
         assert (weights(two) - weights(one)).abs().max() < 1e-3 * moved_by

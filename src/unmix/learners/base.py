@@ -30,12 +30,17 @@ class Learner(Recipe):
 
     network: recipe of the encoder. width: number of columns d of the representation. steps: of the optimiser.
     batch: rows of a step. lr: learning rate. schedule: constant, cosine, warm-cosine or warm-decay. warm: share of
-    the steps in which the two latter rise linearly. optimiser: adam, adamw or sgd. momentum: of sgd. weight_decay: on
-    matrices and kernels, not on biases, norms and scalars. head_rate: factor on the learning rate of everything but
-    the encoder. accumulate: slices that a batch is cut into, one after another, to save memory. clip: largest norm of
-    the gradient, None for no limit. precision: of the networks; losses are float32 always. init: recipe of how the
-    encoder's scale is shared between its layers at the start (`unmix list initialisations`), None for as it is drawn.
-    couples: the loss compares rows of a batch with one another. A subclass writes `_build` and `_loss`.
+    the steps in which the two latter rise linearly. optimiser: adam, adamw, sgd, or muon (orthogonalised steps of the
+    encoder's matrices and kernels, adamw for all else). momentum: of sgd. weight_decay: on matrices and kernels, not
+    on biases, norms and scalars. head_rate: factor on the learning rate of everything but the encoder. accumulate:
+    slices that a batch is cut into, one after another, to save memory. clip: largest norm of the gradient, None for
+    no limit. precision: of the networks; losses are float32 always. init: recipe of how the encoder's scale is shared
+    between its layers at the start (`unmix list initialisations`), None for as it is drawn. couples: the loss
+    compares rows of a batch with one another. A subclass writes `_build` and `_loss`.
+
+    Batch norm takes its statistics from one slice of a batch, or from one process's rows under torchrun: k slices and
+    k processes give the same weights, a batch in one piece gives others. Running statistics move once a slice, and
+    are averaged over processes.
     """
 
     couples: ClassVar[bool] = False
@@ -47,7 +52,7 @@ class Learner(Recipe):
     lr: float = Field(2e-3, gt=0)
     schedule: Literal["constant", "cosine", "warm-cosine", "warm-decay"] = "cosine"
     warm: float = Field(0.05, ge=0, lt=1)
-    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    optimiser: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     head_rate: float = Field(1.0, gt=0)
@@ -170,14 +175,18 @@ class Learner(Recipe):
         return self.network
 
     def _groups(self, modules: nn.ModuleDict) -> list[dict[str, Any]]:
-        """Parameter groups of the optimiser, each with its `rate`, a factor on the learning rate."""
+        """Parameter groups of the optimiser, each with its `rate`, a factor on the learning rate.
+
+        `matrices` says which of them muon turns.
+        """
         groups = []
         for name, module in modules.items():
             learnt = [p for p in module.parameters() if p.requires_grad]
             rate = 1.0 if name == "encoder" else self.head_rate
             for decay, wanted in ((self.weight_decay, True), (0.0, False)):
                 chosen = [p for p in learnt if (p.ndim > 1) == wanted]
-                groups.append({"params": chosen, "rate": rate, "weight_decay": decay})
+                turned = wanted and name == "encoder"
+                groups.append({"params": chosen, "rate": rate, "weight_decay": decay, "matrices": turned})
         return groups
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.learners import parallel
+from unmix.learners.muon import Muon
 
 if TYPE_CHECKING:
     from unmix.learners.base import Learner
@@ -197,6 +198,8 @@ def _optimiser(learner: Learner, groups: list[dict[str, Any]]) -> torch.optim.Op
         "adamw": torch.optim.AdamW,
         "sgd": torch.optim.SGD,
     }
+    if learner.optimiser == "muon":
+        return Muon(groups, learner.lr)
     own = {"momentum": learner.momentum} if learner.optimiser == "sgd" else {}
     return made[learner.optimiser](groups, lr=learner.lr, fused=True, **own)
 

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from unmix.core.errors import UsageError
+from unmix.kernels.index_loss import index_cross_entropy
 
+MANY = 4096  # classes from which the exact loss by chunks is faster than whole logits
+Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 Similarity = Literal["vmf", "normal", "laplace"]
 Component = Callable[[Tensor, Tensor], Tensor]
 
 
+def in_float32(loss: Loss) -> Loss:
+    """The same loss with half-precision arguments as float32 and autocast off: logits need more than eight bits."""
+
+    @functools.wraps(loss)
+    def full(*given: Any, **named: Any) -> Tensor:
+        device = next(value.device.type for value in (*given, *named.values()) if isinstance(value, Tensor))
+        with torch.autocast(device, enabled=False):
+            return loss(*map(_full, given), **{name: _full(value) for name, value in named.items()})
+
+    return cast(Loss, full)
+
+
+def _full(value: Any) -> Any:
+    half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if half else value
+
+
+@in_float32
 def cross_entropy_head(
     h: Tensor, weights: Tensor, beta: Tensor | float, bias: Tensor | None, y: Tensor, smoothing: float = 0.0
 ) -> Tensor:
@@ -31,6 +53,8 @@ def cross_entropy_head(
     if low < 0 or high >= classes:
         raise UsageError(f"labels: {low} to {high}, the head has {classes} classes; they count from 0")
     scaled = h * beta
+    if bias is None and classes >= MANY and scaled.dtype == weights.dtype:
+        return index_cross_entropy(scaled, weights, y, smoothing)
     logits = scaled @ weights.T if bias is None else torch.addmm(bias, scaled, weights.T)
     return functional.cross_entropy(logits, y, label_smoothing=smoothing)
 
@@ -66,6 +90,7 @@ def similarities(first: Tensor, second: Tensor, similarity: Similarity, scale: T
     raise UsageError(f"similarity={similarity}: vmf, normal or laplace")
 
 
+@in_float32
 def info_nce(
     anchors: Tensor,
     positives: Tensor,
@@ -97,6 +122,7 @@ def anisotropic_info_nce(anchors: Tensor, positives: Tensor, metric: Tensor, sym
     return info_nce(anchors, positives, "normal", 1.0, symmetric, metric)
 
 
+@in_float32
 def spectral_contrastive(anchors: Tensor, positives: Tensor) -> Tensor:
     """L = -2 mean_i <a_i, p_i> + mean_{i != j} <a_i, p_j>^2.
 
@@ -120,6 +146,7 @@ def tcl(h: Tensor, weights: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
     return cross_entropy_head(h, weights, 1.0, bias, segment)
 
 
+@in_float32
 def logistic(true: Tensor, broken: Tensor) -> Tensor:
     """L = [mean log(1 + exp(-r)) over true + mean log(1 + exp(r)) over broken] / 2; log 2 where nothing is learnt.
 
@@ -138,6 +165,7 @@ def pcl(now: Tensor, before: Tensor, order: Tensor, component: Component) -> Ten
     return gcl(now, before.unsqueeze(2), order, component)
 
 
+@in_float32
 def gcl(h: Tensor, auxiliary: Tensor, order: Tensor, component: Component) -> Tensor:
     """Generalised contrastive loss: `logistic` of r(h, u) = sum_i psi_i(h_i, u), the row's own u against another's.
 
