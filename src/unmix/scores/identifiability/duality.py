@@ -13,7 +13,7 @@ from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import aligned, numbered
+from unmix.scores.identifiability.explained import aligned, baselines, numbered
 from unmix.scores.identifiability.linear import LeastSquares
 from unmix.scores.identifiability.maps import linear_map, resampled
 from unmix.scores.identifiability.spectrum import positive
@@ -32,14 +32,17 @@ def duality(
     rng: int | Stream = 0,
     group: Any = None,
     concentration: float | None = None,
+    untrained: Any = None,
 ) -> Outcome:
     """Estimate of the concentration kappa from features and weights: beta tr(A_w' A_h) / f.
 
     Where h = A_h z and w = A_w v + psi minimise the cross-entropy, beta A_w' A_h = kappa I, whatever was normalised:
     beta <w_i - w_j, h(z)> = kappa <v_i - v_j, z> for all i, j and z. Both maps are least squares with an offset.
     h: [n, d]. latents: [n, f]. weights: [c, d]. class_vectors: [classes, f]. beta: inverse temperature of the head.
+    untrained: [n, d] the network's features before training, as a baseline with the same head.
     Detail: matrix [f, f] (beta A_w' A_h), anisotropy |matrix - kappa I| / |kappa I| (0 where the theory holds), error
-    (relative, where the concentration is given). Interval: bootstrap over rows or groups, the weights as they are.
+    (relative, where the concentration is given), baselines. Chance is 0: unrelated rows have a map of 0.
+    Interval: bootstrap over rows or groups, the weights as they are.
     Raises `UsageError` for unlike widths, or class vectors or latents whose affine span is less than f dimensions.
     """
     a, z = aligned("duality", 4, h=h, latents=latents)
@@ -65,18 +68,26 @@ def duality(
     )
     off = matrix - value * np.eye(f)
     size = abs(value) * math.sqrt(f)
-    detail = {"matrix": matrix, "anisotropy": float(np.linalg.norm(off)) / size if size else math.inf}
+    detail: dict[str, Any] = {"matrix": matrix, "anisotropy": float(np.linalg.norm(off)) / size if size else math.inf}
+
+    def beside(source: Tensor) -> dict[str, float] | None:
+        if source.shape[1] != w.shape[1]:
+            return None
+        return {"value": float(np.trace(estimate(linear_map(z, source, True, "duality"))) / f)}
+
+    detail["baselines"] = baselines("duality", latents, beside, untrained=untrained)
     if concentration is not None:
         detail["error"] = value / positive(concentration, "concentration") - 1
     return Outcome(value, 0.0, math.nan, percentiles(drawn), detail)
 
 
-def excess_loss(loss: Any, bayes_loss: Any, rng: int | Stream = 0) -> Outcome:
+def excess_loss(loss: Any, bayes_loss: Any, rng: int | Stream = 0, classes: int | None = None) -> Outcome:
     """Cross-entropy above the best possible, in nats: mean loss - mean Bayes loss.
 
     loss, bayes_loss: [n] for the same rows, or one number each. Below 0 by more than sampling error means that the
-    two are not of the same world or rows. Interval: bootstrap over rows, paired, where both are given for rows.
-    Raises `UsageError` for unlike rows, no rows, or NaN.
+    two are not of the same world or rows. classes: number of labels, for the chance level ln(classes) - mean Bayes
+    loss, that of logits which say nothing. Interval: bootstrap over rows, paired; none where a mean is all that is
+    given. Raises `UsageError` for unlike rows, no rows, or NaN.
     """
     parts = [_losses(part, key) for part, key in ((loss, "loss"), (bayes_loss, "bayes_loss"))]
     if all(part.ndim for part in parts):
@@ -86,11 +97,15 @@ def excess_loss(loss: Any, bayes_loss: Any, rng: int | Stream = 0) -> Outcome:
     else:
         interval = (math.nan, math.nan)
     reached, best = (float(part.mean()) for part in parts)
-    return Outcome(reached - best, math.nan, 0.0, interval, {"loss": reached, "bayes_loss": best})
+    chance = math.nan if classes is None else math.log(classes) - best
+    return Outcome(reached - best, chance, 0.0, interval, {"loss": reached, "bayes_loss": best})
 
 
 class Duality(Score):
-    """The concentration as features and weights of a classifier imply it, whichever of them was normalised."""
+    """The concentration as features and weights of a classifier imply it, whichever of them was normalised.
+
+    Untrained features are a baseline, under the trained head. Raw observations are none: no head was trained on them.
+    """
 
     name: ClassVar[str] = "duality"
     better: ClassVar[str] = ""
@@ -100,11 +115,15 @@ class Duality(Score):
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         head = (inputs.weights, inputs.class_vectors, inputs.beta, inputs.weight_classes)
-        return duality(inputs.h, inputs.z, *head, rng, inputs.group, inputs.concentration)
+        return duality(inputs.h, inputs.z, *head, rng, inputs.group, inputs.concentration, inputs.untrained)
 
 
 class ExcessLoss(Score):
-    """Cross-entropy above the best possible, in nats: 0 at the optimum, never below it but for sampling error."""
+    """Cross-entropy above the best possible, in nats: 0 at the optimum, never below it but for sampling error.
+
+    No baselines: raw observations have no loss until a head is trained on them, and before training the logits are
+    random, with a loss about the chance level (that of equal logits, known where the head's weights are given).
+    """
 
     name: ClassVar[str] = "excess_loss"
     better: ClassVar[str] = "lower"
@@ -113,7 +132,8 @@ class ExcessLoss(Score):
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "bayes_loss"})
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
-        return excess_loss(inputs.loss, inputs.bayes_loss, rng)
+        classes = None if inputs.weights is None else len(inputs.weights)
+        return excess_loss(inputs.loss, inputs.bayes_loss, rng, classes)
 
 
 def _losses(values: Any, name: str) -> np.ndarray:

@@ -33,6 +33,22 @@ def aligned(name: str, least: int, **given: Any) -> list[Tensor]:
     return list(matrices.values())
 
 
+def baselines(
+    name: str, latents: Any, measure: Callable[[Tensor], dict[str, float] | None], **given: Any
+) -> dict[str, dict[str, float]]:
+    """What a score says of other arrays in place of h: `x` [n, ...] and `untrained` [n, d'], where they are given.
+
+    measure: from columns [n, k] to value (and minimum), or None where such columns have none.
+    """
+    found = {}
+    for key, values in given.items():
+        if values is not None:
+            columns = aligned(name, 1, **{"latents": latents, key: values.reshape(len(values), -1)})[1]
+            if (numbers := measure(columns)) is not None:
+                found[key] = numbers
+    return found
+
+
 def numbered(group: Any, n: int) -> np.ndarray:
     """Number [n] from 0 of each row's group; every row is its own where no group is given."""
     if group is None:
@@ -103,7 +119,7 @@ def with_chance(
 ) -> Outcome:
     """An outcome with the chance level of `shuffled`, which measures the truth in another order of its n rows."""
     draws = [shuffled(rng.child(f"shuffle {draw}").numpy().permutation(n)).value for draw in range(CHANCE_DRAWS)]
-    chance, spread = float(np.mean(draws)), float(np.std(draws, ddof=1))
+    chance, around = chance_of(draws)
     names: Sequence[Any] = detail.pop("names", None) or range(len(value.each))
     detail = {
         "minimum": value.minimum,
@@ -112,8 +128,13 @@ def with_chance(
         "worst": names[int(value.each.argmin())],
         **detail,
     }
-    around = (chance - 1.96 * spread, chance + 1.96 * spread)
     return Outcome(value.value, chance, 1.0, value.interval or (np.nan, np.nan), detail, around)
+
+
+def chance_of(draws: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Mean of a score over unrelated data, and where 95 % of such values lie."""
+    mean, spread = float(np.mean(draws)), float(np.std(draws, ddof=1))
+    return mean, (mean - 1.96 * spread, mean + 1.96 * spread)
 
 
 def _ratios(sums: np.ndarray, floor: np.ndarray, owners: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from unmix.core.factors import Factor
 from unmix.core.seeds import Stream, as_stream, untouched
 from unmix.core.statistics import bootstrap_sums, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import aligned, halves, numbered
+from unmix.scores.identifiability.explained import aligned, baselines, halves, numbered
 
 
 def described(factors: Sequence[Factor], z: Tensor) -> Sequence[Factor]:
@@ -62,15 +62,22 @@ def targets(z: Tensor, factors: Sequence[Factor] | None) -> tuple[Tensor, np.nda
 
 
 def balanced_accuracy(
-    h: Any, latents: Any, factors: Sequence[Factor], rng: int | Stream = 0, group: Any = None
+    h: Any,
+    latents: Any,
+    factors: Sequence[Factor],
+    rng: int | Stream = 0,
+    group: Any = None,
+    x: Any = None,
+    untrained: Any = None,
 ) -> Outcome:
     """Balanced accuracy of a logistic regression from h to each categorical factor, fitted on one half of the rows.
 
     (1/K) sum_k P(guess = k | class = k) on the other half, averaged over the categorical factors; columns of h are
     scaled to unit deviation, classes weigh the same, C = 1.
     h: [n, d]. latents: [n, f]. factors: kind of each latent. group: [n], kept on one side of the split.
-    Detail: minimum, per_dimension, worst. Chance is 1 / K. Raises `UsageError` where no factor is categorical, or one
-    has a single class among the rows to fit on.
+    x: [n, ...] raw observations, untrained: [n, d'], for baselines.
+    Detail: minimum, per_dimension, worst, baselines (value and minimum each). Chance is 1 / K.
+    Raises `UsageError` where no factor is categorical, or one has a single class among the rows to fit on.
     """
     a, z = aligned("balanced_accuracy", 4, h=h, latents=latents)
     wanted = [i for i, factor in enumerate(described(factors, z)) if factor.kind == "categorical"]
@@ -79,28 +86,39 @@ def balanced_accuracy(
     stream = as_stream(rng)
     member = numbered(group, len(a))
     fit, held = halves(member, stream)
-    x = (a - a[fit].mean(0)) / a[fit].std(0, correction=0).clamp_min(1e-12)
-    values, drawn, chances = [], [], []
-    for place in wanted:
-        y = z[:, place].numpy()
+    labels = [z[:, place].numpy() for place in wanted]
+    for place, y in zip(wanted, labels, strict=True):
         if len(np.unique(y[fit])) < 2:
             raise UsageError(
                 f"balanced_accuracy: factor {factors[place].name} has one class among the rows to fit on"
             )
-        right = _guesses(x[fit].numpy(), y[fit], x[held].numpy()) == y[held]
-        classes = y[held][:, None] == np.unique(y[held])
-        rows = np.concatenate([classes & right[:, None], classes], axis=1)
-        values.append(_balanced(rows.sum(0)[None])[0])
-        drawn.append(_balanced(bootstrap_sums(rows, stream, member[held])))
-        chances.append(1 / classes.shape[1])
-    each = np.asarray(values)
+    classes = [y[held][:, None] == np.unique(y[held]) for y in labels]
+
+    def guessed(source: Tensor) -> list[np.ndarray]:
+        """For each factor: right and of class k, and of class k, of every held-out row."""
+        scaled = (source - source[fit].mean(0)) / source[fit].std(0, correction=0).clamp_min(1e-12)
+        right = [_guesses(scaled[fit].numpy(), y[fit], scaled[held].numpy()) == y[held] for y in labels]
+        return [np.concatenate([k & r[:, None], k], axis=1) for k, r in zip(classes, right, strict=True)]
+
+    def values(found: list[np.ndarray]) -> np.ndarray:
+        return np.array([_balanced(rows.sum(0)[None])[0] for rows in found])
+
+    def beside(source: Tensor) -> dict[str, float]:
+        own = values(guessed(source))
+        return {"value": float(own.mean()), "minimum": float(own.min())}
+
+    found = guessed(a)
+    each = values(found)
+    drawn = [_balanced(bootstrap_sums(rows, stream, member[held])) for rows in found]
+    chance = float(np.mean([1 / k.shape[1] for k in classes]))
     detail = {
         "minimum": float(each.min()),
         "per_dimension": each,
         "worst": factors[wanted[int(each.argmin())]].name,
         "names": [factors[place].name for place in wanted],
+        "baselines": baselines("balanced_accuracy", latents, beside, x=x, untrained=untrained),
     }
-    return Outcome(float(each.mean()), float(np.mean(chances)), 1.0, percentiles(np.mean(drawn, axis=0)), detail)
+    return Outcome(float(each.mean()), chance, 1.0, percentiles(np.mean(drawn, axis=0)), detail)
 
 
 class BalancedAccuracy(Score):
@@ -112,7 +130,8 @@ class BalancedAccuracy(Score):
     needs: ClassVar[frozenset[str]] = frozenset({"h", "z", "factors"})
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
-        return balanced_accuracy(inputs.h, inputs.z, inputs.factors or (), rng, inputs.group)
+        rest = (inputs.group, inputs.x, inputs.untrained)
+        return balanced_accuracy(inputs.h, inputs.z, inputs.factors or (), rng, *rest)
 
 
 def _balanced(sums: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.explained import (
     Explained,
     aligned,
+    baselines,
     explained,
     halves,
     numbered,
@@ -91,18 +92,17 @@ def r2(
     solver = read(a)
     value = score(solver, a, columns, owners, rng=stream, group=member[held.numpy()])
     back = score(read(columns), columns, a, np.arange(a.shape[1]))
-    baselines = {}
-    for key, given in (("x", x), ("untrained", untrained)):
-        if given is not None:
-            source = aligned(name, 4, **{"latents": latents, key: given.reshape(len(given), -1)})[1]
-            found = score(read(source), source, columns, owners)
-            baselines[key] = {"value": found.value, "minimum": found.minimum}
+
+    def beside(source: Tensor) -> dict[str, float]:
+        found = score(read(source), source, columns, owners)
+        return {"value": found.value, "minimum": found.minimum}
+
     detail = {
         "names": names,
         "back": {"value": back.value, "minimum": back.minimum},
         "rank": solver.rank,
         "rows_fitted": len(fit),
-        "baselines": baselines,
+        "baselines": baselines(name, latents, beside, x=x, untrained=untrained),
     }
     return with_chance(value, lambda order: score(solver, a, shuffle(columns, order), owners), len(a), stream, detail)
 

@@ -15,6 +15,7 @@ from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.explained import (
     Explained,
     aligned,
+    baselines,
     explained,
     halves,
     numbered,
@@ -60,18 +61,18 @@ def procrustes(
         return explained(error, truth[held], owners, **draw), rotation, scale
 
     value, rotation, scale = score(a, z, rng=stream, group=member[held.numpy()])
-    baselines = {}
-    for key, given in (("x", x), ("untrained", untrained)):
-        if given is not None:
-            source = aligned(name, 4, **{"latents": latents, key: given.reshape(len(given), -1)})[1]
-            if source.shape[1] <= z.shape[1]:
-                found = score(source, z)[0]
-                baselines[key] = {"value": found.value, "minimum": found.minimum}
+
+    def beside(source: Tensor) -> dict[str, float] | None:
+        if source.shape[1] > z.shape[1]:
+            return None
+        found = score(source, z)[0]
+        return {"value": found.value, "minimum": found.minimum}
+
     detail = {
         "names": [factor.name for factor in factors] if factors else None,
         "rotation": rotation.numpy(),
         "scale": scale,
-        "baselines": baselines,
+        "baselines": baselines(name, latents, beside, x=x, untrained=untrained),
     }
     return with_chance(value, lambda order: score(a, shuffle(z, order))[0], len(a), stream, detail)
 

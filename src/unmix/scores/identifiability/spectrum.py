@@ -15,7 +15,7 @@ from unmix.core.factors import Factor
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import aligned, numbered
+from unmix.scores.identifiability.explained import CHANCE_DRAWS, aligned, baselines, chance_of, numbered, shuffle
 from unmix.scores.identifiability.kinds import require_numbers
 from unmix.scores.identifiability.maps import linear_map, resampled, widened
 
@@ -28,23 +28,34 @@ def singular_values(
     intercept: bool = False,
     group: Any = None,
     factors: Sequence[Factor] | None = None,
+    x: Any = None,
+    untrained: Any = None,
 ) -> Outcome:
     """Largest relative error of the singular values of the map from z to h against a constant: max_i |s_i / c - 1|.
 
     The map is least squares over all rows, without offset as the theory of the sphere has it. A representation with
     fewer columns than latents has singular values of 0. An absolute error would say nothing without its scale.
     h: [n, d]. latents: [n, f]. constant: what all should be, kappa / beta where features are free and weights unit.
-    Detail: values [f], mean (of the relative errors), low and high [f] (95 %). Chance is 1: unrelated rows have a map
-    of 0. Raises `UsageError` for a constant that is not positive, fewer than f + 2 rows, latents that depend linearly
-    on one another, or that are no numbers.
+    x: [n, ...] raw observations, untrained: [n, d'], for baselines: neither has a temperature, so that each has the
+    constant that suits it best, and the error (s_max - s_min) / (s_max + s_min).
+    Detail: values [f], mean (of the relative errors), low and high [f] (95 %), baselines. Chance is 1: unrelated rows
+    have a map of 0.
+    Raises `UsageError` for a constant that is not positive, fewer than f + 2 rows, latents that depend linearly on
+    one another, or that are no numbers.
     """
     if not constant > 0 or not math.isfinite(constant):
         raise UsageError(f"singular_values: constant={constant}: must be positive")
     values, drawn = _values("singular_values", h, latents, rng, intercept, group, factors)
+
+    def beside(source: Tensor) -> dict[str, float]:
+        singular = _values("singular_values", source, latents, None, intercept, group, factors)[0]
+        return {"value": float(1 - 2 * singular.min() / max(singular.max() + singular.min(), 1e-300))}
+
     errors = np.abs(values / constant - 1)
     interval = percentiles(np.abs(drawn / constant - 1).max(1))
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     detail = {"values": values, "constant": constant, "mean": float(errors.mean()), "low": low, "high": high}
+    detail["baselines"] = baselines("singular_values", latents, beside, x=x, untrained=untrained)
     return Outcome(float(errors.max()), 1.0, 0.0, widened(interval, float(errors.max())), detail)
 
 
@@ -55,18 +66,30 @@ def isotropy(
     intercept: bool = True,
     group: Any = None,
     factors: Sequence[Factor] | None = None,
+    x: Any = None,
+    untrained: Any = None,
 ) -> Outcome:
     """Smallest over largest singular value of the map from z to h: 1 for a rotation at any scale.
 
-    0 where a direction is lost. Arguments, errors, detail (values) as `singular_values`, but the fit has an offset.
+    0 where a direction is lost. Arguments and errors as `singular_values`, but the fit has an offset, and x and
+    untrained have their own ratios. Detail: values [f], baselines. Chance: the latents in another order of rows,
+    which is not 0, for a map of noise has no direction that is lost altogether.
     """
     values, drawn = _values("isotropy", h, latents, rng, intercept, group, factors)
 
     def ratio(singular: np.ndarray) -> np.ndarray:
         return singular.min(-1) / np.maximum(singular.max(-1), 1e-300)
 
-    value = float(ratio(values))
-    return Outcome(value, math.nan, 1.0, widened(percentiles(ratio(drawn)), value), {"values": values})
+    def of(source: Any, truth: Any) -> float:
+        return float(ratio(_values("isotropy", source, truth, None, intercept, group, factors)[0]))
+
+    a, z = aligned("isotropy", 4, h=h, latents=latents)
+    stream = as_stream(rng)
+    orders = [stream.child(f"shuffle {draw}").numpy().permutation(len(z)) for draw in range(CHANCE_DRAWS)]
+    chance, around = chance_of([of(a, shuffle(z, order)) for order in orders])
+    beside = baselines("isotropy", latents, lambda source: {"value": of(source, z)}, x=x, untrained=untrained)
+    value, interval = float(ratio(values)), percentiles(ratio(drawn))
+    return Outcome(value, chance, 1.0, widened(interval, value), {"values": values, "baselines": beside}, around)
 
 
 class SingularValues(Score):
@@ -85,7 +108,8 @@ class SingularValues(Score):
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         constant = float(inputs.concentration) / positive(inputs.beta, "beta")  # type: ignore[arg-type]
-        return singular_values(inputs.h, inputs.z, constant, rng, self.intercept, inputs.group, inputs.factors)
+        rest = (self.intercept, inputs.group, inputs.factors, inputs.x, inputs.untrained)
+        return singular_values(inputs.h, inputs.z, constant, rng, *rest)
 
 
 class Isotropy(Score):
@@ -102,7 +126,8 @@ class Isotropy(Score):
     intercept: bool = True
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
-        return isotropy(inputs.h, inputs.z, rng, self.intercept, inputs.group, inputs.factors)
+        rest = (self.intercept, inputs.group, inputs.factors, inputs.x, inputs.untrained)
+        return isotropy(inputs.h, inputs.z, rng, *rest)
 
 
 def positive(value: Any, name: str) -> float:
@@ -114,9 +139,15 @@ def positive(value: Any, name: str) -> float:
 
 
 def _values(
-    name: str, h: Any, latents: Any, rng: int | Stream, intercept: bool, group: Any, factors: Sequence[Factor] | None
+    name: str,
+    h: Any,
+    latents: Any,
+    rng: int | Stream | None,
+    intercept: bool,
+    group: Any,
+    factors: Sequence[Factor] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values [f] from the largest, zeros where d < f, and their resamples [draws, f]."""
+    """Singular values [f] from the largest, zeros where d < f, and their resamples [draws, f], none without rng."""
     require_numbers(name, factors)
     a, z = aligned(name, 4, h=h, latents=latents)
 
@@ -125,4 +156,6 @@ def _values(
         return np.pad(singular, (0, z.shape[1] - len(singular)))
 
     values = spectrum(linear_map(z, a, intercept, name))
+    if rng is None:
+        return values, values[None][:0]
     return values, resampled(z, a, intercept, numbered(group, len(a)), as_stream(rng), spectrum)

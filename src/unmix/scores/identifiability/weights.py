@@ -12,7 +12,14 @@ from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_sums, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import CHANCE_DRAWS, explained, numbered, shuffle, with_chance
+from unmix.scores.identifiability.explained import (
+    CHANCE_DRAWS,
+    chance_of,
+    explained,
+    numbered,
+    shuffle,
+    with_chance,
+)
 from unmix.scores.identifiability.linear import LeastSquares
 from unmix.scores.pairing import columns_of
 
@@ -105,10 +112,9 @@ def within_class(weights: Any, weight_classes: Any, rng: int | Stream = 0) -> Ou
         scatter(stream.child(f"shuffle {draw}").numpy().permutation(member)).sum() / total.sum()
         for draw in range(CHANCE_DRAWS)
     ]
-    chance, spread = float(np.mean(draws)), float(np.std(draws, ddof=1))
+    chance, around = chance_of(draws)
     sums = bootstrap_sums(np.stack([inside, total], 1), stream, member)
     interval = percentiles(sums[:, 0] / np.maximum(sums[:, 1], 1e-300))
-    around = (chance - 1.96 * spread, chance + 1.96 * spread)
     detail = {"classes": count, "weights": len(w)}
     return Outcome(float(inside.sum() / total.sum()), chance, 0.0, interval, detail, around)
 
@@ -116,7 +122,8 @@ def within_class(weights: Any, weight_classes: Any, rng: int | Stream = 0) -> Ou
 class WeightsR2(Score):
     """Class vectors read out of the head's weights by an affine map, every class held out in turn: mean R2.
 
-    intercept: fits an offset as well.
+    intercept: fits an offset as well. No baselines: raw observations have no head, and a head before training is a
+    random draw, for which the chance level (weights and class vectors that do not belong together) stands.
     """
 
     name: ClassVar[str] = "weights_r2"
@@ -131,7 +138,11 @@ class WeightsR2(Score):
 
 
 class WithinClass(Score):
-    """Share of the variance of the head's weights that lies within classes; 0 where instances of a class agree."""
+    """Share of the variance of the head's weights that lies within classes; 0 where instances of a class agree.
+
+    No baselines: raw observations have no head, and a head before training is a random draw, for which the chance
+    level (classes shuffled) stands.
+    """
 
     name: ClassVar[str] = "within_class"
     better: ClassVar[str] = "lower"
