@@ -67,6 +67,26 @@ def test_wrong_blocks_are_refused(backend):
         Extremes(0, 1)
 
 
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("place", [(0, 0), (5, 63), (8, 64), (9, 70), (2, 3)])
+def test_a_block_that_is_not_finite_changes_nothing(backend, place):
+    given = torch.randn(40, 71, generator=torch.Generator().manual_seed(0))
+    for value in (torch.nan, torch.inf, -torch.inf):
+        for smallest in (False, True):
+            best = Extremes(71, 3, smallest, backend=backend)
+            best.update(given[:20], 0)
+            bad = 10 * given[20:31]
+            bad[place] = value
+            with pytest.raises(UsageError, match=f"row {20 + place[0]}, column {place[1]} is {value}"):
+                best.update(bad, 20)
+            best.update(given[20:], 20)
+            assert np.array_equal(best.result()[0].numpy(), wanted(given.numpy(), 3, smallest)[0])
+    huge = torch.full((8, 64), 3e38)  # finite, though sums of four are not
+    best = Extremes(64, 2, backend=backend)
+    best.update(huge)
+    assert best.result()[0][0].tolist() == [0, 1]
+
+
 def test_directions_duplicates_and_bias():
     draw = np.random.default_rng(1)
     h, atoms = draw.standard_normal((300, 6)).astype(np.float32), draw.standard_normal((11, 6)).astype(np.float32)

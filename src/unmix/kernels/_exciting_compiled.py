@@ -8,11 +8,12 @@ GROUP = 64  # columns of four rows that are compared before any is looked at: ne
 
 
 @compiled()
-def _beaten(first, second, third, fourth, least, sign):
-    """Whether an entry of four rows of a group is above the least of its column."""
+def _worth_a_look(first, second, third, fourth, least, sign, largest):
+    """Whether an entry of four rows of a group is above the least of its column, or may not be finite."""
     found = False
     for j in range(GROUP):
         a, b, c, d = sign * first[j], sign * second[j], sign * third[j], sign * fourth[j]
+        found |= not (abs((a + b) + (c + d)) <= largest)
         a = a if a > b else b
         c = c if c > d else d
         found |= (a if a > c else c) > least[j]
@@ -31,28 +32,46 @@ def _insert(value, number, top, where):
 
 
 @compiled()
-def _insert_row(row, number, low, high, sign, values, rows, least):
+def _insert_row(row, number, low, high, sign, largest, values, rows, least):
+    """Insert some columns of a row; returns whether all are finite."""
     for j in range(low, high):
-        if sign * row[j] > least[j]:
-            least[j] = _insert(sign * row[j], number, values[j], rows[j])
+        value = sign * row[j]
+        if not (abs(value) <= largest):
+            return False
+        if value > least[j]:
+            least[j] = _insert(value, number, values[j], rows[j])
+    return True
 
 
 @compiled()
-def insert_rows(part, parts, block, numbers, sign, values, rows, least):
-    """Insert a block [n, width] into values and rows [width, size]; least [width] holds each column's last value."""
+def insert_rows(part, parts, block, numbers, sign, largest, values, rows, least, finite):
+    """Insert a block [n, width] into values and rows [width, size]; least [width] holds each column's last value.
+
+    largest: of the finite numbers. finite: [parts], made False where an entry is not, and then the part ends there.
+    """
     n, width = block.shape
     low, high = part * width // parts, (part + 1) * width // parts
     whole, tall = low + (high - low) // GROUP * GROUP, n // 4 * 4
+    good = True
     for i in range(0, tall, 4):
         first, second, third, fourth = block[i], block[i + 1], block[i + 2], block[i + 3]
         for start in range(low, whole, GROUP):
             end = start + GROUP
-            if _beaten(
-                first[start:end], second[start:end], third[start:end], fourth[start:end], least[start:end], sign
+            if _worth_a_look(
+                first[start:end],
+                second[start:end],
+                third[start:end],
+                fourth[start:end],
+                least[start:end],
+                sign,
+                largest,
             ):
                 for row in range(i, i + 4):
-                    _insert_row(block[row], numbers[row], start, end, sign, values, rows, least)
+                    good &= _insert_row(block[row], numbers[row], start, end, sign, largest, values, rows, least)
         for row in range(i, i + 4):
-            _insert_row(block[row], numbers[row], whole, high, sign, values, rows, least)
+            good &= _insert_row(block[row], numbers[row], whole, high, sign, largest, values, rows, least)
+        if not good:
+            break
     for row in range(tall, n):
-        _insert_row(block[row], numbers[row], low, high, sign, values, rows, least)
+        good &= _insert_row(block[row], numbers[row], low, high, sign, largest, values, rows, least)
+    finite[part] = good

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,22 +54,33 @@ class Extremes:
             raise UsageError(f"numbers: must be [{len(block)}] like the rows of the block, got {list(given.shape)}")
         if int(given[0]) <= self._last or bool((given.diff() <= 0).any()):
             raise UsageError("numbers: must rise from row to row and block to block; ties go to the first row")
-        if not bool(torch.isfinite(block.sum())):
-            require_finite(block, "block", int(given[0]))
-        self._last = int(given[-1])
         if compiled_wanted(self.backend, block):
-            from unmix.kernels._exciting_compiled import insert_rows
-
-            sign = block.numpy().dtype.type(-1 if self.smallest else 1)
-            kept = self._values.numpy(), self._rows.numpy(), self._least.numpy()
-            run_parts(insert_rows, parts_for(self.width, 512), array(block), given.numpy(), sign, *kept)
+            self._insert(block, given)
         else:
+            if not bool(torch.isfinite(block.sum())):
+                require_finite(block, "block", int(given[0]))
             self._merge(block, given)
+        self._last = int(given[-1])
 
     def result(self) -> tuple[Tensor, Tensor]:
         """rows [width, size] (int64, -1 where there were fewer) and their values (0 there), most extreme first."""
         values = -self._values if self.smallest else self._values
         return self._rows.clone(), torch.where(self._rows < 0, 0, values)
+
+    def _insert(self, block: Tensor, numbers: Tensor) -> None:
+        """Entries are looked at once; where one is not finite, all is as before the block."""
+        from unmix.kernels._exciting_compiled import insert_rows
+
+        kept = self._values, self._rows, self._least
+        before, parts = [part.clone() for part in kept], parts_for(self.width, 512)
+        number = np.dtype(str(block.dtype).removeprefix("torch.")).type
+        finite = np.ones(parts, bool)
+        sign, largest = number(-1 if self.smallest else 1), np.finfo(number).max
+        arrays = (part.numpy() for part in kept)
+        run_parts(insert_rows, parts, array(block), numbers.numpy(), sign, largest, *arrays, finite)
+        if not finite.all():
+            self._values, self._rows, self._least = before
+            require_finite(block, "block", int(numbers[0]))
 
     def _merge(self, block: Tensor, numbers: Tensor) -> None:
         """Old entries before new ones, then a stable sort: ties stay with the first."""

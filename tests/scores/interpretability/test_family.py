@@ -208,6 +208,7 @@ def test_a_feature_with_two_concepts_is_polysemantic_and_its_copy_redundant():
 
 def test_large_sets_are_sorted_and_small_ones_inserted_and_both_are_the_same(monkeypatch):
     a = torch.from_numpy(drawn(n=300)[0]).round(decimals=1)  # ties
+    a[:, 3] = torch.where(torch.arange(300) % 2 == 0, -0.0, 0.0) * (a[:, 3] < 1) + a[:, 3] * (a[:, 3] >= 1)
     many = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
     monkeypatch.setattr("unmix.scores.interpretability.base.SORTED", 900)  # three columns at once
     split = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
@@ -217,6 +218,8 @@ def test_large_sets_are_sorted_and_small_ones_inserted_and_both_are_the_same(mon
         for name in ("rows", "values", "effective", "constant"):
             assert torch.equal(getattr(first, name), getattr(second, name))
             assert torch.equal(getattr(first, name), getattr(third, name))
+    for one, least in zip(many, (False, True), strict=True):
+        assert torch.equal(extreme_sets(a.double(), 80, Stream(1), least).rows, one.rows)
 
 
 def test_trials_are_the_same_however_many_are_drawn_at_once(monkeypatch):

@@ -142,8 +142,8 @@ def extreme_sets(activations: Tensor, count: int, rng: Stream, least: bool = Fal
     order = torch.from_numpy(rng.child("ties").numpy().permutation(n))
     if count > MANY:
         sides = activations.split(max(1, SORTED // n), dim=1)
-        found = [side[order].T.sort(dim=1, descending=not least, stable=True) for side in sides]
-        values, places = (torch.cat([part[which][:, :count] for part in found]) for which in (0, 1))
+        places = torch.cat([_first_places(side[order].T, count, least) for side in sides])
+        values = activations[order[places], torch.arange(m)[:, None]]
     else:
         best = Extremes(m, count, least, activations.dtype)
         for start in range(0, n, BLOCK):
@@ -152,6 +152,18 @@ def extreme_sets(activations: Tensor, count: int, rng: Stream, least: bool = Fal
     low, high = activations.amin(0), activations.amax(0)
     effective = (values < high[:, None] if least else values > low[:, None]).sum(1)
     return Sets(order[places], values, effective, low == high)
+
+
+def _first_places(columns: Tensor, count: int, least: bool) -> Tensor:
+    """Places of the `count` largest (or smallest) entries of columns [m, n], ties in their order: [m, count]."""
+    if columns.dtype != torch.float32:
+        return columns.sort(dim=1, descending=not least, stable=True).indices[:, :count]
+    # As integers with the place behind the value none are equal, and they sort ten times as fast; 0.0 makes -0.0 0.0.
+    bits = (columns + 0.0).contiguous().numpy().view(np.int32)
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    keys = (rising if least else ~rising).astype(np.int64) << 32 | np.arange(columns.shape[1])
+    keys.partition(count - 1, axis=1)
+    return torch.from_numpy(np.sort(keys[:, :count], axis=1) & 0xFFFFFFFF)
 
 
 def chance_features(n: int, draws: int, rng: Stream) -> Tensor:
