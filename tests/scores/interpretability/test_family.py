@@ -9,10 +9,12 @@ import torch
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
 from unmix.scores.interpretability.base import extreme_sets
+from unmix.scores.interpretability.controls import correlation_between
 from unmix.scores.interpretability.sets import (
     clarity,
     interpretability_index,
     label_purity,
+    nearest,
     pairwise,
     polysemanticity,
     redundancy,
@@ -204,6 +206,16 @@ def test_a_feature_with_two_concepts_is_polysemantic_and_its_copy_redundant():
     turned = embedded(np.stack([np.cos(angles), np.sin(angles)], 1) @ turn[:2])
     assert polysemanticity(torch.tensor([[0, 1, 2, 3]]), turned)[0] == pytest.approx(1 - np.cos(np.deg2rad(80)))
     assert np.isnan(redundancy(sets[:1], alike)).all()
+
+
+def test_the_nearest_of_many_rows_is_found_block_by_block(monkeypatch):
+    unit = torch.nn.functional.normalize(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double())
+    monkeypatch.setattr("unmix.scores.interpretability.sets.NEAREST", 7)
+    for absolute in (False, True):
+        gram = (unit @ unit.T).abs() if absolute else unit @ unit.T
+        assert torch.allclose(nearest(unit, absolute), gram.fill_diagonal_(-1).amax(1))
+    copies = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
+    assert correlation_between(torch.cat([copies, -copies], 1)) == pytest.approx(1)
 
 
 def test_large_sets_are_sorted_and_small_ones_inserted_and_both_are_the_same(monkeypatch):

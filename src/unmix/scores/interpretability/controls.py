@@ -12,7 +12,7 @@ from torch import Tensor
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
 from unmix.scores.interpretability.base import matrix
-from unmix.scores.interpretability.sets import pairwise
+from unmix.scores.interpretability.sets import nearest, pairwise
 from unmix.scores.similarity.colour import Brightness, MeanColour
 
 
@@ -60,7 +60,7 @@ def correlation_between(activations: Any) -> float:
     unit = centred[:, alive] / norm[alive]
     if unit.shape[1] < 2:
         return math.nan
-    return float((unit.T @ unit).abs().fill_diagonal_(0).amax(1).mean())
+    return float(nearest(unit.T.contiguous(), absolute=True).mean())
 
 
 def covariates(sets: Tensor, images: Any, rng: int | Stream = 0, draws: int = 1000) -> dict[str, float]:

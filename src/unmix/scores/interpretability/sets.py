@@ -15,6 +15,7 @@ from unmix.scores.interpretability.base import Judged, extreme_sets, judged, mat
 from unmix.scores.similarity.base import Alike
 
 DRAWS = 1000
+NEAREST = 1024  # rows compared with all others at once
 
 
 def pairwise(sets: Tensor, alike: Alike, diagonal: bool = False) -> Tensor:
@@ -115,7 +116,18 @@ def redundancy(sets: Tensor, alike: Alike) -> np.ndarray:
     means = torch.nn.functional.normalize(alike.unit[sets].double().mean(1))
     if len(means) < 2:
         return np.full(len(means), math.nan)
-    return (means @ means.T).fill_diagonal_(-math.inf).amax(1).numpy()
+    return nearest(means).numpy()
+
+
+def nearest(unit: Tensor, absolute: bool = False) -> Tensor:
+    """Largest cosine (or |cosine|) of each row of unit norm [m, p] with another one: [m], m >= 2."""
+    found = []
+    for start in range(0, len(unit), NEAREST):
+        cosines = unit[start : start + NEAREST] @ unit.T
+        cosines = cosines.abs() if absolute else cosines
+        cosines[:, start:].fill_diagonal_(-math.inf)
+        found.append(cosines.amax(1))
+    return torch.cat(found)
 
 
 def polysemanticity(sets: Tensor, alike: Alike) -> np.ndarray:
