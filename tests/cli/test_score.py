@@ -96,6 +96,27 @@ def test_what_cannot_be_measured_is_listed_only_when_all_is_asked(arrays):
         score_arrays(z, h, "procrustes", "a,b,angle:circular")
 
 
+def test_what_is_odd_about_the_arrays_is_said(arrays):
+    z, h, _, _ = arrays
+    odd = np.column_stack([z[:, :2], np.ones(300)])
+    notes = scored(odd, np.column_stack([h[:, 0], h[:, 0]]), "mig", "a,b,still").notes
+    assert notes[0].startswith("latents: still never changes") and "column 1 repeats" in notes[1]
+    assert "cannot exceed 0.67" in notes[2] and len(notes) == 3
+    assert scored(odd, np.column_stack([h[:, :3], np.zeros(300)]), "mig").notes[1] == "codes: column 3 is constant"
+    assert not scored(z, h, "mig").notes
+
+
+def test_scores_of_support_are_for_sparse_arrays_unless_named(arrays):
+    z, h, _, _ = arrays
+    about = scored(z, h, "all").reasons
+    assert all("100% of these latents" in about[name] for name in ("support", "exact_support", "rare_recovery"))
+    assert "support" in scored(z, h, "support").outcomes
+    sparse = np.where(np.abs(z) > 0.8, z, 0.0)
+    assert {"support", "rare_recovery"} <= set(scored(sparse, sparse, "all").outcomes)
+    dense = scored(sparse, sparse + 1.0, "all")
+    assert "of these codes" in dense.reasons["exact_support"] and "rare_recovery" in dense.outcomes
+
+
 def test_arrays_of_one_column_and_their_errors(arrays):
     z, h, x, _ = arrays
     frame = score_arrays(z[:, 0], h).set_index("score")

@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmix.cli.shared import tell
+from unmix.cli.shared import Options, one_value, tell
 from unmix.core.errors import UsageError
 
 if TYPE_CHECKING:
     from unmix.scores.base import Outcome
     from unmix.study.scoring import Scored
 
+WORDS = ("similarity", "count", "draws", "finder", "seed")
+
 
 def score(
-    latents: Annotated[Path, typer.Option(help="True latents [n, f]: .npy, .npz:KEY or .safetensors:KEY.")],
-    codes: Annotated[Path, typer.Option(help="Codes or a representation [n, m], rows in the same order.")],
+    latents: Annotated[
+        Path | None, typer.Option(help="True latents [n, f]: .npy, .npz:KEY or .safetensors:KEY.")
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option(help="Codes or a representation [n, m], rows in the same order.")
+    ] = None,
     metrics: Annotated[
         str, typer.Option(help="Names of scores, such as r2,mcc, or all; default mcc and r2 in one line each.")
     ] = "",
@@ -29,7 +35,8 @@ def score(
     ] = None,
     x: Annotated[Path | None, typer.Option(help="Raw observations [n, ...], a baseline.")] = None,
     untrained: Annotated[
-        Path | None, typer.Option(help="The network's representation before training [n, d], a baseline.")
+        Path | None,
+        typer.Option(help="The network's representation before training [n, d], a baseline."),
     ] = None,
     group: Annotated[Path | None, typer.Option(help="Sequence of each row [n]; sequences are never split.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as .csv or .parquet.")] = None,
@@ -38,8 +45,23 @@ def score(
         Path | None, typer.Option(help="Draw the matching of codes and factors: .html or .svg.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the shuffles, splits and the bootstrap.")] = 0,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run over images: how interpretable its features are.")
+    ] = None,
+    options: Options = None,
 ) -> None:
-    """Score codes against true latents, with chance levels, intervals and baselines."""
+    """Score codes against true latents, or a run over images: unmix score run/ similarity=OrientedEnergy count=5
+
+    Two arrays: --latents z.npy --codes h.npy. A run: how interpretable every basis is on held-out images, beside its
+    controls, and every feature; options similarity, count, draws, finder, seed; --untrained ACTS is one more control.
+    """
+    if run is not None:
+        if latents is not None or codes is not None:
+            raise UsageError(f"{run}: give a run, or --latents and --codes")
+        _interpret(run, options, untrained, csv)
+        return
+    if latents is None or codes is None:
+        raise UsageError("score: give --latents and --codes, or a run folder: unmix score run/")
     from unmix.core.store import write_json
     from unmix.study.export import write_table
     from unmix.study.scoring import DEFAULT, scored
@@ -56,6 +78,8 @@ def score(
         for name, outcome in found.outcomes.items():
             beside = outcome.detail.get("baselines") or {}
             tell(f"{name}  {outcome}" + "".join(f"; {key} {_pair(part)}" for key, part in beside.items()))
+        for note in found.notes:
+            tell(note)
     if csv is not None:
         tell(f"table  {write_table(found.table(), csv)}")
     if json is not None:
@@ -67,6 +91,31 @@ def score(
         )
         _draw(figure, drawn.outcomes["typed_mcc"], factors, f"--latents {latents} --codes {codes}", shown(found))
         tell(f"figure  {figure}")
+
+
+def _interpret(run: Path, options: list[str] | None, untrained: Path | None, csv: Path | None) -> None:
+    """Interpretability of a run's features over its images."""
+    from unmix.core.options import finish, parse
+
+    given = parse(options or [])
+    fields = {name: one_value(given, name, None) for name in WORDS if name in given}
+    finish(given, WORDS)
+    from unmix.study.export import write_table
+    from unmix.study.interpretable import over_splits
+    from unmix.study.interpreting import interpret
+
+    found = interpret(run, **fields, untrained=untrained)
+    means = over_splits(found.bases)
+    named = means[["basis", "read", "features", "value", "chance", "z", "beside", "significant", "unique"]]
+    tell(f"interpretability of {found.images} images that no feature was fitted on\n")
+    tell(named.to_string(index=False, float_format="{:.3g}".format))
+    tell("\n" + "\n".join(textwrap.fill(sentence, 110, subsequent_indent="  ") for sentence in found.told))
+    for label, table in found.features.items():
+        passed = int((table["q"] < 0.05).sum())
+        tell(f"\n{label}: {passed} of {len(table)} features above random images (false discovery rate 5 %)")
+    if csv is not None:
+        tell(f"table  {write_table(found.table(), csv)}")
+    tell(f"kept in  {found.folder} (unmix atlas {run} shows them)")
 
 
 def shown(found: Scored) -> str:
@@ -92,6 +141,8 @@ def shown(found: Scored) -> str:
         "",
         *(_wrapped(row["score"], wide, row["meaning"] + better[row["better"]]) for _, row in measured.iterrows()),
     ]
+    if found.notes:
+        text += ["", *(textwrap.fill(note, 100, subsequent_indent="  ") for note in found.notes)]
     if found.reasons:
         text += ["", "not measured", *(_wrapped(name, wide, reason) for name, reason in found.reasons.items())]
     return "\n".join(line.rstrip() for line in text)
@@ -114,7 +165,8 @@ def _draw(path: Path, matched: Outcome, factors: str | None, files: str, table: 
     names = [f.name for f in factors_of(factors, len(matched.detail["pairs"]))] if factors else ()
     found, chance = f"{matched.value:.3g}", f"{matched.chance:.3g}"
     summary = f"Mean over factors: {found}; random projections of the true factors reach {chance}."
-    drawn = association(matched.detail, names, summary)
+    alone = f"mean of the framed {found}, chance {chance}" if path.suffix == ".svg" else ""
+    drawn = association(matched.detail, names, summary, title=alone)
     if path.suffix == ".svg":
         write_text(path, drawn.panels[0] + "\n")
         return

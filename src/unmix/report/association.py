@@ -17,13 +17,16 @@ NUMBERS = 16  # columns that leave room for two digits
 CELL = 0.3  # inches
 
 
-def association(detail: Mapping[str, Any], names: Sequence[str] = (), summary: str = "", command: str = "") -> Figure:
+def association(
+    detail: Mapping[str, Any], names: Sequence[str] = (), summary: str = "", command: str = "", title: str = ""
+) -> Figure:
     """A map of |association|, a row for each factor and a column for each code, its matched pairs framed.
 
     detail: of the score `typed_mcc`: matrix [m, f], pairs [f] (code of each factor, -1 for none), signs [f]. Codes
     stand in the order of the factors they are matched with, then the others by their largest association; at most 40
     of each are drawn. A minus marks a matched code that falls as its factor rises. names: [f] of the factors.
-    summary: the score in words, for the caption. Raises `UsageError` for shapes that do not fit.
+    summary: the score in words, for the caption. title: a few words above the map, for a picture that
+    stands alone. Raises `UsageError` for shapes that do not fit.
     """
     matrix = np.asarray(detail["matrix"], dtype=np.float64)
     pairs, signs = np.asarray(detail["pairs"], dtype=np.int64), np.asarray(detail["signs"], dtype=np.float64)
@@ -46,7 +49,7 @@ def association(detail: Mapping[str, Any], names: Sequence[str] = (), summary: s
     alone = [labels[j] for j in factors if pairs[j] < 0]
     if alone:
         words.append(f"Without a code: {', '.join(alone)}.")
-    return Figure(_map(matrix, pairs, signs, codes, factors, labels), " ".join(words), command)
+    return Figure(_map(matrix, pairs, signs, codes, factors, labels, title), " ".join(words), command)
 
 
 def _map(
@@ -56,11 +59,14 @@ def _map(
     codes: np.ndarray,
     factors: np.ndarray,
     labels: list[str],
+    title: str,
 ) -> str:
     with drawing():
         left = 0.3 + 0.075 * max(map(len, labels))
-        width, height = left + 0.16 + CELL * len(codes), 0.62 + CELL * len(factors)
-        canvas, axes = panel(max(width, 2.0), height, left=left, right=max(0.16, 2.16 - width), top=0.12)
+        top, least = (0.3, left + 0.085 * len(title)) if title else (0.12, 2.0)
+        width, height = left + 0.16 + CELL * len(codes), 0.5 + top + CELL * len(factors)
+        canvas, axes = panel(max(width, least), height, left=left, right=max(0.16, least + 0.16 - width), top=top)
+        axes.set_title(title)
         axes.grid(False)
         for row, j in enumerate(factors):
             for place, i in enumerate(codes):

@@ -24,16 +24,20 @@ from unmix.scores.base import Inputs, Outcome
 
 DEFAULT = ("mcc", "r2")
 # Scores of codes that the raw observations and the untrained network are measured with as well.
-BESIDE = ("mcc", "mcc_spearman")
+BESIDE = ("mcc",)
+# Scores of which entries fire: of sparse codes and latents, or of sparse latents alone.
+FIRING = {"support": ("latents", "codes"), "exact_support": ("latents", "codes"), "rare_recovery": ("latents",)}
+DENSE = 0.5  # share of entries that are not zero
 KINDS = ("continuous", "ordinal", "categorical", "circular")
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Outcomes by name of score, and for the others why they could not be measured."""
+    """Outcomes by name of score, for the others why they could not be measured, and notes on the arrays."""
 
     outcomes: dict[str, Outcome]
     reasons: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """One row for every score: score, value, minimum, low, high, chance, ceiling, x, x_minimum, untrained,
@@ -71,7 +75,7 @@ class Scored:
             }
             for name, outcome in self.outcomes.items()
         }
-        plain: dict[str, Any] = _plain({"scores": scores, "not_measured": self.reasons})
+        plain: dict[str, Any] = _plain({"scores": scores, "not_measured": self.reasons, "notes": list(self.notes)})
         return plain
 
 
@@ -88,7 +92,8 @@ def score_arrays(
     """Scores of codes against true latents as a table; the columns are those of `Scored.table`.
 
     latents: [n, f] or [n]. codes: [n, m], rows in the same order. metrics: names of scores, or "all" for every score
-    that compares codes or a representation with latents; what these arrays do not allow is listed with the reason.
+    that compares codes or a representation with latents; what these arrays do not allow, or what says nothing about
+    them (which entries fire, where most do), is listed with the reason.
     factors: kind of each latent, as `factors_of` reads them. x: [n, ...] raw observations and untrained: [n, d] the
     network's representation before training, for baselines. group: [n] sequence of each row. seed: of shuffles,
     splits and bootstrap. Raises `UsageError` for unlike rows, NaN, or a score asked for by name that is impossible.
@@ -112,7 +117,11 @@ def scored(
     given = {"codes": h, "x": _flat(x, "x"), "untrained": _flat(untrained, "untrained")}
     for name, matrix in given.items():
         if matrix is not None and len(matrix) != len(z):
-            raise UsageError(f"{name}: {len(matrix)} rows, latents {len(z)}; row i must be the same datum in both")
+            sides = matrix.shape[1] == len(z) or len(matrix) == z.shape[1]
+            turned = "; one of them may have to be transposed" if sides else ""
+            raise UsageError(
+                f"{name}: {len(matrix)} rows, latents {len(z)}; row i must be the same datum in both{turned}"
+            )
     numbers = None if group is None else np.asarray(group.cpu() if isinstance(group, Tensor) else group).reshape(-1)
     if numbers is not None and len(numbers) != len(z):
         raise UsageError(f"group: {len(numbers)} numbers for {len(z)} rows")
@@ -129,6 +138,9 @@ def scored(
     outcomes: dict[str, Outcome] = {}
     reasons: dict[str, str] = {}
     for name in _names(metrics):
+        if everything and (reason := _no_support(name, inputs)):
+            reasons[name] = reason
+            continue
         try:
             outcome = SCORES[name]().measure(inputs, Stream(seed))
         except UnmixError as error:
@@ -137,7 +149,7 @@ def scored(
             reasons[name] = str(error).removeprefix(f"{name}: ")
             continue
         outcomes[name] = _with_baselines(name, outcome, inputs, seed) if name in BESIDE else outcome
-    return Scored(outcomes, reasons)
+    return Scored(outcomes, reasons, _notes(z, h, kinds))
 
 
 def factors_of(given: Any, count: int) -> tuple[Factor, ...]:
@@ -188,6 +200,48 @@ def _names(metrics: str | Iterable[str]) -> list[str]:
     return names
 
 
+def _notes(z: Tensor, h: Tensor, kinds: Sequence[Factor] | None) -> tuple[str, ...]:
+    """What in the arrays themselves makes scores misleading: constant or equal columns, fewer codes than latents."""
+    names = [factor.name for factor in kinds] if kinds else [f"z{j}" for j in range(z.shape[1])]
+    flat = [names[j] for j in range(z.shape[1]) if bool((z[:, j] == z[0, j]).all())]
+    dead = [i for i in range(h.shape[1]) if bool((h[:, i] == h[0, i]).all())]
+    first: dict[bytes, int] = {}
+    for i, column in enumerate(h.cpu().numpy().T):
+        first.setdefault(column.tobytes(), i)
+    again = sorted(set(range(h.shape[1])) - set(first.values()) - set(dead))
+    found = []
+    if flat:
+        found.append(f"latents: {_listed(flat)} never changes; scores of factors leave it out, others count it as 0")
+    if dead:
+        found.append(f"codes: column {_listed(dead)} is constant")
+    if again:
+        found.append(
+            f"codes: column {_listed(again)} repeats another; mig and sap are 0 where a factor is kept twice"
+        )
+    if h.shape[1] < z.shape[1]:
+        found.append(
+            f"codes: {h.shape[1]} for {z.shape[1]} latents; one to one, a mean over all cannot exceed "
+            f"{h.shape[1] / z.shape[1]:.2g}"
+        )
+    return tuple(found)
+
+
+def _listed(names: Sequence[Any]) -> str:
+    """A few of the names."""
+    return ", ".join(map(str, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _no_support(name: str, inputs: Inputs) -> str:
+    """Why which entries fire says nothing in these arrays, or nothing where the score does not ask or it does."""
+    matrices = {"latents": inputs.z, "codes": inputs.codes}
+    for which in FIRING.get(name, ()):
+        share = float((matrices[which] != 0).float().mean())  # type: ignore[union-attr]
+        if share > DENSE:
+            told = f"asks which entries are zero, and {share:.0%} of these {which} are not; for sparse ones"
+            return f"{told} (ask for it by name to have it all the same)"
+    return ""
+
+
 def _with_baselines(name: str, outcome: Outcome, inputs: Inputs, seed: int) -> Outcome:
     beside = {}
     for key in ("x", "untrained"):
@@ -211,7 +265,7 @@ def _matrix(values: Any, name: str) -> Tensor:
         raise UsageError(f"{name}: expected [n, columns], got {list(array.shape)}")
     if not isinstance(array, Tensor) and array.dtype.kind not in "fiub":
         raise UsageError(f"{name}: must be real numbers, got {array.dtype}")
-    matrix = as_tensor(array)
+    matrix = as_tensor(array).detach()
     require_finite(matrix, name)
     return matrix
 
