@@ -11,7 +11,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
@@ -102,10 +102,17 @@ class Learner(Recipe):
         return self._result(modules, shape, [], {**self._facts(world, as_stream(rng)), "steps": 0})
 
     def refusal(self, world: Any) -> str | None:
-        """Why this learner cannot learn from a world, as a sentence, or None; a batch is drawn to see."""
+        """Why this learner cannot learn from a world, as a sentence, or None; a batch is drawn to see.
+
+        Where there is an `init`, the modules are built and it is applied.
+        """
+        stream = Stream(0).child("refusal")
         try:
-            self._check(world, _first(world, self.batch, Stream(0).child("refusal")))
-        except UsageError as error:
+            if self.init is None:
+                self._check(world, _first(world, self.batch, stream))
+            else:
+                self._prepared(world, stream, "cpu", None)
+        except (UsageError, Failure) as error:
             return str(error)
         return None
 
@@ -132,7 +139,10 @@ class Learner(Recipe):
         shape = tuple(sample.x.shape[1:])
         modules = self._build(shape, world, stream.child("modules")).to(device)
         if self.init is not None and start is None:
-            self.init.apply(modules["encoder"])
+            try:
+                self.init.apply(modules["encoder"])
+            except (UsageError, Failure) as error:
+                raise type(error)(f"{self.kind}.init={self.init.kind}: {error}") from None
         if start is not None:
             self._startable(start, shape)
             with torch.no_grad():
