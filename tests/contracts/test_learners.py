@@ -14,22 +14,29 @@ from unmix.learners import LEARNERS
 from unmix.learners.representation import Representation
 from unmix.networks.mlp import MLP
 from unmix.worlds.base import World
+from unmix.worlds.images import Images
 from unmix.worlds.teacher import TeacherStudent
 
 from ..learners.tiny import Clusters, Segments, Walks
 
 SMALL = {"network": MLP(hidden=(16,)), "width": 3, "steps": 12, "batch": 64}
+NOISY = {"augment": "Noise", "hidden": (16,), "projection": 8}
 # The world a learner is tried on, and its fields.
 QUICK = {
     "Supervised": (Clusters(), {}),
     "Regression": (TeacherStudent(dimensions=5, rows=200), {}),
     "InstanceDiscrimination": (Clusters(), {"unit_features": True, "unit_weights": True}),
     "Diet": (Clusters(), {"head_rate": 5.0}),
-    "SimCLR": (Clusters(), {"augment": "Noise", "hidden": (16,), "projection": 8}),
-    "BarlowTwins": (Clusters(), {"augment": "Noise", "hidden": (16,), "projection": 8}),
+    "SupervisedViews": (Clusters(), {}),
+    "SimCLR": (Clusters(), NOISY),
+    "BarlowTwins": (Clusters(), NOISY),
+    "VICReg": (Clusters(), NOISY),
+    "BYOL": (Clusters(), {**NOISY, "tau": 0.9}),
+    "Rotation": (Images(path="digits"), {"augment": None}),
+    "Reconstruction": (Images(path="digits"), {"augment": None}),
     "InfoNCE": (Walks(), {"similarity": "laplace"}),
     "AnisotropicInfoNCE": (Walks(), {}),
-    "SpectralContrastive": (Walks(), {}),
+    "SpectralContrastive": (Walks(), {"pairs": "time", "projection": None}),
     "TimeContrastive": (Segments(), {"segments": 8, "length": 64}),
     "PermutationContrastive": (Walks(), {}),
     "GeneralisedContrastive": (Walks(), {}),

@@ -40,6 +40,7 @@ TABLES = {
 ENTRIES = [(noun, name) for noun, table in TABLES.items() for name in table]
 REQUIRED = {
     "Embedding": {"path": "none.npy"},
+    "Built": {"path": "none:none"},
     "Network": {"make": "none:none"},
     "TimeContrastive": {"segments": 4, "length": 8},
     "SAE": {"active": 2.0},

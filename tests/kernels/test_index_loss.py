@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from unmix.kernels import index_loss
 from unmix.kernels.index_loss import (
     AdamWStep,
     AdamWSteps,
+    Shard,
     adamw_,
     index_cross_entropy,
     index_cross_entropy_step,
@@ -95,6 +98,44 @@ def test_the_fused_step_is_adamw_on_the_dense_loss(smoothing):
         assert loss.item() == pytest.approx(dense.item(), abs=1e-12)
         assert torch.allclose(found, wanted, atol=1e-13)
         assert torch.allclose(own, reference, atol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.8])
+def test_a_head_in_shares_moves_as_the_whole_does(smoothing):
+    h, weights, y = problem(n=9, classes=50)
+    both = torch.stack([y, y.roll(1)], 1)
+    shares = torch.tensor([0.3, 0.7], dtype=torch.float64).expand(9, 2)
+    whole = [weights.detach().clone(), torch.zeros_like(weights), torch.zeros_like(weights)]
+    whole = [table.detach() for table in whole]
+    settings = AdamWStep(1, 1e-2, 0.05)
+    loss = index_cross_entropy_step(h, *whole, both, settings, smoothing, shares)
+    (gradient,) = torch.autograd.grad(loss, h)
+    edges, meeting, seats = (0, 7, 31, 50), threading.Barrier(3, timeout=20), {}
+
+    def process(number):
+        begin, end = edges[number], edges[number + 1]
+
+        def stack(tensor):
+            seats[number] = tensor
+            meeting.wait()
+            made = torch.stack([seats[i] for i in range(3)])
+            meeting.wait()
+            return made
+
+        rows = weights.detach()[begin:end].clone()
+        own = [rows, torch.zeros_like(rows), torch.zeros_like(rows)]
+        features = h.detach().clone().requires_grad_()
+        shard = Shard(begin, 50, stack)
+        found = index_cross_entropy_step(features, *own, both, settings, smoothing, shares, chunk=5, shard=shard)
+        return found.item(), torch.autograd.grad(found, features)[0], own
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(process, range(3)))
+    for found, slope, _ in results:
+        assert found == pytest.approx(loss.item(), abs=1e-13)
+        assert torch.allclose(slope, gradient, atol=1e-14, rtol=1e-12)
+    for place, table in enumerate(whole):
+        assert torch.allclose(torch.cat([own[place] for _, _, own in results]), table, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -9,7 +9,10 @@ import torch
 from unmix.core.errors import Failure, UsageError
 from unmix.core.seeds import Stream
 from unmix.learners.diet import Diet
-from unmix.learners.heads import RowHead, require_memory
+from unmix.learners.heads import GroupedHead, LowRankHead, drawn, require_memory
+from unmix.learners.losses import smoothing_floor, soft_floor
+from unmix.learners.mixing import cutmix, mixup
+from unmix.learners.row_heads import RowHead, StoredHead
 from unmix.learners.supervised import InstanceDiscrimination
 from unmix.networks.mlp import MLP
 from unmix.networks.resnet import ResNet
@@ -37,10 +40,20 @@ def test_without_smoothing_it_is_instance_discrimination():
     assert own == pytest.approx(other, abs=0.15)
 
 
-@pytest.mark.parametrize("head", ["fused", "batch", "sampled"])
-def test_a_head_that_moves_itself_goes_on_in_the_middle_of_a_gap(head):
+HEADS = {
+    "fused": {},
+    "sharded": {},
+    "batch": {},
+    "sampled": {"negatives": 5},
+    "grouped": {"groups": 20},
+    "low_rank": {"rank": 2},
+}
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_any_head_goes_on_in_the_middle_of_a_gap(head):
     world = Clusters(instances=300)
-    learner = Diet(**{**FIELDS, "batch": 16}, head=head, negatives=5)
+    learner = Diet(**{**FIELDS, "batch": 16}, head=head, **HEADS[head])
     whole = learner.fit(world, 2)
     watch = Keeping(stop=5)
     with pytest.raises(KeyboardInterrupt):
@@ -68,7 +81,90 @@ def test_rows_of_a_batch_are_dense_adamw_on_the_loss_over_the_batch():
         dense.backward()
         optimiser.param_groups[0]["lr"] = lrs[step]
         optimiser.step()
-    assert torch.allclose(head.settled(), reference, atol=1e-13)
+    assert torch.allclose(head.parts()["weights"], reference, atol=1e-13)
+
+
+def test_a_stored_head_gives_the_numbers_of_one_in_memory(tmp_path):
+    world = Clusters(instances=300)
+    fields = {**FIELDS, "batch": 16, "head_rate": 5.0}
+    kept = Diet(**fields, head="batch").fit(world, 2)
+    learner = Diet(**fields, head="batch", store=str(tmp_path))
+    learnt = learner.fit(world, 2)
+    assert learner.digest == Diet(**fields, head="batch").digest
+    assert torch.equal(learnt(world.sample(9).x), kept(world.sample(9).x)) and list(learnt.trace) == list(kept.trace)
+    (file,) = tmp_path.glob("*/weights.npy")
+    assert np.array_equal(np.load(file), kept.parts["weights"].numpy()) and set(learnt.parts) == {"beta"}
+    before = file.read_bytes()
+    learner.untrained(world, 2)
+    learner.flops(world)
+    assert file.read_bytes() == before
+
+
+class Twice(Keeping):
+    """Keeps states 5 and 8, and stops after the tenth step."""
+
+    def save(self, state):
+        if len(self.seen) in (5, 8):
+            self.kept = (*getattr(self, "kept", ()), {name: tensor.clone() for name, tensor in state().items()})
+        if len(self.seen) == 10:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("state", [0, 1])
+def test_a_stored_head_is_put_back_to_either_of_the_last_two_states(state, tmp_path):
+    world = Clusters(instances=300)
+    learner = Diet(**{**FIELDS, "batch": 16, "head_rate": 5.0}, head="sampled", negatives=9, store=str(tmp_path))
+    whole = learner.but(store=None).fit(world, 2)
+    watch = Twice()
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit(world, 2, watch)
+    learnt = learner.fit(world, 2, Keeping(state=watch.kept[state]))
+    assert learnt.digest == learner.fit(world, 2).digest
+    (file,) = tmp_path.glob("*/weights.npy")
+    assert np.array_equal(np.load(file), whole.parts["weights"].numpy())
+    with pytest.raises(UsageError, match="not the files of this checkpoint"):
+        learner.fit(world, 2, Keeping(state=watch.kept[state]))  # the run before made new ones
+
+
+def test_a_journal_that_is_cut_off_puts_back_what_it_holds(tmp_path):
+    head = StoredHead(tmp_path, 50, 4, Stream(0), [0.1] * 9, 0.01)
+    draw = torch.Generator().manual_seed(0)
+
+    def step():
+        h = torch.randn(6, 4, generator=draw).requires_grad_()
+        head.loss(h, torch.randint(50, (6,), generator=draw), 0.1, None, Stream(0))[0].backward()
+        head.stepped()
+
+    step()
+    state = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    before = [getattr(head, name).clone() for name in ("weights", "first", "second")]
+    step()
+    (journal,) = tmp_path.glob("journal-1.bin")
+    journal.write_bytes(journal.read_bytes() + b"\x09" + bytes(20))  # killed while it wrote on
+    assert not torch.equal(head.weights, before[0])
+    again = StoredHead(tmp_path, 50, 4, Stream(0), [0.1] * 9, 0.01)
+    again.load_state_dict(state)
+    assert all(torch.equal(getattr(again, n), t) for n, t in zip(("weights", "first", "second"), before, strict=True))
+
+
+def test_rows_are_drawn_alike_whatever_share_is_asked_for():
+    whole = drawn(10_000, 5, Stream(3))
+    assert torch.equal(drawn(10_000, 5, Stream(3), 4000, 8500), whole[4000:8500])
+    assert whole.std().item() == pytest.approx(5**-0.5, rel=0.02)
+
+
+def test_low_rank_and_groups_are_the_losses_they_say():
+    draw = torch.Generator().manual_seed(1)
+    h, y = torch.randn(5, 6, generator=draw), torch.tensor([0, 7, 7, 3, 29])
+    rows, projection = torch.randn(30, 2, generator=draw), torch.randn(2, 6, generator=draw)
+    loss, _ = LowRankHead(rows, projection).loss(h, y, 0.3, None, Stream(0))
+    dense = torch.nn.functional.cross_entropy(h @ (rows @ projection).T, y, label_smoothing=0.3)
+    assert loss.item() == pytest.approx(dense.item(), abs=1e-5)
+    grouped = GroupedHead(torch.randn(4, 6, generator=draw), 30, Stream(0))
+    assert sorted(torch.bincount(grouped.groups).tolist()) == [7, 7, 8, 8]
+    loss, _ = grouped.loss(h, y, 0.3, None, Stream(0))
+    dense = torch.nn.functional.cross_entropy(h @ grouped.weights.T, grouped.groups[y], label_smoothing=0.3)
+    assert loss.item() == pytest.approx(dense.item(), abs=1e-5)
 
 
 def test_all_negatives_give_the_exact_loss():
@@ -83,6 +179,15 @@ def test_impossible_settings_are_refused():
         Diet(head="fused", optimiser="sgd")
     with pytest.raises(UsageError, match="accumulate=1"):
         Diet(head="batch", accumulate=2)
+    for fields, match in (
+        ({"head": "exact", "store": "x"}, "uses all rows in every step"),
+        ({"head": "batch", "rank": 3}, "rank=3 belongs to head=low_rank"),
+        ({"head": "low_rank", "rank": 64, "width": 64}, "saves nothing at width 64"),
+        ({"head": "sharded", "clip": 1.0}, "clip=None"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            Diet(**fields)
+    assert "there are 20 data" in Diet(**FIELDS, head="grouped", groups=20).refusal(Clusters())
     with pytest.raises(Failure, match="this machine has"):
         require_memory("Diet", 10**12, 512)
     with pytest.raises(UsageError, match="one datum"):
@@ -98,7 +203,42 @@ def test_mixed_rows_have_mixed_targets_and_the_online_probe_leaves_the_network_a
     assert probed.parts["probe.weight"].shape == (10, 4) and "online" in probed.trace[-1]
     assert probed.trace[-1]["loss"] == plain.trace[-1]["loss"]
     mixed = Diet(**fields, mixup=0.8).fit(world, 0)
-    assert not torch.equal(mixed(x), plain(x)) and "excess" not in mixed.trace[-1]
+    assert not torch.equal(mixed(x), plain(x)) and all(line["excess"] > 0 for line in mixed.trace)
+
+
+def test_a_box_of_another_picture_has_its_share_of_the_label():
+    x = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 8, 6)
+    y = torch.arange(5)
+    for number in range(20):
+        mixed, both, shares = cutmix(x, y, 1.0, Stream(number))
+        means = (both * shares).sum(1)
+        assert torch.allclose(mixed.mean((1, 2, 3)), means, atol=1e-5)
+        assert torch.equal(both[:, 0], y) and sorted(both[:, 1].tolist()) == y.tolist()
+        assert shares[0, 0] == shares[4, 0]
+    one, _, shares = mixup(x, y, 0.5, Stream(0))
+    assert torch.allclose(one[:, 0, 0, 0], (mixup(x, y, 0.5, Stream(0))[1] * shares).sum(1))
+    with pytest.raises(UsageError, match="takes images"):
+        cutmix(x[:, 0], y, 1.0, Stream(0))
+    assert "cuts images" in Diet(**FIELDS, cutmix=1.0).refusal(Clusters())
+
+
+def test_a_share_of_the_batches_is_mixed_each_in_one_way():
+    learner = Diet(mixup=0.8, cutmix=1.0, mix_share=0.5)
+    x, y = torch.arange(256.0).view(4, 1, 8, 8) / 256, torch.arange(4)
+    made = [learner._mixed(x, y, Stream(number)) for number in range(200)]
+    plain = [torch.equal(own, x) and shares is None for own, _, shares in made]
+    boxes = [shares is not None and bool((shares == shares[0]).all()) for _, _, shares in made]
+    assert 70 < sum(plain) < 130 and 30 < sum(boxes) < 70
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.8])
+def test_the_floor_of_mixed_targets_is_their_entropy(smoothing):
+    y = torch.tensor([[0, 3], [2, 2], [4, 1]])
+    shares = torch.tensor([[0.3, 0.7], [0.4, 0.6], [1.0, 0.0]], dtype=torch.float64)
+    target = torch.zeros(3, 6, dtype=torch.float64).scatter_add_(1, y, shares) * (1 - smoothing) + smoothing / 6
+    entropy = -torch.special.xlogy(target, target).sum(1).mean().item()
+    assert soft_floor(6, smoothing, y, shares).item() == pytest.approx(entropy, abs=1e-12)
+    assert soft_floor(6, smoothing, y[1:2], shares[1:2]).item() == pytest.approx(smoothing_floor(6, smoothing))
 
 
 def test_going_on_from_a_network_keeps_its_weights():

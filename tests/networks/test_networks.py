@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from unmix.core.errors import UsageError
+from unmix.learners.diet import Diet
+from unmix.learners.representation import Representation
 from unmix.networks import DECODERS, NETWORKS
+from unmix.networks.built import Built
 from unmix.networks.conv import Conv, ConvDecoder
 from unmix.networks.mlp import MLP
 from unmix.networks.posterior import PosteriorMean
@@ -14,6 +17,24 @@ from unmix.networks.resnet import ResNet
 from unmix.networks.transformer import Transformer
 from unmix.networks.vit import ViT
 from unmix.networks.wrapped import OnSphere
+from unmix.worlds.images import Images
+
+HERE = "tests.networks.test_networks"
+
+
+def convolution(channels):
+    """A network as another library would make it."""
+    layers = [torch.nn.Conv2d(3, channels, 3), torch.nn.BatchNorm2d(channels), torch.nn.AdaptiveAvgPool2d(1)]
+    return torch.nn.Sequential(*layers, torch.nn.Flatten())
+
+
+def nothing():
+    return 3
+
+
+def whole(sides=2):
+    return torch.nn.Conv2d(3, 1, sides)
+
 
 SMALL = {
     "MLP": [(MLP(hidden=(8,)), (7,)), (MLP(hidden=(8,), normalise="layer", activation="gelu"), (1, 4, 4))],
@@ -25,6 +46,10 @@ SMALL = {
     ],
     "ViT": [(ViT(tokens=12, depth=2), (3, 16, 8)), (ViT(patch=8, tokens=8, heads=2, depth=1), (1, 32, 32))],
     "Transformer": [(Transformer(vocabulary=9, tokens=8), (4,)), (Transformer(tokens=8, depth=2), (5,))],
+    "Built": [
+        (Built(path=f"{HERE}:convolution", arguments={"channels": 4}), (3, 8, 8)),
+        (Built(path=f"{HERE}:convolution", arguments={"channels": 6}, linear=False), (3, 8, 8)),
+    ],
     "OnSphere": [(OnSphere(network=MLP(hidden=(8,))), (5,))],
     "PosteriorMean": [(PosteriorMean(network=MLP(hidden=(8,))), (5,))],
 }
@@ -90,6 +115,14 @@ def test_rows_on_the_sphere_have_unit_norm():
         (Transformer(), (6,), 4, "T at most that"),
         (Transformer(tokens=10), (4,), 4, "must divide"),
         (OnSphere(), (12,), 1, "at least 2 columns"),
+        (Built(path="no.such.module:build"), (3, 8, 8), 4, "cannot import"),
+        (Built(path=f"{HERE}:convolutions"), (3, 8, 8), 4, "did you mean convolution"),
+        (Built(path=f"{HERE}:SMALL"), (3, 8, 8), 4, "must be callable"),
+        (Built(path=f"{HERE}:convolution"), (3, 8, 8), 4, "does not take"),
+        (Built(path=f"{HERE}:nothing"), (3, 8, 8), 4, "gave int, not a torch module"),
+        (Built(path=f"{HERE}:whole"), (3, 8, 8), 4, r"must give rows \[n, columns\], gave \[2, 1, 7, 7\]"),
+        (Built(path=f"{HERE}:whole"), (1, 8, 8), 4, "does not take observations"),
+        (SMALL["Built"][1][0], (3, 8, 8), 4, "6 columns, asked for 4"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused(network, shape, width, match):
@@ -105,3 +138,35 @@ def test_the_last_token_alone_gives_what_all_tokens_would():
     whole = net[:2](x)
     assert torch.allclose(net[3:](whole[:, -1:].flatten(1)), short, atol=1e-5)
     assert sum(p.numel() for p in Transformer().build((4,), 99).parameters()) == 224611
+
+
+def test_a_network_from_outside_is_trained_kept_and_loaded_where_it_is_trusted(tmp_path):
+    world = Images(path="digits")
+    network = OnSphere(network=Built(path=f"{HERE}:gray", arguments={"channels": 5}))
+    learnt = Diet(network=network, width=4, steps=3, batch=32, augment=None).fit(world, 0)
+    folder = learnt.save(tmp_path / "learnt")
+    x = world.sample(6, 0).x
+    again = Representation.load(folder, trust=frozenset({"tests.networks"}))
+    assert torch.equal(again(x), learnt(x)) and again.network == network
+    with pytest.raises(UsageError, match=r"built by tests\.networks\.test_networks:gray.*give trust=tests"):
+        Representation.load(folder)
+
+
+def gray(channels):
+    return torch.nn.Sequential(torch.nn.Conv2d(1, channels, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "columns"),
+    [
+        ("timm:create_model", {"model_name": "resnet18", "num_classes": 0}, 512),
+        ("torchvision.models:resnet18", {"num_classes": 20}, 20),
+    ],
+)
+def test_networks_of_other_libraries(path, arguments, columns):
+    try:  # torchvision's operators are missing beside a torch without CUDA: an import error of another kind
+        __import__(path.partition(":")[0])
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{path.partition(':')[0]} does not import: {error}")
+    net = Built(path=path, arguments=arguments, linear=False).build((3, 32, 32), columns)
+    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, columns)

@@ -18,6 +18,17 @@ CELLS = 1 << 18  # rows times classes of a chunk, so that it stays in a core's c
 Sink = Callable[[int, int, Tensor], None]
 
 
+class Shard(NamedTuple):
+    """Which classes of a head are here, where several processes hold its rows: begin .. begin + c - 1 of `total`.
+
+    stack: from a tensor [...] to those of all processes [processes, ...], the same everywhere.
+    """
+
+    begin: int
+    total: int
+    stack: Callable[[Tensor], Tensor]
+
+
 class AdamWStep(NamedTuple):
     """One step of AdamW. step: its number, from 1. lr: learning rate. weight_decay: of every weight.
 
@@ -55,7 +66,7 @@ def index_cross_entropy(
     Raises `UsageError` for unlike shapes or dtypes, no rows, or labels out of range.
     """
     y, shares = _checked(h, weights, y, smoothing, shares, chunk)
-    return _Exact.apply(h, weights, y, shares, smoothing, chunk, None)
+    return _Exact.apply(h, weights, y, shares, smoothing, chunk, None, None)
 
 
 def index_cross_entropy_step(
@@ -68,14 +79,17 @@ def index_cross_entropy_step(
     smoothing: float = 0.0,
     shares: Tensor | None = None,
     chunk: int | None = None,
+    shard: Shard | None = None,
 ) -> Tensor:
     """`index_cross_entropy` whose backward pass moves the weights by AdamW as it goes: no gradient [N, d] is made.
 
     weights, and moments first and second: [N, d], contiguous, without gradients; the backward pass changes all three
-    in place. The gradient of h is that at the old weights. Raises as `index_cross_entropy`, and `UsageError` for
-    moments of another shape or weights that ask for a gradient.
+    in place. The gradient of h is that at the old weights. shard: where [N, d] are a share of more rows; every
+    process calls this with the same h and y, which counts through all shares, and gets the same loss and gradient of
+    h. Raises as `index_cross_entropy`, and `UsageError` for moments of another shape or weights that ask for a
+    gradient.
     """
-    y, shares = _checked(h, weights, y, smoothing, shares, chunk)
+    y, shares = _checked(h, weights, y, smoothing, shares, chunk, None if shard is None else shard.total)
     for name, tensor in (("weights", weights), ("first", first), ("second", second)):
         if tensor.shape != weights.shape or tensor.dtype != weights.dtype or not tensor.is_contiguous():
             raise UsageError(f"{name}: must be contiguous {list(weights.shape)} of {weights.dtype}")
@@ -85,7 +99,7 @@ def index_cross_entropy_step(
     def move(begin: int, end: int, gradient: Tensor) -> None:
         adamw_(weights[begin:end], gradient, first[begin:end], second[begin:end], step)
 
-    return _Exact.apply(h, weights, y, shares, smoothing, chunk, move)
+    return _Exact.apply(h, weights, y, shares, smoothing, chunk, move, shard)
 
 
 @torch.no_grad()
@@ -105,7 +119,13 @@ def adamw_(weights: Tensor, gradient: Tensor, first: Tensor, second: Tensor, ste
 
 
 def _checked(
-    h: Tensor, weights: Tensor, y: Tensor, smoothing: float, shares: Tensor | None, chunk: int | None
+    h: Tensor,
+    weights: Tensor,
+    y: Tensor,
+    smoothing: float,
+    shares: Tensor | None,
+    chunk: int | None,
+    total: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     check_matrix("h", h)
     check_matrix("weights", weights, h.shape[1])
@@ -120,8 +140,9 @@ def _checked(
     if y.is_floating_point() or y.ndim not in (1, 2) or len(y) != len(h):
         raise UsageError(f"labels: must be {len(h)} integers [n] or [n, k], got {list(y.shape)} of {y.dtype}")
     low, high = (int(end) for end in torch.aminmax(y))
-    if low < 0 or high >= len(weights):
-        raise UsageError(f"labels: {low} to {high}, the head has {len(weights)} classes; they count from 0")
+    classes = len(weights) if total is None else total
+    if low < 0 or high >= classes:
+        raise UsageError(f"labels: {low} to {high}, the head has {classes} classes; they count from 0")
     if shares is None:
         if y.ndim == 2 and y.shape[1] != 1:
             raise UsageError("shares: labels [n, k] need the share of each")
@@ -141,10 +162,16 @@ class _Work:
     shares: Tensor
     smoothing: float
     chunk: int
+    shard: Shard | None = None
     parts: int = 1
     kept: Tensor | None = None
     top: Tensor = field(init=False)
     lse: Tensor = field(init=False)
+
+    @property
+    def count(self) -> int:
+        """Number of all classes."""
+        return len(self.weights) if self.shard is None else self.shard.total
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -163,9 +190,9 @@ class _Work:
         return self.h.new_empty(self.chunk, len(self.h))
 
     def forward(self) -> Tensor:
-        h, bounds, n, count = self.h, self.bounds, len(self.h), len(self.weights)
-        if n * count * h.element_size() <= KEEP:
-            self.kept = h.new_empty(count, n)
+        h, bounds, n, here = self.h, self.bounds, len(self.h), len(self.weights)
+        if n * here * h.element_size() <= KEEP:
+            self.kept = h.new_empty(here, n)
         self.top, sums, totals = (h.new_zeros(len(bounds), n) for _ in range(3))
 
         def work(part: int, parts: int) -> None:
@@ -181,29 +208,37 @@ class _Work:
                 torch.sum(z, 0, out=sums[number])
 
         self.spread(work)
-        self.lse = torch.logsumexp(self.top + sums.log(), 0)
-        own = torch.einsum("nd,nkd->nk", h, self.weights[self.y])
+        self.lse, total = torch.logsumexp(self.top + sums.log(), 0), totals.sum(0)
+        place = self.y if self.shard is None else self.y - self.shard.begin
+        own = torch.einsum("nd,nkd->nk", h, self.weights[place.clamp(0, here - 1)])
+        if self.shard is not None:
+            stack = self.shard.stack
+            own = stack(own * ((place >= 0) & (place < here))).sum(0)
+            self.lse, total = torch.logsumexp(stack(self.lse), 0), stack(total).sum(0)
         loss = self.lse * ((1 - self.smoothing) * self.shares.sum(1) + self.smoothing)
         loss = loss - (1 - self.smoothing) * (self.shares * own).sum(1)
         if self.smoothing:
-            loss = loss - self.smoothing / count * totals.sum(0)
+            loss = loss - self.smoothing / self.count * total
         return loss.mean()
 
     def backward(self, scale: Tensor, want_h: bool, sink: Sink | None) -> Tensor | None:
         """Gradient of h, where wanted; that of the weights goes to `sink` chunk by chunk."""
-        h, bounds, n, count = self.h, self.bounds, len(self.h), len(self.weights)
+        h, bounds, n, here = self.h, self.bounds, len(self.h), len(self.weights)
         scale = scale / n
         mass = scale * ((1 - self.smoothing) * self.shares.sum(1) + self.smoothing)
-        labels, order = self.y.flatten().sort(stable=True)
+        place = self.y if self.shard is None else self.y - self.shard.begin
+        labels, order = place.flatten().sort(stable=True)
         rows = order // self.y.shape[1]
         minus = (-(1 - self.smoothing) * scale * self.shares).flatten()[order]
-        edges = torch.searchsorted(labels, torch.tensor([b for b, _ in bounds] + [count], device=h.device)).tolist()
+        edges = torch.searchsorted(labels, torch.tensor([b for b, _ in bounds] + [here], device=h.device)).tolist()
         kept, self.kept = self.kept, None
-        sums: list[Tensor] = [h.new_zeros(h.shape) if want_h else h.new_empty(0) for _ in range(self._slots())]
+        sums: dict[int, Tensor] = {}
 
         def work(part: int, parts: int) -> None:
             room = self.room() if kept is None else None
             slope = h.new_empty(self.chunk, h.shape[1]) if sink is not None else None
+            if want_h:
+                sums[part] = h.new_zeros(h.shape)
             for number in range(part, len(bounds), parts):
                 begin, end = bounds[number]
                 if kept is None:
@@ -214,9 +249,9 @@ class _Work:
                     z = kept[begin:end]
                     z.mul_((self.top[number] - self.lse).exp_().mul_(mass))
                 if self.smoothing:
-                    z.sub_(self.smoothing / count * scale)
-                here = slice(edges[number], edges[number + 1])
-                z.index_put_((labels[here] - begin, rows[here]), minus[here], accumulate=True)
+                    z.sub_(self.smoothing / self.count * scale)
+                own = slice(edges[number], edges[number + 1])
+                z.index_put_((labels[own] - begin, rows[own]), minus[own], accumulate=True)
                 if want_h:
                     sums[part].addmm_(z.T, self.weights[begin:end])
                 if sink is not None and slope is not None:
@@ -224,10 +259,10 @@ class _Work:
                     sink(begin, end, slope[: end - begin])
 
         self.spread(work)
-        return sum(sums[1:], sums[0]) if want_h else None
-
-    def _slots(self) -> int:
-        return max(1, min(torch.get_num_threads(), len(self.bounds))) if self.h.device.type == "cpu" else 1
+        if not want_h:
+            return None
+        total = sum(sums[part] for part in sorted(sums))
+        return total if self.shard is None else self.shard.stack(total).sum(0)
 
 
 class _Exact(torch.autograd.Function):
@@ -241,9 +276,10 @@ class _Exact(torch.autograd.Function):
         smoothing: float,
         chunk: int | None,
         move: Sink | None,
+        shard: Shard | None,
     ) -> Tensor:
         chunk = chunk or max(64, min(CELLS // len(h), 8192))
-        ctx.work = _Work(h.detach(), weights.detach(), y, shares, smoothing, min(chunk, len(weights)))
+        ctx.work = _Work(h.detach(), weights.detach(), y, shares, smoothing, min(chunk, len(weights)), shard)
         ctx.move = move
         return ctx.work.forward()
 
@@ -255,7 +291,7 @@ class _Exact(torch.autograd.Function):
         if sink is None and ctx.needs_input_grad[1]:
             slope = torch.empty_like(work.weights)
             sink = lambda begin, end, part: slope[begin:end].copy_(part)  # noqa: E731
-        return work.backward(gradient, ctx.needs_input_grad[0], sink), slope, None, None, None, None, None
+        return work.backward(gradient, ctx.needs_input_grad[0], sink), slope, *[None] * 6
 
 
 IDLE = 400  # steps after which moments no longer move a weight: their ratio falls by .9005 in each

@@ -1,4 +1,4 @@
-"""Learners that compare pairs of a batch: InfoNCE, anisotropic InfoNCE and the spectral contrastive loss."""
+"""Learners that compare pairs of a batch: InfoNCE and anisotropic InfoNCE."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unmix.core.errors import UsageError
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.learners.base import Learner
-from unmix.learners.losses import Similarity, anisotropic_info_nce, info_nce, spectral_contrastive
+from unmix.learners.losses import Similarity, anisotropic_info_nce, info_nce
 from unmix.learners.parallel import gathered
 from unmix.networks.base import Network
 from unmix.networks.wrapped import OnSphere
@@ -145,18 +145,3 @@ class AnisotropicInfoNCE(Paired):
         super()._take(modules, start)
         if "metric" in start.parts and start.parts["metric"].shape == modules["metric"].log.shape:
             modules["metric"].log.copy_(start.parts["metric"].log())
-
-
-class SpectralContrastive(Paired):
-    """The spectral contrastive loss on pairs: an eigenvector problem of the graph of pairs, learnt by a network.
-
-    Its fields are those of every learner.
-    """
-
-    equation: ClassVar[str] = "L = -2 E <h(x), h(x')> + E <h(x), h(y)>^2,  (x, x') a pair, y independent"
-    reference: ClassVar[str] = "HaoChen et al. 2021, arXiv 2106.04156"
-
-    def _compare(
-        self, modules: nn.ModuleDict, anchors: Tensor, positives: Tensor, rng: Stream
-    ) -> tuple[Tensor, Mapping[str, Any]]:
-        return spectral_contrastive(anchors, positives), {}

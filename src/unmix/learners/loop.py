@@ -73,7 +73,7 @@ def train(
                 state.trace.append({"step": step + 1, "lr": learner.rate(step), **_plain(facts)})
             if parallel.rank() == 0:
                 watch.on_step(step + 1, learner.steps, facts)
-                watch.save(lambda step=step: state.tensors(step + 1))
+            state.save(watch, step + 1, device)
     for name, tensor in modules.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise Failure(f"{learner.kind}: {name} is not finite after the last step; nothing was kept")
@@ -164,6 +164,25 @@ class _State:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learner.rate(step) * group["rate"]
         return self.optimiser
+
+    def save(self, watch: Watch, step: int, device: str) -> None:
+        """Offer the state to the first process's watch; where modules are sharded, all processes make it together."""
+        together = parallel.ranks() > 1 and any(getattr(part, "sharded", False) for part in self.modules.modules())
+        asked = False
+
+        def made() -> dict[str, Tensor]:
+            nonlocal asked
+            asked = True
+            if together:
+                parallel.tell(True, device)
+            return self.tensors(step)
+
+        if parallel.rank() == 0:
+            watch.save(made)
+            if together and not asked:
+                parallel.tell(False, device)
+        elif together and parallel.tell(False, device):
+            self.tensors(step)
 
     def tensors(self, step: int) -> dict[str, Tensor]:
         """Everything as named tensors; they are written before the next step moves them."""

@@ -72,6 +72,22 @@ def smoothing_floor(classes: int, smoothing: float) -> float:
     return -top * math.log(top) - (classes - 1) * rest * math.log(rest)
 
 
+def soft_floor(classes: int, smoothing: float, y: Tensor, shares: Tensor) -> Tensor:
+    """`smoothing_floor` of mixed targets t = (1 - eps) sum_k s_k e_(y_k) + eps / C: the mean entropy, in nats.
+
+    y: [n, k] integers below C; one that comes twice in a row counts once, with both shares. shares: [n, k], rows sum
+    to 1.
+    """
+    same = y[:, :, None] == y[:, None, :]
+    mass = (1 - smoothing) * (same * shares[:, None, :]).sum(2) + smoothing / classes
+    first = ~(same.tril(-1).any(2))  # the place where a label comes first stands for all its places
+    own = -(torch.special.xlogy(mass, mass) * first).sum(1)
+    if smoothing == 0:
+        return own.mean()
+    rest = smoothing / classes
+    return (own - (classes - first.sum(1)).to(own) * rest * math.log(rest)).mean()
+
+
 def similarities(first: Tensor, second: Tensor, similarity: Similarity, scale: Tensor | None = None) -> Tensor:
     """Similarities [n, m] of rows first [n, d] and second [m, d] under the conditional that they stand for.
 

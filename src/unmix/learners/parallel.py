@@ -69,6 +69,41 @@ def gathered(own: Tensor) -> Tensor:
     return own if ranks() == 1 else _Gathered.apply(own)
 
 
+def stacked(own: Tensor) -> Tensor:
+    """The tensors [...] of all processes as [processes, ...]; without gradients."""
+    if ranks() == 1:
+        return own[None]
+    parts = [torch.empty_like(own) for _ in range(ranks())]
+    dist.all_gather(parts, own.contiguous())
+    return torch.stack(parts)
+
+
+def share(total: int) -> tuple[int, int]:
+    """First row and end of this process's share of `total` rows."""
+    return rank() * total // ranks(), (rank() + 1) * total // ranks()
+
+
+def whole(own: Tensor, total: int) -> Tensor:
+    """All rows [total, ...] of which each process has its `share`; every one of them must ask."""
+    if ranks() == 1:
+        return own
+    made = own.new_empty(total, *own.shape[1:])
+    for number in range(ranks()):
+        rows = made[number * total // ranks() : (number + 1) * total // ranks()]
+        if number == rank():
+            rows.copy_(own)
+        dist.broadcast(rows, number)
+    return made
+
+
+def tell(word: bool, device: str = "cpu") -> bool:
+    """What the first process says, in all; every one of them must call."""
+    said = torch.tensor([int(word)], device=device)
+    if ranks() > 1:
+        dist.broadcast(said, 0)
+    return bool(said)
+
+
 def normal(rows: int, width: int, rng: Stream, device: str | torch.device = "cpu") -> Tensor:
     """Standard normal noise [rows, width] for this process's slice: the same rows that one process would draw."""
     noise = torch.randn(rows * ranks(), width, generator=rng.torch())
@@ -89,7 +124,8 @@ def average(modules: nn.Module) -> None:
     if ranks() == 1:
         return
     tensors = [p.grad for p in modules.parameters() if p.grad is not None]
-    tensors += [b for b in modules.buffers() if b.is_floating_point()]
+    alike = [module for module in modules.modules() if not getattr(module, "sharded", False)]
+    tensors += [b for module in alike for b in module.buffers(recurse=False) if b.is_floating_point()]
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
     flat.div_(ranks())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 
 from unmix.core.digest import SCHEMA, array_digest, digest
 from unmix.core.errors import Failure, UsageError
+from unmix.core.recipe import trusted
 from unmix.core.rows import as_tensor, require_finite
 from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
 from unmix.networks import NETWORKS
-from unmix.networks.base import Network
+from unmix.networks.base import Network, evaluating
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +141,10 @@ def _dotted(network: Network) -> dict[str, Any]:
 def _made(plain: Mapping[str, Any], trust: frozenset[str]) -> Network:
     """The network of `_dotted`, the networks inside it first."""
     inside = {name: _made(v, trust) for name, v in plain.items() if isinstance(v, Mapping) and "kind" in v}
-    return NETWORKS.make({**plain, **inside}, trust)
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module and all below it in eval mode inside the block, each in its own mode again afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    made = NETWORKS.make({**plain, **inside}, trust)
+    if made.code is not None and not trusted(made.code, trust):
+        raise UsageError(
+            f"network: is built by {made.code}, which is imported only where you trust it; "
+            f"give trust={made.code.partition('.')[0].partition(':')[0]}"
+        )
+    return made

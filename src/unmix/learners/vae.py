@@ -19,7 +19,8 @@ from unmix.learners.parallel import gathered, normal
 from unmix.learners.vae_losses import normal_kl, sampled, total_correlation
 from unmix.networks import DECODERS, NETWORKS
 from unmix.networks.base import Network
-from unmix.networks.mlp import MLP, MLPDecoder
+from unmix.networks.mirror import mirror
+from unmix.networks.mlp import MLP
 from unmix.networks.posterior import PosteriorMean
 
 UNITS = (64, 64, 64)
@@ -60,18 +61,10 @@ class Variational(Learner):
     def _decoder(self) -> Any:
         if self.decoder is not None:
             return self.decoder
-        plain = self.network.as_dict()
-        mirrors = {"MLP": "MLPDecoder", "Conv": "ConvDecoder"}
-        if self.network.kind not in mirrors:
+        found = mirror(self.network)
+        if found is None:
             raise UsageError(f"{self.kind}.decoder: {self.network.kind} has no mirror image; give decoder=")
-        if "hidden" in plain and self.network.kind == "MLP":
-            return MLPDecoder(
-                hidden=tuple(reversed(self.network.hidden)),
-                activation=self.network.activation,
-                slope=self.network.slope,
-                bias=self.network.bias,
-            )
-        return DECODERS.make({**plain, "kind": mirrors[self.network.kind]})
+        return found
 
     def _check(self, world: Any, sample: Sample) -> None:
         super()._check(world, sample)

@@ -10,6 +10,7 @@ NETWORKS = Table(
         "ResNet": "unmix.networks.resnet:ResNet",
         "ViT": "unmix.networks.vit:ViT",
         "Transformer": "unmix.networks.transformer:Transformer",
+        "Built": "unmix.networks.built:Built",
         "OnSphere": "unmix.networks.wrapped:OnSphere",
         "PosteriorMean": "unmix.networks.posterior:PosteriorMean",
     },

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -24,6 +26,11 @@ class Network(Recipe):
             torch.random.manual_seed(as_stream(rng).child(self.kind).number)
             return self._build(shape, width)
 
+    @property
+    def code(self) -> str | None:
+        """Dotted path of code outside unmix that `build` imports and runs; None where there is none."""
+        return None
+
     @abstractmethod
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module: ...
 
@@ -42,3 +49,15 @@ class Decoder(Recipe):
 
     @abstractmethod
     def _build(self, width: int, shape: tuple[int, ...]) -> nn.Module: ...
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module and all below it in eval mode inside the block, each in its own mode again afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

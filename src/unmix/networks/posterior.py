@@ -23,6 +23,11 @@ class PosteriorMean(Network):
 
     network: Annotated[Any, BeforeValidator(NETWORKS.make)] = MLP()
 
+    @property
+    def code(self) -> str | None:
+        """As of the network inside."""
+        return self.network.code
+
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         return Posterior(self.network._build(shape, 2 * width), width)
 

@@ -25,6 +25,11 @@ class OnSphere(Network):
 
     network: Annotated[Any, BeforeValidator(NETWORKS.make)] = MLP()
 
+    @property
+    def code(self) -> str | None:
+        """As of the network inside."""
+        return self.network.code
+
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         if width < 2:
             raise UsageError(f"OnSphere: width={width}: a sphere needs at least 2 columns")
