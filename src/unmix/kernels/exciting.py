@@ -71,15 +71,15 @@ class Extremes:
         """Entries are looked at once; where one is not finite, all is as before the block."""
         from unmix.kernels._exciting_compiled import insert_rows
 
-        kept = self._values, self._rows, self._least
-        before, parts = [part.clone() for part in kept], parts_for(self.width, 512)
-        number = np.dtype(str(block.dtype).removeprefix("torch.")).type
-        finite = np.ones(parts, bool)
-        sign, largest = number(-1 if self.smallest else 1), np.finfo(number).max
-        arrays = (part.numpy() for part in kept)
-        run_parts(insert_rows, parts, array(block), numbers.numpy(), sign, largest, *arrays, finite)
+        # Nothing here may wake torch's own threads, which would spin on the cores that ours need: copies are numpy's.
+        kept = [part.numpy() for part in (self._values, self._rows, self._least)]
+        before, parts = [part.copy() for part in kept], parts_for(self.width, 512)
+        given = array(block)
+        finite, sign = np.ones(parts, bool), given.dtype.type(-1 if self.smallest else 1)
+        run_parts(insert_rows, parts, given, numbers.numpy(), sign, np.finfo(given.dtype).max, *kept, finite)
         if not finite.all():
-            self._values, self._rows, self._least = before
+            for part, old in zip(kept, before, strict=True):
+                part[:] = old
             require_finite(block, "block", int(numbers[0]))
 
     def _merge(self, block: Tensor, numbers: Tensor) -> None:
