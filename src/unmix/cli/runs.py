@@ -68,19 +68,48 @@ def compare(
     tell_results(verbs.compare(run, encoders, l0, seeds, engine_of(engine)))
 
 
-def trust(run: Run, options: Options = None, engine: EngineName = "serial") -> None:
-    """Try the run's finders on a matched world whose truth is known: unmix trust run/ size=.1,.32,1 seed=0..1"""
+def trust(
+    run: Run,
+    options: Options = None,
+    engine: EngineName = "serial",
+    checked: Annotated[
+        Path | None, typer.Option(help="Folder of `unmix study trust`: says how far such promises held there.")
+    ] = None,
+) -> None:
+    """Try what found a run's features, or learned its representations, on a matched world whose truth is known.
+
+    unmix trust run/ size=.1,.32,1 seed=0..1 --checked study-trust/ (size: shares of the rows, for features)
+    """
     from unmix.core.options import finish, parse
 
     given = parse(options or [])
     sizes, seeds = given.pop("size", [0.1, 0.32, 1.0]), given.pop("seed", [0])
     finish(given, ["size", "seed"])
+    from unmix.papers.trust.lessons import lesson
     from unmix.study import verbs
+    from unmix.study.learning import show_learned
+    from unmix.study.study import Results
+    from unmix.study.trusting import trust_learned
     from unmix.study.verdict import verdict
 
+    if (run / "learned").is_dir():
+        learned, promises = trust_learned(run, seeds, engine_of(engine))
+        show_learned(learned)
+        for promise in promises:
+            tell(f"{promise.world}: {promise.sentence}")
+            for sentence in promise.told:
+                tell(f"  matched by: {sentence}")
+            if checked is not None and promise.outcomes:
+                tell(lesson(checked, promise.learner))
+        if not Results(run).cells():
+            return
     results = verbs.trust(run, sizes, seeds, engine_of(engine))
     tell_results(results, world="matched")
     tell(verdict(results).sentence)
+    if checked is None:
+        tell("Such promises, checked where they should fail: unmix study trust --small, then --checked study-trust/")
+    else:
+        tell(lesson(checked, None, verbs.departure(results)))
 
 
 def study(
@@ -88,7 +117,9 @@ def study(
     options: Options = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default study-NAME.")] = None,
     small: Annotated[bool, typer.Option("--small", help="The version that takes minutes on two cores.")] = False,
-    engine: Annotated[str, typer.Option("--engine", help="auto, serial or processes.")] = "auto",
+    engine: Annotated[
+        str, typer.Option("--engine", help="auto, or as everywhere: processes, dask, ray, slurm.")
+    ] = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Run a paper's study, its claims.json and a page: unmix study amortisation-gap seed=0..4 --small

@@ -17,6 +17,7 @@ from unmix.core.seeds import Stream
 from unmix.finders.features import Features
 from unmix.study.cells import Cell, Split, all_rows, split
 from unmix.study.engines import Engine
+from unmix.study.justified import signs, unjustified
 from unmix.study.study import Results, Study
 from unmix.worlds.matched import MatchedWorld
 
@@ -94,7 +95,8 @@ def trust(
 ) -> Results:
     """Try the finders of a run on a matched world whose truth is known, at shares `sizes` of the data's rows.
 
-    The world is matched to the fit that explains most on held-out rows. Raises `UsageError` without fits on data.
+    The world is matched to the fit that explains most on held-out rows, of those that are sparse sums. Raises
+    `UsageError` without fits on data, or where none of them justifies a matched world.
     """
     results = Results(folder)
     fits = _fits(results)
@@ -129,10 +131,45 @@ def chosen(results: Results, finder: str | None = None, seed: int | None = None)
 
 
 def matched_world(results: Results) -> tuple[MatchedWorld, int]:
-    """The world matched to the best fit, and the number of rows that it was fitted on."""
-    cell = best_fit(results)
-    part = split(cell)
-    return MatchedWorld.of(_features(results, cell), part.train), part.train.shape[0]
+    """The world matched to the fit that explains most and is a sparse sum, and the number of rows it was fitted on.
+
+    Raises `UsageError` with the reasons where no fit is one.
+    """
+    _, features, part = _matchable(results)
+    return MatchedWorld.of(features, part.train), part.train.shape[0]
+
+
+def departure(results: Results) -> dict[str, float]:
+    """By how much the run's data and its matched world differ in each of `signs`, for the finder matched to.
+
+    Raises `UsageError` where the finder was not tried on the matched world.
+    """
+    cell, features, part = _matchable(results)
+    tried = [c for c, _ in results.cells() if c.world.kind == "MatchedWorld" and c.finder == cell.finder]
+    tried = [c for c in tried if c.encoder is None]
+    if not tried:
+        raise UsageError(
+            f"{results.store.root}: {cell.finder.kind} was not tried on a matched world; run unmix trust"
+        )
+    largest = max(tried, key=lambda c: c.samples or 0)
+    on_data = signs(features, part.test)
+    on_matched = signs(_features(results, largest), split(largest).test)
+    return {name: on_data[name] - on_matched[name] for name in on_data}
+
+
+def _matchable(results: Results) -> tuple[Cell, Features, Split]:
+    """Of the fits on data that are sparse sums, the one that explains most; its features and rows."""
+    fits = sorted(_fits(results), key=lambda pair: pair[1]["scores"]["fvu"]["value"])
+    reasons: dict[str, str] = {}
+    for cell, _ in fits:
+        features, part = _features(results, cell), split(cell)
+        if (reason := unjustified(features, part.train)) is None:
+            return cell, features, part
+        reasons.setdefault(results.label(cell.finder), reason)
+    told = "; ".join(f"{finder}: {reason}" for finder, reason in reasons.items())
+    raise UsageError(
+        f"{results.store.root}: no matched world is justified ({told}); fit TopKSAE or SparseCoding as well"
+    )
 
 
 def data_split(results: Results) -> Split:

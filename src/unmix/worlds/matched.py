@@ -18,13 +18,14 @@ GRID = 65
 
 
 class MatchedWorld(DictionaryWorld):
-    """Sparse non-negative latents whose rows have a given spectrum, sparsity and noise: h = offset + z D + e.
+    """Sparse latents whose rows have a given spectrum, sparsity and noise: h = offset + z D + e.
 
     latents: N, number of true atoms. spectrum: [d] eigenvalues of the covariance of the rows, descending.
     noise: [d] variance of the noise along the same directions (what the measured features left unexplained).
     rates: firing rates of the latents at evenly spaced ranks, descending; amplitudes: mean value of a firing
     latent at the same ranks. shape: quantiles of value / mean among firing latents. mean_norm: norm of the mean.
-    seed: fixes the dictionary, the eigenvectors and which latent has which rate.
+    negative: share of the firing latents whose value is negative. seed: fixes the dictionary, the eigenvectors and
+    which latent has which rate.
     Latents fire independently. Signal and noise covariances add up to the spectrum exactly when N >= d.
     """
 
@@ -39,6 +40,7 @@ class MatchedWorld(DictionaryWorld):
     amplitudes: tuple[float, ...]
     shape: tuple[float, ...]
     mean_norm: float = Field(0.0, ge=0)
+    negative: float = Field(0.0, ge=0, le=1)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -52,6 +54,11 @@ class MatchedWorld(DictionaryWorld):
         if min((*self.spectrum, *self.noise, *self.amplitudes, *self.shape), default=0) < 0:
             raise ValueError("spectrum, noise, amplitudes and shape must not be negative")
         return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; without `negative` where no latent is."""
+        # Digests from before there were signed latents stay what they were.
+        return {name: value for name, value in super().as_dict().items() if name != "negative" or value}
 
     @classmethod
     def of(cls, features: Any, rows: Any, seed: int = 0, limit: int = 32768) -> Self:
@@ -68,6 +75,7 @@ class MatchedWorld(DictionaryWorld):
         residual = (x - features.decode(codes).double()) @ vectors.flip(1)
         noise = torch.minimum(residual.var(0, correction=0), 0.99 * spectrum)
         _, columns, active = codes.nonzero()
+        negative = float((active < 0).double().mean()) if len(active) else 0.0
         active = active.abs().double()
         counts = torch.bincount(columns, minlength=codes.width).double()
         sums = torch.zeros_like(counts).index_add_(0, columns, active)
@@ -86,6 +94,7 @@ class MatchedWorld(DictionaryWorld):
             amplitudes=_rounded(_at_ranks(amplitudes)),
             shape=_rounded(np.quantile(relative, np.linspace(0, 1, GRID))),
             mean_norm=float(f"{mean.norm().item():.6g}"),
+            negative=float(f"{negative:.6g}"),
             seed=seed,
         )
 
@@ -111,18 +120,25 @@ class MatchedWorld(DictionaryWorld):
         quantiles = np.asarray(self.shape)
         z = torch.zeros(n, self.latents)
         h = torch.zeros(n, self.width)
-        expected = torch.from_numpy(rates * amplitudes * _moments(quantiles)[0]) @ dictionary
+        expected = torch.from_numpy(rates * amplitudes * self._mean) @ dictionary
         for start in range(0, n, 8192):
             rows = min(8192, n - start)
             fires = draw.random((rows, self.latents)) < rates
             r, c = np.nonzero(fires)
             size = np.interp(draw.random(len(r)), np.linspace(0, 1, len(quantiles)), quantiles)
+            if self.negative:
+                size = np.where(draw.random(len(r)) < self.negative, -size, size)
             block = torch.zeros(rows, self.latents, dtype=torch.float64)
             block[r, c] = torch.from_numpy(size * amplitudes[c])
             white = torch.randn(rows, self.width, generator=noise, dtype=torch.float64)
             h[start : start + rows] = (block @ dictionary - expected + white @ root + offset).float()
             z[start : start + rows] = (block * norms).float()
         return Sample(h=h, z=z)
+
+    @property
+    def _mean(self) -> float:
+        """Mean of value / mean size among firing latents."""
+        return (1 - 2 * self.negative) * _moments(np.asarray(self.shape))[0]
 
     def _latents(self) -> tuple[np.ndarray, np.ndarray]:
         """Rate and mean amplitude of each latent: [N], [N]."""
@@ -137,8 +153,8 @@ class MatchedWorld(DictionaryWorld):
         spectrum, noise = (torch.tensor(v, dtype=torch.float64) for v in (self.spectrum, self.noise))
         signal = (spectrum - noise).clamp_min(0).sqrt()
         rates, amplitudes = self._latents()
-        first, second = _moments(np.asarray(self.shape))
-        variance = torch.from_numpy(rates * amplitudes**2 * second - (rates * amplitudes * first) ** 2)
+        second = _moments(np.asarray(self.shape))[1]
+        variance = torch.from_numpy(rates * amplitudes**2 * second - (rates * amplitudes * self._mean) ** 2)
         raw = torch.nn.functional.normalize(gaussian * signal)
         covariance = (raw.T * variance.clamp_min(0)) @ raw
         # T with T' covariance T = diag(signal^2): the same sparse latents, with exactly the wanted spectrum.
