@@ -9,5 +9,7 @@ STUDIES = Table(
         "get-rich-quick": "unmix.papers.get_rich_quick.study:GetRichQuick",
         "cross-entropy": "unmix.papers.cross_entropy.study:CrossEntropy",
         "slowvae": "unmix.papers.slowvae.study:SlowVaeStudy",
+        "trust": "unmix.papers.trust.study:TrustStudy",
+        "crossings": "unmix.papers.crossings.study:Crossings",
     },
 )
