@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import linecache
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,13 @@ def test_a_folder_of_images_at_the_command_line(recipe: ModuleActivations, tmp_p
     assert costs["rows"] == 120 and costs["disk_bytes"] == 120 * 4 * 4 + 20 * images.nbytes  # type: ignore[index]
     told = collect_command("modules_under_test:build", "1", str(tmp_path / "pictures"), tmp_path / "acts", options)
     assert "120 rows of width 4" in str(told)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in sorted((tmp_path / "pictures").rglob("*.png")):
+            archive.write(file, file.relative_to(tmp_path).as_posix())
+        archive.write(tmp_path / "pictures/cats/0.png", "other/0.png")
+    inside = f"{tmp_path / 'all.zip'}:pictures/"
+    found = collect_command("modules_under_test:build", "1", inside, tmp_path / "acts", options)
+    assert found == told  # the same images from elsewhere
     items = ImageItems(images, ("cats",) * 6)
     rows = recipe.but(channels=1, pooling="all").collect(items, tmp_path / "acts")  # found again
     assert rows.items.labels[0] == "cats" and rows.shape == (120, 4)
