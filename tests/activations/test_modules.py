@@ -96,6 +96,10 @@ def test_what_cannot_be(recipe: ModuleActivations, images: np.ndarray, tmp_path:
         recipe.but(pooling="all").collect(broken, tmp_path / "a")
     with pytest.raises(UsageError, match="layer=9: Sequential has no such layer"):
         recipe.but(layer="9").collect(images, tmp_path / "b")
+    with pytest.raises(UsageError, match=r"does not take data \[2, 4, 5\]: .*channels"):
+        recipe.collect(np.zeros((3, 2, 4, 5), np.float32), tmp_path / "b")
+    with pytest.raises(UsageError, match="with at least one row"):
+        recipe.collect(ImageItems(np.zeros((0, 4, 5), np.uint8)), tmp_path / "b")
     with pytest.raises(UsageError, match="with at least one row"):
         recipe.collect(images[:0], tmp_path / "b")
 
@@ -140,6 +144,10 @@ def test_images_in_bytes_are_prepared(plain: ModuleActivations, tmp_path: Path) 
         plain.but(side=3).collect(np.zeros((4, 7), np.float32), tmp_path / "no")
     with pytest.raises(UsageError, match="deviation"):
         plain.but(deviation=0.0)
+    with pytest.raises(UsageError, match="is made from 1 or 3, the images have 2"):
+        plain.but(channels=3).collect(np.zeros((4, 2, 5, 5), np.float32), tmp_path / "no")
+    as_tensors = plain.collect(torch.from_numpy(images), tmp_path / "tensors")
+    assert as_tensors.digest == rows.digest and np.array_equal(as_tensors.items.images[::24], images)
 
 
 def test_any_change_makes_a_new_key_and_stale_rows_are_never_served(

@@ -95,7 +95,7 @@ class ModuleActivations(Recipe):
         layer = layer_of(model, self.layer) if self.layer else model
         n = x.shape[0]
         with quiet(model):
-            probe, grid = self._pooled(model, layer, self._read(x, 0, 1).to(device))
+            probe, grid = self._probe(model, layer, self._read(x, 0, 1).to(device))
             each = len(probe)
             self._check_shown(items, each, grid)
             with ShardWriter(folder, probe.shape[1], self.dtype, key, shard_bytes=shard_bytes) as writer:
@@ -139,7 +139,7 @@ class ModuleActivations(Recipe):
         with quiet(model):
             begun = time.perf_counter()
             batch = self._read(x, 0, min(self.batch, n)).to(device)
-            h, _ = self._pooled(model, layer, batch)
+            h, _ = self._probe(model, layer, batch)
             spent = time.perf_counter() - begun
         each = len(h) // len(batch)
         rows, shown = n * each, self._size_shown(items, each)
@@ -162,10 +162,11 @@ class ModuleActivations(Recipe):
                 f"{list(x.shape[1:])} of {str(x.dtype).removeprefix('torch.')}"
             )
         if self.channels is not None and x.shape[1] != self.channels:
+            if x.shape[1] not in (1, 3):
+                raise UsageError(f"channels={self.channels}: is made from 1 or 3, the images have {x.shape[1]}")
             x = x.mean(1, keepdim=True) if self.channels == 1 else x[:, :1].expand(-1, 3, -1, -1)
         if self.side is not None and x.shape[2:] != (self.side, self.side):
-            size = (self.side, self.side)
-            x = nn.functional.interpolate(x, size, mode="bicubic", antialias=True)
+            x = nn.functional.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True)
         for name in ("mean", "deviation"):
             if (given := np.size(getattr(self, name))) not in (1, x.shape[1]):
                 raise UsageError(f"{name}: {given} numbers for images of {x.shape[1]} channels")
@@ -195,6 +196,14 @@ class ModuleActivations(Recipe):
         windows = crops(items, numbers, np.arange(len(numbers)) % each, grid, self.crop)
         return ImageItems(windows, None if items.labels is None else tuple(items.labels[i] for i in numbers))
 
+    def _probe(self, model: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, list[int] | None]:
+        """As `_pooled`, the first time."""
+        try:
+            return self._pooled(model, layer, x)
+        except RuntimeError as error:
+            line = " ".join(str(error).split())[:200]
+            raise UsageError(f"model={self.model}: does not take data {list(x.shape[1:])}: {line}") from error
+
     def _pooled(self, model: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, list[int] | None]:
         """Rows of a batch, and height and width of the map they come from."""
         with capture(layer, stop=True) as captured:
@@ -223,19 +232,20 @@ class ModuleActivations(Recipe):
 
 def _data(data: Any) -> tuple[Any, Items]:
     """Array or rows [n, ...], and an item for each; images stay bytes, which are a quarter of the floats."""
-    if isinstance(data, ImageItems):
-        return data.images, data
-    x = data.x if isinstance(data, Sample) else data
+    x = data.images if isinstance(data, ImageItems) else data.x if isinstance(data, Sample) else data
     if x is None or not hasattr(x, "shape") or len(x.shape) < 1 or not x.shape[0]:
         raise UsageError("data: expected images, an array [n, ...], Rows or a Sample with x, with at least one row")
-    items = getattr(data, "items", None)
-    if hasattr(items, "take"):
-        return x, items  # type: ignore[return-value]
-    return x, as_items(x) if _in_bytes(x) else VectorItems(np.arange(x.shape[0]))
+    if _in_bytes(x):
+        x = np.asarray(x)
+    items = data if isinstance(data, ImageItems) else getattr(data, "items", None)
+    if not hasattr(items, "take"):
+        items = as_items(x) if _in_bytes(x) else VectorItems(np.arange(x.shape[0]))
+    return x, items  # type: ignore[return-value]
 
 
 def _in_bytes(x: Any) -> bool:
-    return str(x.dtype).removeprefix("torch.") == "uint8" and len(x.shape) in (3, 4) if hasattr(x, "dtype") else False
+    """Whether an array holds images as bytes: [n, h, w] or [n, h, w, channels]."""
+    return len(x.shape) in (3, 4) and str(getattr(x, "dtype", "")).removeprefix("torch.") == "uint8"
 
 
 def _rows(x: Any, first: int, last: int) -> Tensor:
