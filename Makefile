@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types floors tests figures wheel clean
+.PHONY: demo test lint types floors tests docs wheel clean
 
 demo: .venv/.demo
 	$(BIN)/unmix demo
@@ -25,6 +25,10 @@ floors: .venv/.dev
 tests: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
+docs: .venv/.docs
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 wheel: .venv/.dev
 	$(BIN)/python -m build --wheel
 
@@ -41,5 +45,9 @@ wheel: .venv/.dev
 	$(PIP) -c constraints.txt -e ".[dev]"
 	@touch $@
 
+.venv/.docs: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv dist build docs/_build docs/_gallery docs/_reference .mypy_cache .ruff_cache .pytest_cache
