@@ -176,10 +176,11 @@ def _contracted(
     size = {name: p.numel() for name, p in source.parameters.items()}
     work = source.work(x, list(size))
     # Half of the bound for the Jacobian of all rows, the other half for making it block by block.
-    columns = int(memory / 2 / item / (n * c))
-    block = int(memory / 2 / item / (work + 2 * c * min(sum(size.values()), max(columns, max(size.values())))))
+    half, largest = memory / 2 / item, max(size.values())
+    columns = min(int(half / (n * c)), max(largest, int((half - work) / (2 * c))))
+    block = int(half / (work + 2 * c * min(sum(size.values()), max(columns, largest))))
     if columns < 1 or block < 1:
-        least = item * 2 * max(n * c, work + 2 * c * max(size.values()))
+        least = item * 2 * max(n * c, work + 2 * c * largest)
         raise UsageError(
             f"memory={memory}: these rows and outputs need {least} bytes at least; use method='products'"
         )
