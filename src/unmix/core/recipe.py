@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 import html
 import importlib
+import importlib.util
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -142,10 +146,10 @@ def trusted(path: str, trust: frozenset[str]) -> bool:
 
 
 def load_class(path: str) -> Any:
-    """The object named "module:attribute"; raises `UsageError` where it does not exist."""
+    """The object named "module:attribute" or "file.py:attribute"; raises `UsageError` where it does not exist."""
     module_name, _, attribute = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        module = _from_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(f"{path}: cannot import {module_name} ({error})") from error
     target: Any = module
@@ -154,6 +158,25 @@ def load_class(path: str) -> Any:
             raise UsageError(f"{path}: {module_name} has no {part}; {suggest(part, vars(module))}")
         target = getattr(target, part)
     return target
+
+
+def _from_file(name: str) -> ModuleType:
+    """The module in a file, run once; under a name of its own, so that it hides no installed one."""
+    file = Path(name).resolve()
+    own = f"{file.stem}_{digest(str(file))}"
+    if own not in sys.modules:
+        if not file.is_file():
+            raise UsageError(f"{name}: no such file")
+        spec = importlib.util.spec_from_file_location(own, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[own] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[own]
+            raise
+    return sys.modules[own]
 
 
 def suggest(given: str, known: Mapping[str, Any] | list[str]) -> str:
