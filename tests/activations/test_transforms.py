@@ -8,7 +8,7 @@ import torch
 
 from unmix.activations import TRANSFORMS
 from unmix.activations.shards import ShardWriter
-from unmix.activations.transforms import Affine, Center, Scale, TransformedRows, Whiten
+from unmix.activations.transforms import Affine, Center, Scale, Standardise, TransformedRows, Whiten
 from unmix.core.errors import UsageError
 from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
@@ -28,6 +28,10 @@ def test_what_each_does(h: torch.Tensor) -> None:
     scaled = Scale().fit(h)(h)
     assert float(scaled.square().sum(1).mean()) == pytest.approx(8, rel=1e-5)
     assert torch.allclose(scaled / scaled[0, 0], h / h[0, 0], rtol=1e-4)
+    standard = Standardise().fit(h)(h)
+    varies = torch.arange(8) != 3
+    assert torch.allclose(standard.mean(0), torch.zeros(8), atol=1e-5) and bool((standard[:, 3] == 0).all())
+    assert torch.allclose(standard.std(0, correction=0)[varies], torch.ones(7), atol=1e-4)
     white = Whiten(ridge=0).fit(h)(h)
     identity = torch.eye(8)
     identity[3, 3] = 0
@@ -35,7 +39,9 @@ def test_what_each_does(h: torch.Tensor) -> None:
     assert bool((white[:, 3] == 0).all())
 
 
-@pytest.mark.parametrize("transform", [Center(), Scale(), Whiten(), Whiten(ridge=0.1), Whiten(ridge=0)], ids=str)
+@pytest.mark.parametrize(
+    "transform", [Center(), Scale(), Standardise(), Whiten(), Whiten(ridge=0.1), Whiten(ridge=0)], ids=str
+)
 def test_inverse_gives_the_rows_back(h: torch.Tensor, transform: Center) -> None:
     before = h.clone()
     affine = transform.fit(h)

@@ -30,7 +30,7 @@ def test_every_layer_has_the_table_of_its_own_activations(monkeypatch, tmp_path)
     assert table["layer"].unique().tolist() == ["1", "3"]
     neurons = table[table["basis"] == "neurons"].set_index("layer")
     assert neurons["features"].to_dict() == {"1": 5, "3": 7}
-    assert (table["basis"] == "untrained neurons").sum() == 2
+    assert (table["basis"] == "untrained neurons").sum() == 4  # by columns and by angle
     with torch.no_grad():
         x = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255) - 0.5
         rows, other = (build(seed)(x).mean((2, 3)) for seed in (0, 1))

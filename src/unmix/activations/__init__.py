@@ -15,6 +15,7 @@ TRANSFORMS = Table(
     {
         "Center": "unmix.activations.transforms:Center",
         "Scale": "unmix.activations.transforms:Scale",
+        "Standardise": "unmix.activations.transforms:Standardise",
         "Whiten": "unmix.activations.transforms:Whiten",
     },
 )

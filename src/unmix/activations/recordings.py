@@ -44,15 +44,17 @@ class Recording:
         """Digest of the responses."""
         return array_digest(self.responses)
 
-    def rows(self, standardise: bool = True, unit: bool = True) -> np.ndarray:
+    def rows(self, standardise: bool = True, unit: bool = True, by: Any = None) -> np.ndarray:
         """Rows for finders [n, d] float32: each neuron with mean 0 and deviation 1, then each row of unit norm.
 
+        by: numbers of the images whose mean and deviation count, such as those that are fitted on; None takes all.
         Neurons that do not vary become 0.
         """
         found = self.responses.astype(np.float64)
         if standardise:
-            deviation = found.std(0)
-            found = (found - found.mean(0)) / np.where(deviation > 0, deviation, 1.0)
+            known = found if by is None else found[np.asarray(by)]
+            deviation = known.std(0)
+            found = (found - known.mean(0)) / np.where(deviation > 0, deviation, 1.0)
         if unit:
             found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return found.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Transforms: centre, scale and whiten rows; affine maps that know their inverse."""
+"""Transforms: centre, scale, standardise and whiten rows; affine maps that know their inverse."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Affine:
 
 
 class TransformedRows:
-    """Rows seen through an affine map, applied block by block; `items`, `labels`, `about` are those of the rows."""
+    """Rows seen through an affine map, applied block by block; what they are beside numbers is that of the rows."""
 
     def __init__(self, rows: Any, affine: Affine) -> None:
         self.rows, self.affine = as_rows(rows), affine
@@ -115,7 +115,7 @@ class TransformedRows:
         return self.rows.shape[0]
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("items", "labels", "about"):
+        if name in ("items", "labels", "about", "streams"):
             return getattr(self.rows, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
@@ -128,6 +128,11 @@ class TransformedRows:
         """Blocks as the rows give them, transformed."""
         for block in self.rows.blocks(size, rng, device):
             yield self.affine(block)
+
+    def numbered(self, size: int, rng: Stream) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """A shuffled pass with the number of each row, transformed."""
+        for numbers, block in self.rows.numbered(size, rng):  # type: ignore[attr-defined]
+            yield numbers, self.affine(block)
 
     def take(self, rows: np.ndarray) -> Tensor:
         """The named rows, transformed: [len(rows), d]."""
@@ -170,6 +175,21 @@ class Scale(Transform):
         if total == 0:
             raise UsageError("rows: all are 0 and cannot be scaled; give rows that differ from 0")
         return Affine(torch.zeros(d), scale=float(np.sqrt(d * n / total)))
+
+
+class Standardise(Transform):
+    """x = (h - mean) / deviation, column by column. Constant columns become 0 and come back as their constant."""
+
+    equation: ClassVar[str] = "x_j = (h_j - mean(h_j)) / deviation(h_j)"
+
+    def _fit(self, rows: Rows) -> Affine:
+        mean = _mean(rows)
+        total = sum((block.double() - mean).square().sum(0) for block in rows.blocks(16384))
+        deviation = (torch.as_tensor(total) / rows.shape[0]).sqrt()
+        # Below the resolution of float32 a column is constant.
+        varies = deviation > torch.finfo(torch.float32).eps * mean.abs()
+        matrix = torch.where(varies, 1 / deviation.clamp_min(1e-300), 0.0)
+        return Affine(mean.float(), matrix.diag().float(), torch.where(varies, deviation, 0.0).diag().float())
 
 
 class Whiten(Transform):

@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from unmix.activations.transforms import Whiten
-from unmix.core.codes import Codes
+from unmix.activations.transforms import Standardise, Whiten
 from unmix.core.errors import UsageError
 from unmix.core.rows import as_rows, gather
 from unmix.core.seeds import Stream, as_stream
@@ -22,11 +21,12 @@ from unmix.finders.features import Features
 from unmix.scores.interpretability import controls
 from unmix.scores.interpretability.sets import interpretability_index
 from unmix.scores.similarity import SIMILARITIES
-from unmix.scores.similarity.base import Alike
+from unmix.scores.similarity.base import Alike, unit_rows
 from unmix.scores.similarity.images import first_copies
 
 NEURONS, POOLS, DIRECTIONS = "neurons", "random pools", "random directions"
 SHUFFLED, UNTRAINED = "shuffled activations", "untrained neurons"
+COLUMNS, CODES, PROJECTIONS, ANGLES = "columns", "codes", "projections", "angles"
 ALIGNED = 0.9  # |cosine| with one neuron above which an atom is that neuron
 MOSTLY = 0.75  # share of such atoms from which a basis is said to be the neurons again
 
@@ -54,6 +54,7 @@ def compare_bases(
     count: int = 5,
     splits: int = 1,
     share: float = 0.5,
+    standardise: bool = False,
     whiten: float | None = None,
     untrained: Any = None,
     draws: int = 1000,
@@ -64,15 +65,19 @@ def compare_bases(
     Every split fits on a share of the images and scores on the others; copies of an image are never on both sides.
     rows: [n, d], one neuron a column. images: the n images (`ImageItems` or an array). finders: recipes, or their
     names. similarity: a recipe, its name, or images bound already (`Alike`). count: exciting images of a feature.
-    share: of the images to fit on. whiten: ridge of a whitening fitted with each split, or None. untrained: [n, d']
-    activations of the untrained network on the same images. draws: random sets of the null.
+    share: of the images to fit on. standardise: first each neuron to mean 0 and deviation 1, then each row to unit
+    norm, as recordings are read. whiten: ridge of a whitening after that, or None; both are fitted on the images that
+    are fitted on. untrained: [n, d'] activations of the untrained network on the same images. draws: random sets of
+    the null.
     Gives one row for each split, basis and way to read it: split; basis; role (basis or control); read ("columns",
-    "codes" of the finder's own encoder, or "projections" on its atoms); features (how many); aligned (share of atoms
-    with a |cosine| above .9 with one neuron: where it is 1 they are the neurons); value with low and high (bootstrap
-    over features); chance and chance_deviation (random image sets); z (mean over features); beside (z less that of
-    the neurons of the split); significant (share of features with p < .05); effective (images of a set that say
-    something); constant (features that do not vary); unique (share of different images); redundancy (mean largest
-    |correlation| with another feature); brightness_z and colour_z (the index of the same sets by these alone).
+    "codes" of the finder's own encoder, "projections" on its atoms, or "angles": projections of rows about the mean
+    and of unit norm, where images that show one thing alone come first); features (how many); aligned (share of
+    atoms with a |cosine| above .9 with one neuron: where it is 1 they are the neurons); value with low and high
+    (bootstrap over features); chance and chance_deviation (random image sets); z (mean over features); beside (z less
+    that of the neurons of the split, by angle where the basis is); significant (share of features with p < .05);
+    effective (images of a set that say something); constant (features that do not vary); unique (share of different
+    images); redundancy (mean largest |correlation| with another feature); brightness_z and colour_z (the index of the
+    same sets by these alone).
     Controls: random directions and random pools of images, as many as neurons; every finder on rows whose neurons
     were shuffled apart; the neurons' activations on other images; the untrained network.
     Raises `UsageError` for rows and images that differ in number, or where the embedding is the rows.
@@ -94,24 +99,49 @@ def compare_bases(
         own = stream.child(split)
         fit, score = halves_of_images(images, own, share)
         given, shown = matrix[fit], matrix[score]
+        if standardise:
+            affine = Standardise().fit(given)
+            given, shown = unit_rows(affine(given)), unit_rows(affine(shown))
         if whiten is not None:
             affine = Whiten(ridge=whiten).fit(given)
             given, shown = affine(given), affine(shown)
-        judge = _Judge(alike.take(score), pictures[score], count, draws, own)
-        judge(NEURONS, "basis", "columns", shown)
-        judge(SHUFFLED, "control", "columns", controls.shuffled(shown, own))
-        d = matrix.shape[1]
-        judge(DIRECTIONS, "control", "projections", shown @ controls.random_directions(d, d, own).T)
-        judge(POOLS, "control", "projections", shown @ controls.random_pools(given, d, rng=own).T)
-        if start is not None:
-            judge(UNTRAINED, "control", "columns", start[score])
-        apart = controls.shuffled_neurons(given, own)
-        for recipe in recipes:
-            judge.features(str(recipe), "basis", recipe.fit(given, own), given, shown)
-            judge.features(f"{recipe} on shuffled neurons", "control", recipe.fit(apart, own), apart, shown)
-        beside = judge.rows[0]["z"]
-        found += [{"split": split, **row, "beside": row["z"] - beside} for row in judge.rows]
+        judge = Judge(alike.take(score), pictures[score], count, draws, own)
+        fitted = [(str(recipe), recipe, recipe.fit(given, own)) for recipe in recipes]
+        before = None if start is None else (start[fit], start[score])
+        found += [{"split": split, **row} for row in side_by_side(judge, given, shown, fitted, before, own)]
     return pd.DataFrame(found)
+
+
+def side_by_side(
+    judge: Judge,
+    given: Tensor,
+    shown: Tensor,
+    fitted: Sequence[tuple[str, Finder, Features]],
+    untrained: tuple[Tensor, Tensor] | None = None,
+    rng: int | Stream = 0,
+) -> list[dict[str, Any]]:
+    """Rows of the table of `compare_bases` for features that were fitted already, with every control beside them.
+
+    judge: of the images scored on. given, shown: rows [n, d] that were fitted on, and of those images. fitted: name,
+    recipe and features of every basis; the recipe is fitted once more on shuffled neurons. untrained: as given and
+    shown, of the untrained network.
+    """
+    own, d, mean = as_stream(rng), given.shape[1], given.mean(0)
+    judge(NEURONS, "basis", COLUMNS, shown)
+    judge(NEURONS, "basis", ANGLES, unit_rows(shown - mean))
+    judge(SHUFFLED, "control", COLUMNS, controls.shuffled(shown, own))
+    judge.directions(DIRECTIONS, "control", controls.random_directions(d, d, own), shown, mean)
+    judge.directions(POOLS, "control", controls.random_pools(given, d, rng=own), shown, mean)
+    if untrained is not None:
+        before, now = untrained
+        judge(UNTRAINED, "control", COLUMNS, now)
+        judge(UNTRAINED, "control", ANGLES, unit_rows(now - before.mean(0)))
+    apart = controls.shuffled_neurons(given, own)
+    for name, recipe, features in fitted:
+        judge.features(name, "basis", features, given, shown, mean)
+        judge.features(f"{name} on shuffled neurons", "control", recipe.fit(apart, own), apart, shown, mean)
+    neurons = {row["read"]: row["z"] for row in judge.rows if row["basis"] == NEURONS}
+    return [{**row, "beside": row["z"] - neurons.get(row["read"], neurons[COLUMNS])} for row in judge.rows]
 
 
 def over_splits(table: pd.DataFrame) -> pd.DataFrame:
@@ -126,62 +156,79 @@ def over_splits(table: pd.DataFrame) -> pd.DataFrame:
 def findings(table: pd.DataFrame, margin: float = 1.0) -> list[str]:
     """What may be said of a table of `compare_bases`: one sentence for each basis, which follows its controls.
 
-    A basis counts as above another where its mean z over the splits is more than `margin` null deviations above.
-    Where three quarters of its atoms are single neurons, it is no sign of superposition.
+    A basis counts as above another where its mean z over the splits is more than `margin` null deviations above, read
+    in the same way (codes beside the neurons' own activations). Features are found where a basis is above neurons and
+    every control by angle and by codes or projections as well: a gain by projections alone may come from weighing the
+    other neurons against a neuron, which picks purer images in any space. Where three quarters of the atoms are
+    single neurons, a gain is no sign of superposition.
     """
     means: list[dict[Any, Any]] = over_splits(table).to_dict("records")
     z = {(row["basis"], row["read"]): float(row["z"]) for row in means}
-    neurons, pools, directions = z[NEURONS, "columns"], z[POOLS, "projections"], z[DIRECTIONS, "projections"]
     told: list[str] = []
-    better = False
+    above: dict[str, set[str]] = {}
     for row in means:
         if row["role"] != "basis" or row["basis"] == NEURONS:
             continue
-        key, own = (row["basis"], row["read"]), float(row["z"])
-        name = f"{key[0]} ({key[1]})"
+        basis, read, own = row["basis"], row["read"], float(row["z"])
+        flat = ANGLES if read == ANGLES else PROJECTIONS
+        neurons = z[NEURONS, ANGLES if read == ANGLES else COLUMNS]
+        name = f"{basis} ({read})"
         if not own - neurons > margin:
             told.append(f"{name}: z {own:.2f}, not more than {margin:g} above the neurons ({neurons:.2f})")
             continue
-        apart = z[f"{key[0]} on shuffled neurons", key[1]]
-        beside = {"random pools": pools, "random directions": directions, "the same on shuffled neurons": apart}
+        beside = {label: z[label, flat] for label in (POOLS, DIRECTIONS)}
+        beside["the same on shuffled neurons"] = z[f"{basis} on shuffled neurons", read]
         reached = [f"{label} ({other:.2f})" for label, other in beside.items() if own - other <= margin]
-        same = float(row["aligned"]) >= MOSTLY
-        better |= not reached and not same
         words = "and above every control"
         if reached:
             words = f"but so are {', '.join(reached)}: no evidence of features"
-        elif same:
+        elif float(row["aligned"]) >= MOSTLY:
             words = "but most of its atoms are single neurons: it reads them better, and finds few other directions"
+        else:
+            above.setdefault(basis, set()).add(read)
         told.append(f"{name}: z {own:.2f}, above the neurons ({neurons:.2f}), {words}")
-    if not better:
+    found = [basis for basis, reads in above.items() if ANGLES in reads and len(reads) > 1]
+    if found:
+        told.append(f"Directions other than the neurons are more interpretable: {', '.join(found)}.")
+    else:
         told.append(
-            "No other directions beat the neurons and every control: no sign of superposition by this measure."
+            "No other directions beat the neurons and every control, by angle and otherwise: no sign of "
+            "superposition by this measure."
         )
     return told
 
 
-class _Judge:
+class Judge:
     """Scores bases on the images of one split, and keeps the rows of the table."""
 
     def __init__(self, alike: Alike, pictures: Any, count: int, draws: int, rng: Stream) -> None:
         self.alike, self.pictures, self.count, self.draws, self.rng = alike, pictures, count, draws, rng
         self.rows: list[dict[str, Any]] = []
 
-    def features(self, name: str, role: str, features: Features, fitted: Tensor, rows: Tensor) -> None:
-        """A finder's features, read by its encoder and by projection: a code leaves out what other atoms explain.
+    def features(self, name: str, role: str, features: Features, fitted: Tensor, rows: Tensor, mean: Tensor) -> None:
+        """A finder's features, read by its encoder, by projection and by angle.
 
-        Features with codes of either sign have no direction of their own; they are turned so that the third moment on
-        the rows they were fitted on is positive.
+        A code leaves out what other atoms explain. Features with codes of either sign are turned, see `turned`.
         """
-        codes: Codes = features.encode(rows)
-        dense, before = codes.dense(), features.encode(fitted).dense()
-        sign = torch.ones(dense.shape[1])
-        if bool((before < 0).any()):
-            sign = torch.where((before - before.mean(0)).double().pow(3).mean(0) < 0, -1.0, 1.0)
+        dense, sign = turned(features, fitted, rows)
         atoms = torch.nn.functional.normalize(features.atoms)
         aligned = float((atoms.abs().amax(1) > ALIGNED).float().mean())
-        self(name, role, "codes", dense * sign, aligned)
-        self(name, role, "projections", (rows - features.bias) @ features.atoms.T * sign, aligned)
+        self(name, role, CODES, dense, aligned)
+        self.directions(name, role, features.atoms * sign[:, None], rows, mean, features.bias, aligned)
+
+    def directions(
+        self,
+        name: str,
+        role: str,
+        atoms: Tensor,
+        rows: Tensor,
+        mean: Tensor,
+        bias: Tensor | None = None,
+        aligned: float = math.nan,
+    ) -> None:
+        """Directions [m, d], read by projection and by angle."""
+        self(name, role, PROJECTIONS, (rows if bias is None else rows - bias) @ atoms.T, aligned)
+        self(name, role, ANGLES, unit_rows(rows - mean) @ atoms.T, aligned)
 
     def __call__(self, name: str, role: str, read: str, activations: Tensor, aligned: float = math.nan) -> None:
         found = interpretability_index(activations, self.alike, self.count, self.rng, self.draws)
@@ -210,6 +257,19 @@ class _Judge:
                 **controls.covariates(sets, self.pictures, self.rng, self.draws),
             }
         )
+
+
+def turned(features: Features, fitted: Any, rows: Any) -> tuple[Tensor, Tensor]:
+    """Codes [n, m] of rows, and a sign [m] for each feature, with which the codes are multiplied.
+
+    Where codes of the rows that were fitted on have either sign, a feature is turned so that their third moment is
+    positive: its exciting side is the rarer and stronger one.
+    """
+    dense, before = features.encode(rows).dense(), features.encode(fitted).dense()
+    sign = torch.ones(dense.shape[1])
+    if bool((before < 0).any()):
+        sign = torch.where((before - before.mean(0)).double().pow(3).mean(0) < 0, -1.0, 1.0)
+    return dense * sign, sign
 
 
 def power_law(rows: Any, low: float = 0.05, high: float = 0.5) -> dict[str, Any]:
