@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from unmix.core.errors import UsageError
 from unmix.kernels import index_loss
@@ -44,6 +46,34 @@ def test_loss_and_both_gradients_are_dense_ones_for_any_chunk(chunk, smoothing, 
     assert loss.item() == pytest.approx(dense.item(), abs=1e-13)
     for ours, theirs in zip(found, wanted, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-14, rtol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the bytes of the largest storage that any operation gives."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                self.most = max(self.most, leaf.untyped_storage().nbytes())
+        return made
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_tensor_is_as_large_as_the_logits(fused, monkeypatch):
+    monkeypatch.setattr(index_loss, "KEEP", 0)
+    monkeypatch.setattr(index_loss, "CELLS", 1 << 12)
+    monkeypatch.setattr(index_loss, "run_parts", lambda work, parts: work(0, 1))  # other threads are not seen
+    h, weights, y = problem(n=64, classes=4000, dtype=torch.float32)
+    with Largest() as seen:
+        if fused:
+            tables = [weights.detach(), torch.zeros(4000, 5), torch.zeros(4000, 5)]
+            index_cross_entropy_step(h, *tables, y, AdamWStep(1, 0.1), 0.8).backward()
+        else:
+            index_cross_entropy(h, weights, y, 0.8).backward()
+    assert 4 * 64 * 64 <= seen.most <= 4 * 4000 * 5 < 4 * 64 * 4000 / 10
 
 
 def test_large_logits_do_not_overflow():

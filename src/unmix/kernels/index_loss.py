@@ -163,7 +163,6 @@ class _Work:
     smoothing: float
     chunk: int
     shard: Shard | None = None
-    parts: int = 1
     kept: Tensor | None = None
     top: Tensor = field(init=False)
     lse: Tensor = field(init=False)
@@ -181,8 +180,7 @@ class _Work:
     def spread(self, work: Callable[[int, int], None]) -> None:
         if self.h.device.type == "cpu":
             with own_threads() as threads:
-                self.parts = max(1, min(threads, len(self.bounds)))
-                run_parts(work, self.parts)
+                run_parts(work, max(1, min(threads, len(self.bounds))))
         else:
             work(0, 1)
 
@@ -192,23 +190,30 @@ class _Work:
     def forward(self) -> Tensor:
         h, bounds, n, here = self.h, self.bounds, len(self.h), len(self.weights)
         if n * here * h.element_size() <= KEEP:
-            self.kept = h.new_empty(here, n)
-        self.top, sums, totals = (h.new_zeros(len(bounds), n) for _ in range(3))
+            self.kept, self.top = h.new_empty(here, n), h.new_empty(len(bounds), n)
+        found: dict[int, tuple[Tensor, Tensor]] = {}
 
         def work(part: int, parts: int) -> None:
             room = self.room() if self.kept is None else None
+            top, sums, total = h.new_full((n,), -torch.inf), h.new_zeros(n), h.new_zeros(n)
             for number in range(part, len(bounds), parts):
                 begin, end = bounds[number]
                 z = room[: end - begin] if room is not None else self.kept[begin:end]  # type: ignore[index]
                 torch.mm(self.weights[begin:end], h.T, out=z)
                 if self.smoothing:
-                    torch.sum(z, 0, out=totals[number])
-                torch.amax(z, 0, out=self.top[number])
-                z.sub_(self.top[number]).exp_()
-                torch.sum(z, 0, out=sums[number])
+                    total += z.sum(0)
+                peak = z.amax(0)
+                z.sub_(peak).exp_()
+                if self.kept is not None:
+                    self.top[number] = peak
+                higher = torch.maximum(top, peak)
+                sums = sums * (top - higher).exp_() + z.sum(0) * (peak - higher).exp_()
+                top = higher
+            found[part] = top + sums.log(), total
 
         self.spread(work)
-        self.lse, total = torch.logsumexp(self.top + sums.log(), 0), totals.sum(0)
+        self.lse = torch.logsumexp(torch.stack([found[part][0] for part in sorted(found)]), 0)
+        total = sum(found[part][1] for part in sorted(found))
         place = self.y if self.shard is None else self.y - self.shard.begin
         own = torch.einsum("nd,nkd->nk", h, self.weights[place.clamp(0, here - 1)])
         if self.shard is not None:
