@@ -39,6 +39,16 @@ class Watch:
         """The work has ended well."""
 
 
+class Following(Watch):
+    """Takes up what another watch kept and keeps nothing: for all processes of a fit but the first."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def restore(self) -> dict[str, Tensor] | None:
+        return self.watch.restore()
+
+
 class Progress(Watch):
     """Draws a bar on a terminal and a plain line every few seconds otherwise, on standard error."""
 

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from unmix.core.errors import UsageError
+from unmix.core import parallel
+from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.rows import Rows, as_rows, gather
 from unmix.core.seeds import Stream, as_stream
-from unmix.core.watch import Watch
+from unmix.core.watch import Following, Watch
 from unmix.finders.features import Features
 
 
@@ -21,12 +22,18 @@ class Finder(Recipe):
 
     seeded: the result depends on rng. nonnegative: asks for rows without negative entries.
     continues: a fit can go on from an existing dictionary; then `_fit` takes `start`, Features on the device and in
-    float32, or None.
+    float32, or None. running: fields that say how a fit is run; at their defaults they do not enter digests.
     """
 
     seeded: ClassVar[bool] = True
     nonnegative: ClassVar[bool] = False
     continues: ClassVar[bool] = False
+    running: ClassVar[tuple[str, ...]] = ("accumulate", "split")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; without the fields `running` where they are at their defaults."""
+        usual = {name: type(self).model_fields[name].default for name in self.running if hasattr(self, name)}
+        return {name: value for name, value in super().as_dict().items() if name not in usual or value != usual[name]}
 
     def fit(
         self,
@@ -39,6 +46,7 @@ class Finder(Recipe):
         """Features of rows [n, d] (an array, a memory map, shards); global random state is not touched.
 
         start: features to go on from, of the same width and number of atoms; `about` keeps their digest.
+        Under torchrun every process calls this with the same rows and gets the same result.
         Raises `UsageError` for NaN, too few rows, an option that does not fit them, or a start that cannot be used.
         """
         rows = as_rows(rows)
@@ -48,8 +56,15 @@ class Finder(Recipe):
         self._check(rows)
         going_on: dict[str, Any] = {} if start is None else {"start": self._startable(start, rows.shape[1], device)}
         watch = watch or Watch()
+        parallel.join(device)
+        if parallel.rank():
+            watch = Following(watch)
         begun = time.perf_counter()
         features = self._fit(rows, as_stream(rng).child(self.kind), watch, device, **going_on)
+        if not all(bool(torch.isfinite(part).all()) for part in (features.atoms, features.bias)):
+            raise Failure(
+                f"{self.kind}: the fit ended with NaN or infinity; look for such rows, or give a smaller lr"
+            )
         watch.done()
         facts = {
             "finder": self.as_dict(),

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from unmix.core import parallel
+
 SHARPNESS = 4.0
 
 
@@ -39,7 +41,7 @@ class SparsityWeight:
         """Move the weight after a batch of dense codes [n, m]."""
         if self.wanted is None:
             return
-        count = codes.count_nonzero().item() / max(1, len(codes))
+        count = float(parallel.mean(codes.count_nonzero().double())) / max(1, len(codes))
         error = min(2.0, max(-2.0, math.log(max(count, 0.05) / self.wanted)))
         change = 0.0 if math.isnan(self.error) else (error - self.error) / 2
         self.weight = min(max(self.weight * math.exp(change + self.rate * error), 1e-7), 1e4)

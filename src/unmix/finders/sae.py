@@ -9,9 +9,9 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from unmix.core import flops
+from unmix.core import flops, parallel
 from unmix.core.adam import Adam
-from unmix.core.errors import Failure
+from unmix.core.errors import Failure, UsageError
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
@@ -25,6 +25,7 @@ from unmix.finders.features import Features, assemble
 from unmix.finders.penalties import PENALTIES, SparsityWeight
 from unmix.finders.training import auxiliary_error, remove_radial, resample, to_unit_norm
 
+WHOLE = ("BatchTopK", "JumpReLU")  # encoders for which a batch is one whole
 AUXILIARY = 1 / 32  # weight of the error that dead latents are trained on (arXiv 2406.04093)
 
 
@@ -52,6 +53,7 @@ class SAE(Finder):
     revive: what happens to latents that have not fired for dead_after rows: "resample", they are pointed at rows that
     are reconstructed badly (at their own atoms, where those are frozen); "aux", their aux_k largest activations learn
     to reconstruct the residual, which helps latents that are only never chosen; or "none".
+    accumulate: slices that a batch is worked on in, one after the other; the result is the same.
     """
 
     equation: ClassVar[str] = "min 1/2 |h - z D - b|^2 + lambda |z|_1,  z = encoder(h - b),  |d_j| = 1"
@@ -76,6 +78,7 @@ class SAE(Finder):
     revive: Literal["resample", "aux", "none"] = "resample"
     dead_after: int = Field(100_000, ge=1)
     aux_k: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> SAE:
@@ -114,6 +117,7 @@ class SAE(Finder):
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str, start: Features | None = None) -> Features:
         encoder: Amortised = self.encoder
+        self._check_slices(min(self.batch, rows.shape[0]))
         middle, scale = frame(rows, rng, self.centre, self.scaled)
         centre = middle.to(device)
         tensors = self._begin(rng, start, centre, scale)
@@ -168,15 +172,10 @@ class SAE(Finder):
         """One step on x [b, d], the scaled rows less the bias."""
         encoder: Amortised = self.encoder
         dead = (idle > self.dead_after).nonzero().squeeze(1) if self.revive != "none" else idle[:0]
-        helped = len(dead) > 0 and self.revive == "aux"
-        if type(encoder) in LAYERS and self.sparsity == "l1" and not helped:
-            codes = l1_gradients(encoder, tensors, x, sparsity.weight)
+        if self.accumulate == 1 and parallel.ranks() == 1:
+            codes = self._gradients(x, tensors, adam, sparsity.weight, dead)
         else:
-            parts = encoder._objective(tensors, x)
-            codes, loss = parts.codes.detach(), self._loss(parts, sparsity.weight)
-            if helped:
-                loss = loss + AUXILIARY * auxiliary_error(encoder, tensors, x, codes, dead, self.aux_k).mean()
-            adam.backward(loss)
+            codes = self._in_slices(x, tensors, adam, sparsity.weight, dead)
         if self.orthogonal and not self.frozen:
             remove_radial(tensors["atoms"].grad, tensors["atoms"])
         adam.step(self.lr * (warm_then_decay(step, self.steps) if self.schedule == "ramp" else 1.0))
@@ -184,10 +183,41 @@ class SAE(Finder):
             to_unit_norm(tensors["atoms"])
         sparsity.update(codes)
         if self.revive != "none":
-            idle.add_(len(x)).masked_fill_((codes != 0).any(0), 0)
+            idle.add_(len(x)).masked_fill_(parallel.either((codes != 0).any(0)), 0)
         if len(dead) and self.revive == "resample" and step < 0.8 * self.steps:
             draw = rng.child(f"resample {step}")
+            codes = parallel.collected(codes)
             idle[resample(encoder, tensors, adam, x.detach(), codes, dead, draw)] = 0
+
+    def _gradients(self, x: Tensor, tensors: dict[str, Tensor], adam: Adam, weight: float, dead: Tensor) -> Tensor:
+        """Fill the gradients of the mean loss over rows x [n, d]; the codes [n, m]."""
+        encoder: Amortised = self.encoder
+        helped = len(dead) > 0 and self.revive == "aux"
+        if type(encoder) in LAYERS and self.sparsity == "l1" and not helped:
+            return l1_gradients(encoder, tensors, x, weight)
+        parts = encoder._objective(tensors, x)
+        codes, loss = parts.codes.detach(), self._loss(parts, weight)
+        if helped:
+            loss = loss + AUXILIARY * auxiliary_error(encoder, tensors, x, codes, dead, self.aux_k).mean()
+        adam.backward(loss)
+        return codes
+
+    def _in_slices(self, x: Tensor, tensors: dict[str, Tensor], adam: Adam, weight: float, dead: Tensor) -> Tensor:
+        """The same for a batch, in this process's slices and summed over processes; the codes of the own rows."""
+        slices = parallel.slices(len(x), self.accumulate)
+        summed, codes = torch.zeros_like(adam.gradient), []
+        for part in slices:
+            codes.append(self._gradients(x[part], tensors, adam, weight, dead))
+            summed += adam.gradient
+        adam.gradient.copy_(parallel.mean(summed / len(slices)))
+        return torch.cat(codes)
+
+    def _check_slices(self, batch: int) -> None:
+        """Raise `UsageError` where a batch cannot be cut for `accumulate` and the processes."""
+        cut, kind = self.accumulate * parallel.ranks(), self.encoder.kind
+        if cut > 1 and kind in WHOLE:
+            raise UsageError(f"SAE.encoder={kind}: looks at a whole batch, not at {cut} slices of one; use {kind}SAE")
+        parallel.slices(batch, self.accumulate)
 
     @torch.no_grad()
     def _facts(self, x: Tensor, tensors: dict[str, Tensor], weight: float) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unmix.core import flops
+from unmix.core import flops, parallel
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
@@ -31,6 +31,7 @@ class SparseSAE(Finder):
     or "none"; rows are scaled as well for the training. Both are folded away exactly.
     aux_k, dead_after: latents that have not fired for `dead_after` rows reconstruct the residual with their
     own aux_k largest activations (0 turns it off). Atoms have unit norm after every step.
+    accumulate: slices that a batch is worked on in, one after the other; the result is the same.
     """
 
     continues: ClassVar[bool] = True
@@ -42,6 +43,7 @@ class SparseSAE(Finder):
     centre: Centre = "median"
     aux_k: int = Field(64, ge=0)
     dead_after: int = Field(100_000, ge=1)
+    accumulate: int = Field(1, ge=1)
 
     @abstractmethod
     def _active(self) -> float:
@@ -70,6 +72,7 @@ class SparseSAE(Finder):
         return flops.topk_step(min(self.batch, rows.shape[0]), self.width, rows.shape[1], round(self._active()))
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str, start: Features | None = None) -> Features:
+        self._check_slices(min(self.batch, rows.shape[0]))
         middle, scale = frame(rows, rng, self.centre)
         centre = middle.to(device)
         d = rows.shape[1]
@@ -78,6 +81,7 @@ class SparseSAE(Finder):
         chosen = rng.child("first thresholds").numpy().choice(rows.shape[0], count, replace=False)
         sample = (rows.take(chosen).to(device) - centre) / scale
         options = {"lr": self.lr, "aux_k": min(self.aux_k, self.width), "dead_after": self.dead_after}
+        options["accumulate"] = self.accumulate
         trainer = self._trainer(given, sample.float(), threshold, **options)
         done = 0
         if (state := watch.restore()) is not None:
@@ -88,15 +92,22 @@ class SparseSAE(Finder):
             x = ((h - centre) / scale).float()
             facts = trainer.step(x, lr=self.lr * warm_then_decay(step, self.steps))
             watch.on_step(step + 1, self.steps, facts)
-            watch.save(lambda step=step: {**trainer.state(), "step": torch.tensor(step + 1)})
+            self._keep(trainer, step + 1, watch)
         fitted = trainer.parameters()
         encoder, own = self._reader(trainer, scale)
         # With x = (h - centre) / s, codes in units of h are s times the codes in units of x.
         tensors = {"weight": fitted["weight"], "shift": fitted["encoder_bias"] * scale, **own}
         about = {"fvu": float(facts["fvu"]), "l0": float(facts["l0"]), "dead": int(facts["dead"])}
-        bias = centre + fitted["decoder_bias"] * scale
+        bias = centre.to(fitted["decoder_bias"].device) + fitted["decoder_bias"] * scale
         spent = self.steps * self._step_flops(rows)
         return assemble(fitted["atoms"], bias, encoder, tensors, flops=spent, **about)
+
+    def _check_slices(self, batch: int) -> None:
+        """Raise `UsageError` where a batch cannot be cut for `accumulate` and the processes."""
+        parallel.slices(batch, self.accumulate)
+
+    def _keep(self, trainer: SparseTrainer, done: int, watch: Watch) -> None:
+        watch.save(lambda: {**trainer.state(), "step": torch.tensor(done)})
 
     def _begin(
         self, rng: Stream, centre: Tensor, scale: float, start: Features | None

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from unmix.core.errors import UsageError
 from unmix.encoders.base import Encoder
 from unmix.encoders.thresholds import BatchTopK, JumpReLU
 from unmix.finders.sparse import SparseSAE
@@ -21,7 +22,8 @@ class BatchTopKSAE(SparseSAE):
     with warm-up and a linear decay; data are centred and scaled for the training and both are folded away exactly.
     centre: what is taken off the rows, and where the decoder's bias starts: their geometric "median", their "mean",
     or "none". aux_k, dead_after: latents that have not fired for `dead_after` rows reconstruct the residual with
-    their own aux_k largest activations (0 turns it off). Atoms have unit norm after every step.
+    their own aux_k largest activations (0 turns it off). Atoms have unit norm after every step. accumulate: 1, for a
+    batch is one whole.
     """
 
     equation: ClassVar[str] = "min |h - z D - b|^2,  z = the k n largest of the batch's relu(W (h - b) + c)"
@@ -43,6 +45,13 @@ class BatchTopKSAE(SparseSAE):
 
         return BatchTopKTrainer(*given, self.k, **options)
 
+    def _check_slices(self, batch: int) -> None:
+        if self.accumulate > 1:
+            raise UsageError(
+                f"BatchTopKSAE.accumulate={self.accumulate}: codes are chosen in the whole batch; give 1"
+            )
+        super()._check_slices(batch)
+
     def _reader(self, trainer: Any, scale: float) -> tuple[Encoder, dict[str, Tensor]]:
         threshold = trainer.threshold * scale
         return BatchTopK(k=self.k), {"threshold": threshold.to(trainer.parameters()["weight"])}
@@ -61,7 +70,7 @@ class JumpReLUSAE(SparseSAE):
     folded away exactly. centre: what is taken off the rows, and where the decoder's bias starts: their geometric
     "median", their "mean", or "none". aux_k, dead_after: latents that have not fired for `dead_after` rows
     reconstruct the residual with their own aux_k largest activations (0 turns it off). Atoms have unit
-    norm after every step.
+    norm after every step. accumulate: slices that a batch is worked on in, one after the other; 1 with active.
     """
 
     equation: ClassVar[str] = "min |h - z D - b|^2 + lambda |z|_0,  z_j = a_j [ a_j > t_j ],  a = W (h - b) + c"
@@ -94,6 +103,11 @@ class JumpReLUSAE(SparseSAE):
             start = before.topk(max(1, wanted), sorted=False).values.min().clamp_min(0.1 * self.bandwidth)
         threshold = start.expand(self.width).contiguous()
         return JumpReLUTrainer(*given, threshold, self.bandwidth, 0.0, self.active, **options)
+
+    def _check_slices(self, batch: int) -> None:
+        if self.accumulate > 1 and self.active is not None:
+            raise UsageError(f"JumpReLUSAE.accumulate={self.accumulate}: active is of the whole batch; give 1")
+        super()._check_slices(batch)
 
     def _before_step(self, trainer: Any, step: int, d: int) -> None:
         full = 1.0 if self.penalty is None else self.penalty

@@ -9,17 +9,27 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 if TYPE_CHECKING:
-    from unmix.kernels.trainer import Lists
+    from unmix.kernels.lists import Lists
 
 
 def reconstruct_plain(codes: Lists, atoms: Tensor, base: Tensor, sign: int, error: Tensor) -> Tensor:
     """Fill error [b, d] = z D + sign base and the slopes of all codes; returns |error_i|^2 [b]."""
-    if len(codes.values):
-        starts = codes.pointers[:-1]
-        bags = embedding_bag(codes.indices, atoms, starts, mode="sum", per_sample_weights=codes.values)
-        torch.add(bags, base, alpha=sign, out=error)
-    else:
-        torch.mul(base, sign, out=error)
+    decode_plain(codes, atoms, error)
+    error.add_(base, alpha=sign)
+    slopes_plain(codes, atoms, error)
+    return error.square().sum(1)
+
+
+def decode_plain(codes: Lists, atoms: Tensor, out: Tensor) -> None:
+    """Fill out [b, d] with z D."""
+    if not len(codes.values):
+        out.zero_()
+        return
+    out.copy_(embedding_bag(codes.indices, atoms, codes.pointers[:-1], mode="sum", per_sample_weights=codes.values))
+
+
+def slopes_plain(codes: Lists, atoms: Tensor, error: Tensor) -> None:
+    """Fill the slopes of all codes: products of the errors of their rows [b, d] with their atoms."""
     each = codes.each
     size = 8192 if each is None else max(1, 8192 // each) * each  # the gathered atoms stay in the cache
     for start in range(0, len(codes.values), size):
@@ -31,7 +41,6 @@ def reconstruct_plain(codes: Lists, atoms: Tensor, base: Tensor, sign: int, erro
             codes.slopes[part] = torch.bmm(picked, own.unsqueeze(2)).flatten()
         else:
             codes.slopes[part] = torch.linalg.vecdot(picked, error[codes.rows[part]])
-    return error.square().sum(1)
 
 
 def gradients_plain(

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unmix.core import parallel
 from unmix.core.errors import UsageError
+from unmix.kernels.lists import Lists
 from unmix.kernels.topk_trainer import checked_k
-from unmix.kernels.trainer import Lists, SparseTrainer
+from unmix.kernels.trainer import SparseTrainer
 
 _SAMPLE = 256
 _AVERAGE = 0.05  # share of the newest batch in the running threshold
@@ -46,19 +48,20 @@ class BatchTopKTrainer(SparseTrainer):
         return super().state() | {"threshold": self.threshold, "level": self.level}
 
     def _codes(self, inputs: Tensor, norms: Tensor | None, dead: Tensor) -> tuple[Lists, Lists | None]:
-        bias, spare, wanted = self._parameters["encoder_bias"], self._spare(inputs, dead), self.k * len(inputs)
+        bias, spare = self._parameters["encoder_bias"], self._spare(inputs, dead)
+        wanted = self.k * len(inputs) * parallel.ranks()
         level = float(self.level) if self.steps else self._guess(inputs)
-        found = self._above(inputs, dead, bias, level, spare)
-        while len(found) < wanted and level > 0:
+        found = _Found(self._above(inputs, dead, bias, level, spare))
+        while found.count < wanted and level > 0:
             level = 0.7 * level if level > 0.4 * float(self.level) else 0.0
-            found = self._above(inputs, dead, bias, level, spare)
-        least = found.largest(wanted) if len(found) > wanted else level
-        lists = found.gather(least, wanted) if len(found) > wanted else found.gather()
+            found = _Found(self._above(inputs, dead, bias, level, spare))
+        least = found.largest(wanted) if found.count > wanted else level
+        lists = found.gather(least, wanted) if found.count > wanted else found.lists.gather()
         share = max(1 / (self.steps + 1), _AVERAGE)
         self.threshold.mul_(1 - share).add_(share * least)
-        if len(found) > 1.6 * wanted:
+        if found.count > 1.6 * wanted:
             level = found.largest(round(_SPARE * wanted))
-        elif len(found) < 1.1 * wanted:
+        elif found.count < 1.1 * wanted:
             level *= 0.97
         self.level.fill_(level)
         return Lists(*lists), spare
@@ -67,7 +70,27 @@ class BatchTopKTrainer(SparseTrainer):
         """A level that about 1.4 k pre-activations of a row reach, from some of the rows."""
         some = inputs[:: -(-len(inputs) // _SAMPLE)]
         before = torch.addmm(self._parameters["encoder_bias"], some, self._parameters["weight"].T).relu_().flatten()
-        return float(before.topk(min(len(before), round(1.4 * self.k * len(some))), sorted=False).values.min())
+        least = before.topk(min(len(before), round(1.4 * self.k * len(some))), sorted=False).values.min()
+        return float(parallel.mean(least))
+
+
+class _Found:
+    """Entries above a level in the rows of all processes; `lists` are those of the own rows."""
+
+    def __init__(self, lists: Any) -> None:
+        self.lists = lists
+        self.values = parallel.collected(lists.gather()[2]) if parallel.ranks() > 1 else None
+        self.count = len(lists) if self.values is None else len(self.values)
+
+    def largest(self, rank: int) -> float:
+        """The value of that rank, from 1 for the largest."""
+        if self.values is None:
+            return self.lists.largest(rank)
+        return float(self.values.topk(rank, sorted=False).values.min())
+
+    def gather(self, least: float, wanted: int) -> tuple[Tensor, ...]:
+        """The own entries that are at least `least`, in all `wanted`; among several processes all ties are kept."""
+        return self.lists.gather(least, wanted if self.values is None else len(self.lists))
 
 
 class JumpReLUTrainer(SparseTrainer):
@@ -126,10 +149,11 @@ class JumpReLUTrainer(SparseTrainer):
         return Lists(pointers, indices, values), spare
 
     def _own_gradients(self, codes: Lists) -> dict[str, Tensor]:
-        b, threshold = len(codes.pointers) - 1, self.threshold()
+        b, threshold = codes.batch, self.threshold()
         weight = self.penalty
         if self.active is not None:
-            weight *= 2 * (float((codes.values != 0).sum()) / b / self.active - 1) / self.active
+            count = parallel.count(int((codes.values != 0).sum()), threshold.device)
+            weight *= 2 * (count / b / self.active - 1) / self.active
         gradient = torch.zeros_like(threshold)
         if self.compiled:
             from unmix.kernels._jump_compiled import jump_slopes

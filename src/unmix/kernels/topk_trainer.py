@@ -10,7 +10,8 @@ from torch import Tensor
 from unmix.core.errors import UsageError
 from unmix.kernels._compiled import array, run_parts
 from unmix.kernels._topk_plain import select
-from unmix.kernels.trainer import Lists, SparseTrainer, parts_of, rectangular
+from unmix.kernels.lists import Lists, parts_of, rectangular
+from unmix.kernels.trainer import SparseTrainer
 
 _SAMPLE = 256
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.core import parallel
 from unmix.core.errors import UsageError
 from unmix.kernels._compiled import (
     Backend,
@@ -19,50 +19,12 @@ from unmix.kernels._compiled import (
     check_matrix,
     compiled_wanted,
     own_threads,
-    parts_for,
     run_parts,
 )
 from unmix.kernels._step_plain import adam_plain, gradients_plain, normalise, reconstruct_plain
 from unmix.kernels._topk_plain import collect, select
+from unmix.kernels.lists import Lists, Pass, parts_of, rectangular
 from unmix.kernels.screen import CompiledLists, Found, PlainLists, Space, blocks_plain, collect_compiled, slabs
-
-
-@dataclass
-class Lists:
-    """Sparse codes of b rows: those of row i are values, indices [nnz] at pointers[i] .. pointers[i + 1].
-
-    each: the number in every row, where it is the same. A value of 0 is not active. slopes [nnz]: products of the
-    error with the atoms; times `scale`, the gradient of the loss with respect to an active code.
-    """
-
-    pointers: Tensor
-    indices: Tensor
-    values: Tensor
-    each: int | None = None
-    scale: float = 1.0
-    slopes: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.slopes = torch.empty_like(self.values)
-
-    @property
-    def rows(self) -> Tensor:
-        """The row of every code [nnz]."""
-        numbers = torch.arange(len(self.pointers) - 1, device=self.pointers.device)
-        if self.each is not None:
-            return numbers.unsqueeze(1).expand(-1, self.each).flatten()
-        return torch.repeat_interleave(numbers, self.pointers.diff(), output_size=len(self.values))
-
-
-def parts_of(rows: int, width: int) -> int:
-    """Parts for a pass over `rows` rows: as many as threads, but none so small that handing it over costs more."""
-    return parts_for(rows, max(16, 16384 // max(1, width)))
-
-
-def rectangular(values: Tensor, indices: Tensor) -> Lists:
-    """Lists of values, indices [b, k]."""
-    b, k = values.shape
-    return Lists(torch.arange(0, b * k + 1, k, device=values.device), indices.view(-1), values.view(-1), k)
 
 
 class SparseTrainer(ABC):
@@ -75,6 +37,8 @@ class SparseTrainer(ABC):
 
     weight W [m, d], encoder_bias c [m], atoms D [m, d], decoder_bias b [d]; lr, betas, eps as in torch.optim.Adam (lr
     may be given to each step). orthogonal: the part of each atom's gradient along the atom is removed before Adam.
+    accumulate: slices that a batch is worked on in, to save memory; under torchrun each process has its share of the
+    rows, and gradients are summed over both.
     backend: "numba" (CPU), "torch" (any device) or "auto". The tensors given are not changed.
     Source: Gao et al. 2024, arXiv 2406.04093. Raises `UsageError` where shapes or numbers do not fit.
     """
@@ -94,6 +58,7 @@ class SparseTrainer(ABC):
         aux_coefficient: float = 1 / 32,
         dead_after: int = 100_000,
         orthogonal: bool = False,
+        accumulate: int = 1,
         backend: Backend = "auto",
         **vectors: Tensor,
     ) -> None:
@@ -117,7 +82,8 @@ class SparseTrainer(ABC):
             raise UsageError(f"aux_k: must be between 0 and the number of latents {m}, got {aux_k}")
         self.lr, self.betas, self.eps = lr, betas, eps
         self.aux_k, self.aux_coefficient, self.dead_after = aux_k, aux_coefficient, dead_after
-        self.orthogonal = orthogonal
+        self.orthogonal, self.accumulate = orthogonal, accumulate
+        self.sliced = accumulate > 1 or parallel.ranks() > 1
         self.compiled = compiled_wanted(backend, weight)
         self._parameters = {name: tensor.detach().clone().contiguous() for name, tensor in given.items()}
         normalise(self._parameters["atoms"])
@@ -170,25 +136,63 @@ class SparseTrainer(ABC):
         return self._step(x, lr)
 
     def _step(self, x: Tensor, lr: float | None) -> dict[str, Any]:
-        b, lr, atoms = len(x), self.lr if lr is None else lr, self._parameters["atoms"]
+        b, lr = len(x), self.lr if lr is None else lr
         dead = (self.idle > self.dead_after).nonzero().squeeze(1) if self.aux_k else self.idle[:0]
+        if self.sliced:
+            sums, gradients, fired = self._in_slices(x, dead)
+            self.steps += 1
+            self._move(gradients, lr)
+            loss, aux, l0 = sums
+            inputs = x
+        else:
+            done = self._pass(x, dead, b)
+            self.steps += 1
+            fired = self._update(done, lr)
+            loss, aux, l0, inputs = done.loss, done.aux, done.active, done.inputs
+        self.idle.add_(b).masked_fill_(fired, 0)
+        variance = self._spread(inputs).mean().clamp_min(torch.finfo(x.dtype).tiny)
+        return {"loss": loss, "fvu": loss / variance, "aux_loss": aux, "l0": l0, "dead": len(dead)}
+
+    def _pass(self, x: Tensor, dead: Tensor, b: int) -> Pass:
+        """Codes, errors and losses of rows x, of a batch of b rows."""
+        n, atoms = len(x), self._parameters["atoms"]
         inputs, norms = self._centred(x)
-        errors = self._buffer("errors", 2 * b if len(dead) else b, x.shape[1])
         codes, spare = self._codes(inputs, norms, dead)
+        errors = self._buffer("errors", n if spare is None else 2 * n, x.shape[1])
         codes.scale = 2.0 / b
-        loss, total = self._reconstruct(codes, atoms, inputs, -1, errors[:b])
+        loss, total = self._reconstruct(codes, atoms, inputs, -1, errors[:n])
         passes, aux = [codes], torch.zeros_like(loss)
         if spare is not None:
             spare.scale = 2.0 * self.aux_coefficient / b
-            aux, _ = self._reconstruct(spare, atoms, errors[:b], 1, errors[b:])
+            aux, _ = self._reconstruct(spare, atoms, errors[:n], 1, errors[n:])
             passes.append(spare)
-        self.steps += 1
-        update = self._update_compiled if self.compiled else self._update_plain
-        fired = update(inputs, errors, passes, total * codes.scale, lr)
-        self.idle.add_(b).masked_fill_(fired, 0)
-        variance = self._spread(inputs).mean().clamp_min(torch.finfo(x.dtype).tiny)
-        l0 = (codes.values != 0).sum() / b
-        return {"loss": loss, "fvu": loss / variance, "aux_loss": aux, "l0": l0, "dead": len(dead)}
+        return Pass(inputs, errors, passes, total * codes.scale, loss, aux, (codes.values != 0).sum() / n)
+
+    def _update(self, done: Pass, lr: float) -> Tensor:
+        """Adam on all parameters after a pass over the whole batch; which latents fired [m]."""
+        if self.compiled:
+            return self._update_compiled(done, lr)
+        gradients, fired = self._gradients(done)
+        self._move(gradients, lr)
+        return fired
+
+    def _in_slices(self, x: Tensor, dead: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, auxiliary loss and active codes [3] of a batch, its gradients, and which latents fired [m].
+
+        Summed over this process's slices of the batch and over the processes.
+        """
+        rows = parallel.slices(len(x), self.accumulate)
+        share = 1 / (len(rows) * parallel.ranks())
+        sums, gradients, fired = x.new_zeros(3), {}, torch.zeros_like(self.idle, dtype=torch.bool)
+        for part in rows:
+            done = self._pass(x[part], dead, len(x))
+            found, own = self._gradients(done)
+            gradients = {name: gradients[name].add_(g) if gradients else g for name, g in found.items()}
+            sums += share * torch.stack([done.loss, done.aux, done.active.to(x.dtype)])
+            fired |= own
+        for tensor in (sums, *gradients.values()):
+            parallel.total(tensor)
+        return sums, gradients, parallel.either(fired)
 
     @abstractmethod
     def _codes(self, inputs: Tensor, norms: Tensor | None, dead: Tensor) -> tuple[Lists, Lists | None]:
@@ -286,13 +290,11 @@ class SparseTrainer(ABC):
         run_parts(spread_rows, parts_of(*rows.shape), array(rows), array(centre), spread.numpy())
         return spread
 
-    def _update_compiled(
-        self, inputs: Tensor, errors: Tensor, passes: list[Lists], total: Tensor, lr: float
-    ) -> Tensor:
-        """Adam on all parameters; total [d] is the gradient of b through x'. Gives which latents fired [m]."""
+    def _update_compiled(self, done: Pass, lr: float) -> Tensor:
         from unmix.kernels._step_compiled import count_latents, sort_by_latent, update_bias, update_latents
 
         p, first, second = self._parameters, self._first, self._second
+        inputs, errors, passes, total = done.inputs, done.errors, done.passes, done.total
         m, b = len(p["weight"]), len(inputs)
         lists = [tuple(array(t) for t in (c.pointers, c.values, c.indices, c.slopes)) for c in passes]
         starts, fired = np.zeros(m + 1, np.int64), np.zeros((len(passes), m), np.bool_)
@@ -329,16 +331,24 @@ class SparseTrainer(ABC):
             update_bias(*(t[name].numpy() for t in (p, first, second)), array(gradient), settings)
         return torch.from_numpy(fired[0])
 
-    def _update_plain(self, inputs: Tensor, errors: Tensor, passes: list[Lists], total: Tensor, lr: float) -> Tensor:
+    def _gradients(self, done: Pass) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients of all parameters, dense, and which latents fired [m]."""
+        weight = self._parameters["weight"]
+        gradients, own_slope, fired = gradients_plain(done.inputs, done.errors, done.passes, len(weight))
+        gradients["decoder_bias"] = done.total - self._pulled(own_slope @ weight)
+        return gradients | self._own_gradients(done.passes[0]), fired
+
+    def _pulled(self, pull: Tensor) -> Tensor:
+        """The part of the gradient of b that comes through the encoder [d], from that of the latents held here."""
+        return pull
+
+    def _move(self, gradients: dict[str, Tensor], lr: float) -> None:
+        """Adam on all parameters, in plain torch."""
         p = self._parameters
-        gradients, own_slope, fired = gradients_plain(inputs, errors, passes, len(p["weight"]))
         if self.orthogonal:
             share = (gradients["atoms"] * p["atoms"]).sum(1, keepdim=True)
             gradients["atoms"].addcmul_(share, p["atoms"], value=-1)
-        gradients["decoder_bias"] = total - own_slope @ p["weight"]
-        gradients |= self._own_gradients(passes[0])
         adam_plain(
             *([part[name] for name in gradients] for part in (p, gradients, self._first, self._second)), self, lr
         )
         normalise(p["atoms"])
-        return fired

@@ -1,47 +1,17 @@
-"""Several processes that train one network: torchrun starts them, each takes its slice of the same batch."""
+"""Several processes that train one network: what losses and modules need beside `core.parallel`."""
 
 from __future__ import annotations
 
-import atexit
-import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from unmix.core.parallel import agree, join, mean, rank, ranks
 from unmix.core.seeds import Stream
 
-
-def join(device: str = "cpu") -> None:
-    """Join the processes that torchrun started (its environment says so); nothing happens where there is one."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and dist.is_available() and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        atexit.register(_leave)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def ranks() -> int:
-    """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Number of this process among them, from 0."""
-    return dist.get_rank() if ranks() > 1 else 0
-
-
-def agree(number: int, device: str = "cpu") -> bool:
-    """Whether all processes give the same number; every one of them must ask."""
-    if ranks() == 1:
-        return True
-    ends = torch.tensor([number, -number], device=device)
-    dist.all_reduce(ends, dist.ReduceOp.MAX)
-    return int(ends[0]) == -int(ends[1]) == number
+__all__ = ["agree", "average", "gathered", "join", "mean", "normal", "rank", "ranks"]
 
 
 class _Gathered(torch.autograd.Function):
@@ -110,17 +80,14 @@ def normal(rows: int, width: int, rng: Stream, device: str | torch.device = "cpu
     return noise[rank() * rows : (rank() + 1) * rows].to(device)
 
 
-def mean(number: Tensor) -> Tensor:
-    """The mean of a number over processes."""
-    if ranks() > 1:
-        dist.all_reduce(number)
-        number /= ranks()
-    return number
-
-
 @torch.no_grad()
 def average(modules: nn.Module) -> None:
-    """Average gradients and running statistics over processes, in place and in one message."""
+    """Average gradients and running statistics over processes, in place and in one message.
+
+    Batch norm is not synchronised: in training every process normalises by the rows of its own slice (torch's
+    SyncBatchNorm is for GPUs alone), and the running variance misses what the slices' means differ by.
+    Modules that are `sharded` hold other rows in each process and are left alone.
+    """
     if ranks() == 1:
         return
     tensors = [p.grad for p in modules.parameters() if p.grad is not None]
