@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.activations.shard_files import (
+    AGAIN,
+    SCHEMA,
+    check_folder,
+    check_size,
+    clear_folder,
+    disk,
+    library_version,
+    read_manifest,
+    shard_name,
+)
 from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import Items, VectorItems, load_items
@@ -23,27 +35,25 @@ from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, write_json
 
-SCHEMA = 1
+__all__ = ["ShardRows", "ShardWriter", "check_folder", "clear_folder", "library_version", "read_manifest"]
+
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 CHUNK_BYTES = 1 << 20
-AGAIN = "make the activations again in another folder, or with --overwrite"
-
-
-def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f"rows-{number:05d}.bin"
 
 
 class ShardRows:
     """Rows [n, d] in the folder that a `ShardWriter` finished; opening reads sizes only.
 
     folder: holds manifest.json, rows-*.bin and items/. buffer_bytes: memory that a shuffled pass may mix in.
+    readers: threads that read ahead in a pass. Several processes may read a folder at the same time.
     Raises `UsageError` for a folder that is missing, unfinished or of another schema version, and `Failure`
     for a shard that is missing or cut off.
     """
 
-    def __init__(self, folder: str | Path, buffer_bytes: int = 256 << 20) -> None:
-        self.folder, self.buffer_bytes = Path(folder), buffer_bytes
+    def __init__(self, folder: str | Path, buffer_bytes: int = 256 << 20, readers: int = 2) -> None:
+        if readers < 1:
+            raise UsageError(f"readers={readers}: must be at least 1")
+        self.folder, self.buffer_bytes, self.readers = Path(folder), buffer_bytes, readers
         manifest = read_manifest(self.folder)
         try:
             self.key, self.about = str(manifest["key"]), dict(manifest["about"])
@@ -51,9 +61,9 @@ class ShardRows:
             self.dtype = DTYPES[manifest["dtype"]]
             counts = [int(shard["rows"]) for shard in manifest["shards"]]
             self._digests = [str(shard["sha256"]) for shard in manifest["shards"]]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            self._bounds = np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))])
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise Failure(f"{self.folder / 'manifest.json'}: not a whole manifest ({error!r}); {AGAIN}") from None
-        self._bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         if self._bounds[-1] != self._shape[0]:
             raise Failure(
                 f"{self.folder / 'manifest.json'}: shards hold {self._bounds[-1]} rows, "
@@ -72,6 +82,11 @@ class ShardRows:
 
     def __repr__(self) -> str:
         return f"ShardRows({self._shape[0]} x {self._shape[1]}, {self.dtype}, {len(self._digests)} shards)"
+
+    @property
+    def streams(self) -> bool:
+        """Whether a shuffled pass mixes in a window, for the rows do not fit into the buffer."""
+        return len(self) * self._shape[1] * 4 > self.buffer_bytes
 
     @property
     def digest(self) -> str:
@@ -121,44 +136,63 @@ class ShardRows:
         """
         if size < 1:
             raise UsageError(f"size={size}: blocks need at least 1 row")
-        if rng is None:
-            for start in range(0, len(self), size):
-                yield as_tensor(self._slice(start, min(start + size, len(self)))).to(device)
+        if rng is not None:
+            for _, block in self.numbered(size, rng):
+                yield block.to(device)
             return
-        generator = rng.numpy()
-        if len(self) * self._shape[1] * 4 <= self.buffer_bytes:
-            whole = torch.from_numpy(self._slice(0, len(self)))
-            order = torch.from_numpy(generator.permutation(len(self)))
-            for start in range(0, len(self), size):
-                yield whole[order[start : start + size]].to(device)
-            return
-        yield from self._mixed(size, generator, device)
+        starts = range(0, len(self), size)
+        for _, block in self._ahead((start, min(start + size, len(self))) for start in starts):
+            yield as_tensor(block).to(device)
 
-    def _mixed(self, size: int, generator: np.random.Generator, device: str) -> Iterator[Tensor]:
+    def numbered(self, size: int, rng: Stream) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """The shuffled pass of `blocks` with the number of each row: [size], [size, d]."""
+        if self.streams:
+            yield from self._mixed(size, rng.numpy())
+            return
+        whole = torch.from_numpy(self._slice(0, len(self)))
+        order = rng.numpy().permutation(len(self))
+        for start in range(0, len(self), size):
+            numbers = order[start : start + size]
+            yield numbers, whole[torch.from_numpy(numbers)]
+
+    def _mixed(self, size: int, generator: np.random.Generator) -> Iterator[tuple[np.ndarray, Tensor]]:
         chunk = max(1, CHUNK_BYTES // (self._shape[1] * self.dtype.itemsize) + 1)
-        spans = [
-            (start, min(start + chunk, int(stop)))
-            for first, stop in zip(self._bounds[:-1], self._bounds[1:], strict=True)
-            for start in range(int(first), int(stop), chunk)
-        ]
+        starts = np.concatenate([np.arange(first, stop, chunk) for first, stop in pairwise(self._bounds)])
+        stops = np.append(starts[1:], len(self))  # a chunk ends where the next one begins, in its shard or the next
         capacity = max(2 * size, self.buffer_bytes // (self._shape[1] * 4), 2 * chunk)
-        pool = torch.empty(capacity + chunk, self._shape[1])
-        waiting, filled = [spans[i] for i in generator.permutation(len(spans))], 0
-        while waiting or filled:
-            while waiting and filled < capacity:
-                start, stop = waiting.pop()
-                pool[filled : filled + stop - start] = torch.from_numpy(self._slice(start, stop))
-                filled += stop - start
+        pool, numbers = torch.empty(capacity + chunk, self._shape[1]), np.empty(capacity + chunk, np.int64)
+        left, filled = len(starts), 0
+        arriving = self._ahead((int(starts[i]), int(stops[i])) for i in generator.permutation(left)[::-1])
+        while left or filled:
+            while left and filled < capacity:
+                start, rows = next(arriving)
+                pool[filled : filled + len(rows)] = torch.from_numpy(rows)
+                numbers[filled : filled + len(rows)] = np.arange(start, start + len(rows))
+                filled, left = filled + len(rows), left - 1
             order = torch.from_numpy(generator.permutation(filled))
-            given = filled if not waiting else max(size, filled // 2 // size * size)
+            given = filled if not left else max(size, filled // 2 // size * size)
             for begin in range(0, given, size):
-                yield pool[order[begin : min(begin + size, given)]].to(device)
+                taken = order[begin : min(begin + size, given)]
+                yield numbers[taken.numpy()], pool[taken]
             # Sorted so that each row moves down or stays, and the pool can be closed up in place, piece by piece.
             kept = order[given:].sort().values
             for begin in range(0, len(kept), chunk):
                 piece = kept[begin : begin + chunk]
                 pool[begin : begin + len(piece)] = pool[piece]
+                numbers[begin : begin + len(piece)] = numbers[piece.numpy()]
             filled = len(kept)
+
+    def _ahead(self, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, np.ndarray]]:
+        """First number and rows of each span, in the order given; `readers` threads read what comes next."""
+        with ThreadPoolExecutor(self.readers) as threads:
+            reading: deque[tuple[int, Future[np.ndarray]]] = deque()
+            for start, stop in spans:
+                reading.append((start, threads.submit(self._slice, start, stop)))
+                if len(reading) > self.readers:
+                    first, rows = reading.popleft()
+                    yield first, rows.result()
+            for first, rows in reading:
+                yield first, rows.result()
 
     def _map(self, number: int) -> np.ndarray:
         # Mapped anew at each use, so that pages read before do not count as this process's memory for ever.
@@ -167,10 +201,11 @@ class ShardRows:
 
     def _slice(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, self._shape[1]), np.float32)
-        for number in range(len(self._digests)):
-            low, high = max(start, int(self._bounds[number])), min(stop, int(self._bounds[number + 1]))
+        first, last = np.searchsorted(self._bounds, (start, stop), side="right")
+        for number in range(int(first) - 1, min(int(last), len(self._digests))):
+            offset, end = int(self._bounds[number]), int(self._bounds[number + 1])
+            low, high = max(start, offset), min(stop, end)
             if low < high:
-                offset = int(self._bounds[number])
                 out[low - start : high - start] = self._map(number)[low - offset : high - offset]
         return out
 
@@ -207,7 +242,7 @@ class ShardWriter:
         check_folder(self.folder, key)
         if (self.folder / "manifest.json").exists():
             raise UsageError(f"{self.folder}: is finished already; use another folder or --overwrite")
-        with _disk(self.folder):
+        with disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / "progress.json").exists():
             progress = read_json(self.folder / "progress.json")
@@ -235,6 +270,9 @@ class ShardWriter:
         array = np.ascontiguousarray(block.detach().cpu().numpy() if isinstance(block, Tensor) else block)
         if array.ndim != 2 or array.shape[1] != self.width:
             raise UsageError(f"block: must be [b, {self.width}], got {list(array.shape)}")
+        if not np.isfinite(array).all():
+            row = self.rows + self._open_rows + int((~np.isfinite(array)).any(1).argmax())
+            raise Failure(f"{self.folder}: row {row} holds NaN or infinity; drop or repair such rows first")
         if self.dtype.itemsize == 2 and array.size and not np.abs(array).max() <= np.finfo(np.float16).max:
             raise Failure(
                 f"{self.folder}: a value of {np.abs(array).max():.4g} does not fit float16; use dtype=float32"
@@ -242,7 +280,7 @@ class ShardWriter:
         array = array.astype(self.dtype, copy=False)
         while len(array):
             part = array[: self.per_shard - self._open_rows]
-            with _disk(self.folder):
+            with disk(self.folder):
                 if self._file is None:
                     self._file = open(self._part, "wb")  # noqa: SIM115 (closed by _close or _drop)
                 self._file.write(part.data)
@@ -263,7 +301,7 @@ class ShardWriter:
         if items is not None:
             if len(items) != self.rows:
                 raise UsageError(f"items: {len(items)} items for {self.rows} rows")
-            with _disk(self.folder):
+            with disk(self.folder):
                 (self.folder / "items").mkdir(exist_ok=True)
                 items.save(self.folder / "items")
         manifest = {
@@ -284,7 +322,7 @@ class ShardWriter:
         return self.folder / f".{shard_name(len(self._shards))}.part"
 
     def _close(self) -> None:
-        with _disk(self.folder):
+        with disk(self.folder):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -296,81 +334,11 @@ class ShardWriter:
 
     def _drop(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # on a full disk: what it still holds is of no use
+                self._file.close()
             self._part.unlink(missing_ok=True)
             self._file, self._open_rows, self._hash = None, 0, hashlib.sha256()
 
     def _record(self) -> None:
         progress = {"plan": self._plan, "state": self.state, "shards": self._shards}
         write_json(self.folder / "progress.json", progress)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder; raises `UsageError` where it is missing or of another schema version."""
-    if (folder / "progress.json").exists() and not (folder / "manifest.json").exists():
-        raise UsageError(f"{folder}: unfinished activations; run the command that made them once more to finish them")
-    if not (folder / "manifest.json").exists():
-        raise UsageError(f"{folder}: holds no activations (no manifest.json); make them with `unmix activations`")
-    manifest = read_json(folder / "manifest.json")
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise UsageError(
-            f"{folder / 'manifest.json'}: schema version {found}, this unmix reads {SCHEMA}; "
-            "use the version of unmix that wrote it, or make the activations again"
-        )
-    return manifest
-
-
-def check_folder(folder: Path, key: str) -> None:
-    """Raise `UsageError` unless the folder is missing, empty, or holds work (finished or not) of this key."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; give a folder")
-    for name in ("manifest.json", "progress.json"):
-        if (folder / name).exists():
-            record = read_json(folder / name)
-            found = record.get("key", record.get("plan", {}).get("key")) if isinstance(record, dict) else None
-            if found != key:
-                raise UsageError(
-                    f"{folder}: holds activations made from something else; use another folder or --overwrite"
-                )
-            return
-    if folder.exists() and any(not entry.name.endswith(".part") for entry in folder.iterdir()):
-        raise UsageError(f"{folder}: is not empty and holds no activations; use another folder")
-
-
-def clear_folder(folder: Path) -> None:
-    """Remove the activations in a folder, finished or not, and nothing else."""
-    known = ("manifest.json", "progress.json")
-    if not any((folder / name).exists() for name in known):
-        return
-    with _disk(folder):
-        for path in [*(folder / name for name in known), *folder.glob("rows-*.bin"), *folder.glob(".*.part")]:
-            path.unlink(missing_ok=True)
-        if (folder / "items").is_dir():
-            shutil.rmtree(folder / "items")
-
-
-def check_size(path: Path, expected: int) -> None:
-    """Raise `Failure` where a shard is missing or not of the expected size in bytes."""
-    found = path.stat().st_size if path.is_file() else None
-    if found != expected:
-        what = "missing" if found is None else f"{found} bytes"
-        raise Failure(f"{path}: {what}, expected {expected} bytes; {AGAIN}")
-
-
-def library_version(name: str) -> str:
-    """Version of an installed package, or "not installed"."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-@contextlib.contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Failure(
-            f"cannot write in {folder}: {error.strerror or error}; whole shards stay as they are"
-        ) from error

@@ -125,14 +125,18 @@ def load_items(folder: str | Path) -> TextItems | ImageItems | VectorItems:
             return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise Failure(f"{folder / name}.npy: missing; make the activations again") from None
-        except ValueError as error:
+        except (ValueError, EOFError, OSError, OverflowError, SyntaxError) as error:
             raise Failure(f"{folder / name}.npy: not a whole array ({error}); make the activations again") from None
 
-    if facts.get("kind") == "text":
-        titles, vocabulary = tuple(facts["titles"]), tuple(facts["vocabulary"])
-        return TextItems(array("stream"), array("starts"), array("places"), vocabulary, titles)
-    if facts.get("kind") == "image":
-        return ImageItems(array("images"), None if facts["labels"] is None else tuple(facts["labels"]))
-    if facts.get("kind") == "vector":
+    kind = facts.get("kind") if isinstance(facts, dict) else None
+    try:
+        if kind == "text":
+            titles, vocabulary = tuple(facts["titles"]), tuple(facts["vocabulary"])
+            return TextItems(array("stream"), array("starts"), array("places"), vocabulary, titles)
+        if kind == "image":
+            return ImageItems(array("images"), None if facts["labels"] is None else tuple(facts["labels"]))
+    except (KeyError, TypeError) as error:
+        raise Failure(f"{folder / 'items.json'}: not whole ({error!r}); make the activations again") from None
+    if kind == "vector":
         return VectorItems(array("numbers"))
-    raise UsageError(f"{folder}: items of kind {facts.get('kind')!r}; known: text, image, vector")
+    raise UsageError(f"{folder}: items of kind {kind!r}; known: text, image, vector")

@@ -30,7 +30,12 @@ class Recipe(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True, use_enum_values=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        arbitrary_types_allowed=True,
+        use_enum_values=True,
+        allow_inf_nan=False,
     )
     reference: ClassVar[str] = ""
     equation: ClassVar[str] = ""
@@ -131,7 +136,7 @@ class Table(Mapping[str, type]):
             return value
         if isinstance(value, str):
             value = {"kind": value}
-        if not isinstance(value, Mapping) or "kind" not in value:
+        if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise UsageError(f"{self.noun}: expected a recipe, a name or a dict with 'kind', got {value!r}")
         fields = dict(value)
         kind = fields.pop("kind")

@@ -102,10 +102,36 @@ class Subset:
         return digest([self.rows.digest, array_digest(self.index)])
 
     def blocks(self, size: int, rng: Stream | None = None, device: str = "cpu") -> Iterator[Tensor]:
-        """Blocks of one pass, in the subset's order or shuffled by `rng`."""
+        """Blocks of one pass, in the subset's order or shuffled by `rng`.
+
+        Rows that do not fit into memory are shuffled as they shuffle themselves, and read once each.
+        """
+        if rng is not None and getattr(self.rows, "streams", False) and (inside := self._inside()) is not None:
+            yield from self._streamed(inside, size, rng, device)
+            return
         order = self.index if rng is None else rng.numpy().permutation(self.index)
         for start in range(0, len(order), size):
             yield self.rows.take(order[start : start + size]).to(device)
+
+    def _inside(self) -> np.ndarray | None:
+        """Which of the rows [n] are in the subset; None where some are so more than once."""
+        inside = np.zeros(self.rows.shape[0], dtype=bool)
+        inside[self.index] = True
+        return inside if np.count_nonzero(inside) == len(self.index) else None
+
+    def _streamed(self, inside: np.ndarray, size: int, rng: Stream, device: str) -> Iterator[Tensor]:
+        waiting, held = [], 0
+        for numbers, block in self.rows.numbered(size, rng):  # type: ignore[attr-defined]
+            waiting.append(block[torch.from_numpy(inside[numbers])])
+            held += len(waiting[-1])
+            if held >= size:
+                rows = torch.cat(waiting)
+                for start in range(0, held - size + 1, size):
+                    yield rows[start : start + size].to(device)
+                waiting = [rows[held // size * size :]]
+                held = len(waiting[0])
+        if held:
+            yield torch.cat(waiting).to(device)
 
     def take(self, rows: np.ndarray) -> Tensor:
         """Rows by their number inside the subset."""
@@ -134,12 +160,21 @@ def as_tensor(array: Any) -> Tensor:
 
 
 def gather(rows: Rows, limit: int | None = None, rng: Stream | None = None) -> Tensor:
-    """All rows, or `limit` of them drawn without replacement by `rng`, as one tensor [n, d]."""
+    """All rows, or `limit` of them drawn without replacement by `rng`, as one tensor [n, d].
+
+    Raises `UsageError` that names a row which holds NaN or infinity.
+    """
     count = rows.shape[0]
     if limit is None or limit >= count:
-        return torch.cat(list(rows.blocks(65536)))
-    chosen = (rng or Stream(0)).child("gather").numpy().choice(count, limit, replace=False)
-    return rows.take(np.sort(chosen))
+        found = torch.cat(list(rows.blocks(65536)))
+        require_finite(found, "rows")
+        return found
+    chosen = np.sort((rng or Stream(0)).child("gather").numpy().choice(count, limit, replace=False))
+    found = rows.take(chosen)
+    if not torch.isfinite(found).all():
+        first = int((~torch.isfinite(found)).any(1).nonzero()[0])
+        require_finite(found[first : first + 1], "rows", int(chosen[first]))
+    return found
 
 
 def require_finite(block: Tensor, name: str, start: int = 0) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,10 +30,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if temporary.is_dir() and path.is_dir():
-            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
+            _exchange(temporary, path)
         else:
             os.replace(temporary, path)
     except OSError as error:
@@ -42,6 +40,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         elif temporary.exists():
             temporary.unlink()
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Put the folder `new` in the place of the folder `path`, which takes its name; in one step where Linux can."""
+    if sys.platform == "linux":
+        import ctypes
+
+        here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if rename is not None and not rename(here, os.fsencode(new), here, os.fsencode(path), both):
+            return
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    path.rename(old)
+    new.rename(path)
+    old.rename(new)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.codes import Codes
-from unmix.core.digest import SCHEMA, array_digest, digest
+from unmix.core.digest import SCHEMA, array_digest, digest, file_digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream
@@ -83,6 +83,7 @@ class Features:
             write_tensors(part / "tensors.safetensors", {"atoms": self.atoms, "bias": self.bias, **tensors})
             facts = {
                 "schema": SCHEMA,
+                "tensors": file_digest(part / "tensors.safetensors"),
                 "encoder": self.encoder.recipe.as_dict(),
                 "names": self.names,
                 "about": dict(self.about),
@@ -92,24 +93,34 @@ class Features:
 
     @staticmethod
     def load(folder: str | Path, device: str = "cpu") -> Features:
-        """Features from a folder; raises `UsageError` for another version and `Failure` for a cut-off file."""
+        """Features from a folder; raises `UsageError` for another version, `Failure` for a file that is not whole."""
         folder = Path(folder)
         facts = read_json(folder / "features.json")
-        if facts.get("schema") != SCHEMA:
+        schema = facts.get("schema") if isinstance(facts, dict) else None
+        if schema != SCHEMA:
             raise UsageError(
-                f"{folder}: written by another version (schema {facts.get('schema')}, this one reads {SCHEMA}); "
+                f"{folder}: written by another version (schema {schema}, this one reads {SCHEMA}); "
                 "fit again, or use the version that wrote it"
             )
         tensors = read_tensors(folder / "tensors.safetensors", device)
+        if facts.get("tensors") not in (None, found := file_digest(folder / "tensors.safetensors")):
+            raise Failure(
+                f"{folder / 'tensors.safetensors'}: its digest is {found}, expected {facts['tensors']}; fit again"
+            )
         try:
             atoms, bias = tensors.pop("atoms"), tensors.pop("bias")
         except KeyError as error:
             raise Failure(f"{folder / 'tensors.safetensors'}: has no {error}; fit again") from None
-        recipe: Encoder = ENCODERS.make(facts["encoder"])
+        try:
+            recipe: Encoder = ENCODERS.make(facts["encoder"])
+            recipe._check(*atoms.shape)
+            names, about = None if facts["names"] is None else tuple(facts["names"]), dict(facts["about"])
+        except UsageError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise Failure(f"{folder / 'features.json'}: not whole ({error}); fit again") from None
         own = {name.removeprefix("encoder."): tensor for name, tensor in tensors.items()}
-        encoder = bound(recipe, atoms, bias, own)
-        names = None if facts["names"] is None else tuple(facts["names"])
-        return Features(atoms, bias, encoder, names, facts["about"])
+        return Features(atoms, bias, bound(recipe, atoms, bias, own), names, about)
 
     def __repr__(self) -> str:
         return f"Features({self.shape[0]} atoms of width {self.shape[1]}, encoder {self.encoder.recipe})"

@@ -85,13 +85,13 @@ def _load(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Failure(f"{path}: not a whole file of tensors ({reason}); {AGAIN}") from None
     except pickle.UnpicklingError:
         if zipfile.is_zipfile(path):
             raise UsageError(f"{path}: holds more than tensors; save its state_dict instead") from None
         raise Failure(f"{path}: not a whole file of tensors; {AGAIN}") from None
+    except Exception as error:  # what a damaged file makes the reader stumble over may be anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Failure(f"{path}: not a whole file of tensors ({reason}); {AGAIN}") from None
     if not isinstance(found, dict):
         raise UsageError(f"{path}: holds {type(found).__name__}, not a dictionary of tensors")
     return found
