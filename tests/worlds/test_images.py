@@ -122,3 +122,35 @@ def test_bad_pictures_are_refused_and_duplicates_defined(folder, tmp_path):
         Images(path=str(tmp_path / "none")).size  # noqa: B018
     with pytest.raises(UsageError, match="give 1 to"):
         world.sample(100)
+
+
+def test_a_folder_divided_into_train_and_test_is_held_out_as_it_is(folder, tmp_path):
+    for number, file in enumerate(sorted(folder.rglob("*.png"))):
+        part = "test" if number % 4 == 0 else "train"
+        (tmp_path / "set" / part / file.parent.name).mkdir(parents=True, exist_ok=True)
+        file.rename(tmp_path / "set" / part / file.parent.name / file.name)
+    world = Images(path=str(tmp_path))
+    assert world.classes == 2 and world.pictures.names == ("cat", "dog")
+    assert (world.size, world.held_out.size) == (15, 5)
+    assert all("/test/" in world.pictures.files[number] for number in world.held_out.numbers)
+    assert world.held_out.rows().index.tolist() == [15, 16, 17, 18, 19]
+    assert world.but(held=0.0).size == 20
+    only = Images(path=str(tmp_path), within="set/train")
+    assert (only.size, only.held_out.size) == (12, 3) and only.pictures.names == ("cat", "dog")
+    (tmp_path / "set" / "notes").mkdir()
+    Image.fromarray(np.zeros((6, 6, 3), np.uint8)).save(tmp_path / "set" / "notes" / "a.png")
+    assert Images(path=str(tmp_path)).pictures.aside is None, "not wholly divided"
+
+
+def test_fewer_pictures_are_of_every_class_alike_and_the_rest_stays_where_it_is():
+    world = Images(path="digits")
+    few = world.but(most=100)
+    assert few.size == few.instances == 100 and few.rows().index.tolist() == list(range(100))
+    counts = np.bincount(few.rows().y.numpy())
+    assert counts.min() >= 9 and counts.max() <= 11
+    assert set(few.numbers) <= set(world.numbers) and np.array_equal(few.held_out.numbers, world.held_out.numbers)
+    assert few.held_out.rows().index.tolist() == list(range(100, 459))
+    assert not np.array_equal(few.numbers, world.but(most=100, seed=1).numbers)
+    assert world.but(most=5000) != world and np.array_equal(world.but(most=5000).numbers, world.numbers)
+    assert "most" not in world.as_dict() and few.digest != world.digest
+    assert few.pictures.values is world.pictures.values, "one reading for all"

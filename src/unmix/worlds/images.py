@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -21,17 +21,19 @@ from unmix.worlds.files import FileWorld, read_arrays
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DIGITS = "digits"
+HELD = ("test", "val", "valid", "validation")
 
 
 class Pictures(NamedTuple):
     """values: [N, channels, height, width] uint8 or float32. labels: [N], -1 where there is none, or None.
-    names: of the classes. files: [N] names, or None.
+    names: of the classes. files: [N] names, or None. aside: [N], which are for tests where the files say so, or None.
     """
 
     values: Tensor
     labels: np.ndarray | None
     names: tuple[str, ...]
     files: tuple[str, ...] | None
+    aside: np.ndarray | None = None
 
 
 class Images(FileWorld):
@@ -42,8 +44,10 @@ class Images(FileWorld):
     "digits".
     content: digest that it must have. within: only files of a folder or zip whose path begins so. side: pictures are
     cropped to a square and scaled to it; None leaves them, and all must be alike. held: share held out for tests, of
-    every class alike. part: the training rows, those held out, or all. seed: fixes which are held out. Training rows
-    are numbered from 0 in the order of the files; those held out come after them.
+    every class alike; of a folder or zip that is wholly divided into `train` and `test` (or `val`), what is not in
+    `train` is held out, and 0 holds nothing out. part: the training rows, those held out, or all. most: training rows
+    at most, of every class alike. seed: fixes which rows these are. Training rows are numbered from 0 in the order of
+    the files; those held out come after them.
     Values lie in [0, 1]. Raises `UsageError` for no picture, fewer than 2, or unlike sizes without side, and
     `Failure` that names a picture that cannot be read.
     """
@@ -56,35 +60,58 @@ class Images(FileWorld):
     side: int | None = Field(None, ge=1)
     held: float = Field(0.2, ge=0, lt=1)
     part: Literal["train", "held-out", "all"] = "train"
+    most: int | None = Field(None, ge=2)
     seed: int = 0
 
     @cached_property
     def _found(self) -> str | None:
         return DIGITS if self.path == DIGITS else super()._found
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, the content's digest filled in; without `most` where there is none."""
+        # Digests from before there was `most` stay what they were.
+        return {name: value for name, value in super().as_dict().items() if name != "most" or value is not None}
+
     @cached_property
     def pictures(self) -> Pictures:
         """All pictures, in the order of the files."""
-        return self._read()
+        path = DIGITS if self.path == DIGITS else str(self._opened())
+        return _read(path, self._found, self.within, self.side)
 
     @cached_property
     def numbers(self) -> np.ndarray:
         """Which pictures this part has, by their place in the order of files: [size]."""
-        count = len(self.pictures.values)
         if self.part == "all":
-            return np.arange(count)
-        aside = self._aside
-        return np.flatnonzero(aside if self.part == "held-out" else ~aside)
+            return np.arange(len(self.pictures.values))
+        return np.flatnonzero(self._aside) if self.part == "held-out" else self._train
+
+    @cached_property
+    def _train(self) -> np.ndarray:
+        train = np.flatnonzero(~self._aside)
+        if self.most is None or self.most >= len(train):
+            return train
+        rank, draw = np.zeros(len(train)), Stream(self.seed, (self.kind, "most")).numpy()
+        kinds = self._kinds[train]
+        for label in np.unique(kinds):
+            here = draw.permutation(np.flatnonzero(kinds == label))
+            rank[here] = (np.arange(len(here)) + 0.5) / len(here)
+        return np.sort(train[np.argsort(rank, kind="stable")[: self.most]])
 
     @cached_property
     def _aside(self) -> np.ndarray:
-        labels, count = self.pictures.labels, len(self.pictures.values)
-        aside, draw = np.zeros(count, bool), Stream(self.seed, (self.kind, "held")).numpy()
-        kinds = np.zeros(count, int) if labels is None else labels
+        kinds = self._kinds
+        aside, draw = np.zeros(len(kinds), bool), Stream(self.seed, (self.kind, "held")).numpy()
+        if self.held and self.pictures.aside is not None:
+            return self.pictures.aside
         for label in np.unique(kinds):
             here = draw.permutation(np.flatnonzero(kinds == label))
             aside[here[: round(self.held * len(here))]] = True
         return aside
+
+    @property
+    def _kinds(self) -> np.ndarray:
+        labels = self.pictures.labels
+        return np.zeros(len(self.pictures.values), int) if labels is None else labels
 
     @property
     def size(self) -> int:
@@ -130,7 +157,7 @@ class Images(FileWorld):
         pictures = self.pictures
         values = pictures.values[torch.from_numpy(chosen)]
         x = values.float() / 255 if values.dtype == torch.uint8 else values
-        after = int((~self._aside).sum()) if self.part == "held-out" else 0
+        after = len(self._train) if self.part == "held-out" else 0
         y = None if pictures.labels is None else torch.from_numpy(pictures.labels[chosen])
         return Sample(x=x, y=y, index=torch.from_numpy(places + after))
 
@@ -144,77 +171,98 @@ class Images(FileWorld):
             place = step % per_pass
             yield step, self.rows(order[place * batch : (place + 1) * batch])
 
-    def _read(self) -> Pictures:
-        if self.path == DIGITS:
-            with untouched():
-                from sklearn.datasets import load_digits
-            found = load_digits()
-            values = torch.from_numpy(found.images.astype(np.float32) / 16)[:, None]
-            names = tuple(str(name) for name in found.target_names)
-            return Pictures(values, found.target.astype(np.int64), names, None)
-        path = self._opened()
-        if path.is_dir() or path.suffix.lower() == ".zip":
-            return self._files(path)
-        return self._array(path)
 
-    def _array(self, path: Path) -> Pictures:
-        if path.suffix == ".npy":
-            try:
-                found = {"images": np.load(path, allow_pickle=False)}
-            except (ValueError, EOFError) as error:
-                raise Failure(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-        else:
-            found = read_arrays(path, {"images": True, "labels": False})
-        values = found["images"]
-        if values.ndim not in (3, 4) or values.dtype.kind not in "uif" or (values.ndim == 4 and values.shape[3] > 4):
-            raise UsageError(f"{path}: images must be [N, height, width (, channels)], got {list(values.shape)}")
-        if self.side is not None:
-            raise UsageError(f"Images.side={self.side}: is for files of pictures; scale the array yourself")
-        values = values[:, :, :, None] if values.ndim == 3 else values
-        if values.dtype != np.uint8:
-            values = values.astype(np.float32)
-            if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-                raise UsageError(f"{path}: images must be bytes, or numbers from 0 to 1")
-        labels, names = found.get("labels"), ()
-        if labels is not None:
-            if labels.shape != (len(values),):
-                raise UsageError(f"{path}: {list(labels.shape)} labels for {len(values)} images")
-            kinds, labels = np.unique(labels, return_inverse=True)
-            names = tuple(str(kind) for kind in kinds)
-        return _enough(Pictures(torch.from_numpy(values).movedim(3, 1).contiguous(), labels, names, None), path)
+# Every part of a world (and every copy with another field) shares one reading.
+@lru_cache(maxsize=2)
+def _read(path: str, content: str | None, within: str, side: int | None) -> Pictures:
+    if path == DIGITS:
+        with untouched():
+            from sklearn.datasets import load_digits
+        found = load_digits()
+        values = torch.from_numpy(found.images.astype(np.float32) / 16)[:, None]
+        return Pictures(values, found.target.astype(np.int64), tuple(map(str, found.target_names)), None)
+    file = Path(path)
+    if file.is_dir() or file.suffix.lower() == ".zip":
+        return _files(file, within, side)
+    if side is not None:
+        raise UsageError(f"Images.side={side}: is for files of pictures; scale the array yourself")
+    return _array(file)
 
-    def _files(self, path: Path) -> Pictures:
-        names, opened = [], []
-        for name, raw in _pictures(path, self.within):
-            names.append(name)
-            opened.append(self._decoded(name, raw))
-            if opened[-1].shape != opened[0].shape:
-                raise UsageError(
-                    f"{path}: {names[0]} is {list(opened[0].shape[:2])} and {name} is {list(opened[-1].shape[:2])}; "
-                    "give side=32 to scale them"
-                )
-        if not names:
-            raise UsageError(f"{path}: holds no picture ({', '.join(SUFFIXES)}) below {self.within!r}")
-        values = torch.from_numpy(np.stack(opened)).movedim(3, 1).contiguous()
-        folders = [name.rpartition("/")[0] for name in names]
-        kinds = sorted({folder for folder in folders if folder})
-        labels = None
-        if len(set(folders)) > 1:
-            labels = np.asarray([kinds.index(folder) if folder else -1 for folder in folders], np.int64)
-        classes = tuple(kind.rpartition("/")[2] for kind in kinds) if labels is not None else ()
-        return _enough(Pictures(values, labels, classes, tuple(names)), path)
 
-    def _decoded(self, name: str, raw: bytes) -> np.ndarray:
-        from PIL import Image, ImageOps
-
+def _array(path: Path) -> Pictures:
+    if path.suffix == ".npy":
         try:
-            with Image.open(io.BytesIO(raw)) as image:
-                plain = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise Failure(f"{name}: no picture that can be read ({str(error).splitlines()[0]}); remove it") from None
-        if self.side is not None:
-            plain = ImageOps.fit(plain, (self.side, self.side), Image.Resampling.BICUBIC)
-        return np.asarray(plain)
+            found = {"images": np.load(path, allow_pickle=False)}
+        except (ValueError, EOFError) as error:
+            raise Failure(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    else:
+        found = read_arrays(path, {"images": True, "labels": False})
+    values = found["images"]
+    if values.ndim not in (3, 4) or values.dtype.kind not in "uif" or (values.ndim == 4 and values.shape[3] > 4):
+        raise UsageError(f"{path}: images must be [N, height, width (, channels)], got {list(values.shape)}")
+    values = values[:, :, :, None] if values.ndim == 3 else values
+    if values.dtype != np.uint8:
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise UsageError(f"{path}: images must be bytes, or numbers from 0 to 1")
+    labels, names = found.get("labels"), ()
+    if labels is not None:
+        if labels.shape != (len(values),):
+            raise UsageError(f"{path}: {list(labels.shape)} labels for {len(values)} images")
+        kinds, labels = np.unique(labels, return_inverse=True)
+        names = tuple(str(kind) for kind in kinds)
+    return _enough(Pictures(torch.from_numpy(values).movedim(3, 1).contiguous(), labels, names, None), path)
+
+
+def _files(path: Path, within: str, side: int | None) -> Pictures:
+    names, opened = [], []
+    for name, raw in _pictures(path, within):
+        names.append(name)
+        opened.append(_decoded(name, raw, side))
+        if opened[-1].shape != opened[0].shape:
+            raise UsageError(
+                f"{path}: {names[0]} is {list(opened[0].shape[:2])} and {name} is {list(opened[-1].shape[:2])}; "
+                "give side=32 to scale them"
+            )
+    if not names:
+        raise UsageError(f"{path}: holds no picture ({', '.join(SUFFIXES)}) below {within!r}")
+    values = torch.from_numpy(np.stack(opened)).movedim(3, 1).contiguous()
+    aside, below = _divided(names)
+    folders = [name.rpartition("/")[0] for name in below]
+    kinds = sorted({folder for folder in folders if folder})
+    labels = None
+    if len(set(folders)) > 1:
+        labels = np.asarray([kinds.index(folder) if folder else -1 for folder in folders], np.int64)
+    classes = tuple(kind.rpartition("/")[2] for kind in kinds) if labels is not None else ()
+    return _enough(Pictures(values, labels, classes, tuple(names), aside), path)
+
+
+def _divided(names: list[str]) -> tuple[np.ndarray | None, list[str]]:
+    """Which pictures are for tests, and their names below `train` and `test`; None where the files do not say."""
+    parts = [name.split("/") for name in names]
+    depth = 0
+    while all(len(part) > depth + 1 for part in parts):
+        here = {part[depth] for part in parts}
+        if "train" in here and len(here) > 1 and here <= {"train", *HELD}:
+            aside = np.asarray([part[depth] != "train" for part in parts])
+            return aside, ["/".join(part[depth + 1 :]) for part in parts]
+        if len(here) > 1:
+            break
+        depth += 1
+    return None, names
+
+
+def _decoded(name: str, raw: bytes, side: int | None) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            plain = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Failure(f"{name}: no picture that can be read ({str(error).splitlines()[0]}); remove it") from None
+    if side is not None:
+        plain = ImageOps.fit(plain, (side, side), Image.Resampling.BICUBIC)
+    return np.asarray(plain)
 
 
 def holds_images(path: str) -> bool:
