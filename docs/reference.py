@@ -40,7 +40,8 @@ def write(folder: Path) -> None:
     _put(
         folder / "index.md",
         "# Reference\n\nRows are samples: `h` is `[n, d]`, atoms are `[m, d]`, codes `[n, m]`, true latents "
-        "`[n, f]`; float32 unless said.\n\n## Recipes\n\nWhat `unmix list` names: frozen configurations with one verb.\n\n"
+        "`[n, f]`; float32 unless said.\n\n## Recipes\n\n"
+        "What `unmix list` names: frozen configurations with one verb.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{nouns}\n```\n\n## Functions and types\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{rooms}\n```\n",
     )
