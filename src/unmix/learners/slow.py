@@ -79,7 +79,7 @@ class SlowVAE(Variational):
         prior = 0.5 * (own * (starts.to(own.dtype) + ends)).sum() / count
         whole = error.sum() / count
         facts = {"reconstruction": error.detach().mean(), "prior": prior.detach()}
-        loss = whole + self.beta * prior
+        loss = whole + self._heated(modules, self.beta * prior)
         if self.gamma:
             rate = modules["rate"]() if self.learn_prior else self.rate_prior
             after = first + 1
@@ -139,7 +139,7 @@ class AdaGVAE(Variational):
         error = self._reconstruction(modules, self._sampled(mean, logvar, rng), x).mean()
         prior = normal_kl(mean, logvar).sum(1).mean()
         facts = {"reconstruction": error.detach(), "prior": prior.detach(), "shared": shared.float().mean()}
-        return error + self.beta * prior, facts
+        return error + self._heated(modules, self.beta * prior), facts
 
 
 class Slowness(Paired):

@@ -32,7 +32,9 @@ class Variational(Learner):
     network, decoder: recipes of encoder and decoder; a decoder None is the mirror of the encoder. likelihood:
     gaussian, with standard deviation `deviation`, or bernoulli for images in [0, 1]. kaiming: initial weights as in
     the paper's code, normal with variance 2 / fan-in and no bias, for linear layers and convolutions but not the
-    decoder's transposed ones. The representation is the posterior mean.
+    decoder's transposed ones. heat: factor on the prior's terms in the first step; it falls geometrically to 1
+    over the first `cooling` share of the steps, so that latents come in one after another. The representation is the
+    posterior mean.
     """
 
     network: Annotated[Any, BeforeValidator(NETWORKS.make)] = MLP(hidden=UNITS, activation="leaky", normalise="none")
@@ -40,8 +42,15 @@ class Variational(Learner):
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     deviation: float = Field(0.3, gt=0)
     kaiming: bool = False
+    heat: float = Field(1.0, ge=1)
+    cooling: float = Field(0.5, gt=0, le=1)
     width: int = Field(4, ge=1)
     batch: int = Field(256, ge=1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; without `heat` and `cooling` where there is none."""
+        # Digests from before there was heat stay what they were.
+        return {n: value for n, value in super().as_dict().items() if n not in ("heat", "cooling") or self.heat > 1}
 
     def _network(self) -> Network:
         return PosteriorMean(network=self.network)
@@ -56,7 +65,23 @@ class Variational(Learner):
                     nn.init.kaiming_normal_(layer.weight, generator=draw)
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
-        return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+        modules = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+        if self.heat > 1:
+            modules["heat"] = _Heat(self.heat)
+        return modules
+
+    def _after_step(self, modules: nn.ModuleDict, step: int) -> None:
+        super()._after_step(modules, step)
+        if self.heat > 1:
+            left = 1 - (step + 1) / (self.cooling * self.steps)
+            modules["heat"].now.fill_(self.heat ** max(0.0, left))
+
+    def _heated(self, modules: nn.ModuleDict, term: Tensor) -> Tensor:
+        """A term of the prior, as it counts now."""
+        return term * modules["heat"].now if self.heat > 1 else term
+
+    def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
+        return {name: t for name, t in super()._parts(modules).items() if name != "heat.now"}
 
     def _decoder(self) -> Any:
         if self.decoder is not None:
@@ -95,6 +120,16 @@ class Variational(Learner):
         return apart.flatten(1).sum(1)
 
 
+class _Heat(nn.Module):
+    """The factor on the prior as it is now, kept with the weights so that an interrupted run goes on with it."""
+
+    now: Tensor
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.register_buffer("now", torch.tensor(value))
+
+
 class BetaVAE(Variational):
     """beta-VAE: a variational autoencoder whose prior counts beta times; beta = 1 is the VAE.
 
@@ -110,7 +145,8 @@ class BetaVAE(Variational):
         mean, logvar = self._posterior(modules, batch.x)
         error = self._reconstruction(modules, self._sampled(mean, logvar, rng), batch.x).mean()
         prior = normal_kl(mean, logvar).sum(1).mean()
-        return error + self.beta * prior, {"reconstruction": error.detach(), "prior": prior.detach()}
+        loss = error + self._heated(modules, self.beta * prior)
+        return loss, {"reconstruction": error.detach(), "prior": prior.detach()}
 
 
 class BetaTCVAE(Variational):
@@ -132,7 +168,7 @@ class BetaTCVAE(Variational):
         prior = normal_kl(mean, logvar).sum(1).mean()
         correlation = total_correlation(gathered(z), gathered(mean), gathered(logvar))
         facts = {"reconstruction": error, "prior": prior, "total correlation": correlation}
-        loss = error + prior + (self.beta - 1) * correlation
+        loss = error + self._heated(modules, prior + (self.beta - 1) * correlation)
         return loss, {name: value.detach() for name, value in facts.items()}
 
 
