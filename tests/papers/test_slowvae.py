@@ -10,7 +10,9 @@ import pytest
 
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
+from unmix.core.store import read_json
 from unmix.learners import LEARNERS
+from unmix.papers.parts import Part, run_part
 from unmix.papers.slowvae import claims, grids, runs
 from unmix.papers.slowvae.page import outcomes
 from unmix.papers.slowvae.study import SlowVaeStudy
@@ -64,7 +66,8 @@ def test_every_piece_of_the_plan_is_possible(small, tracks):
     assert {law for _, law, _ in seen} >= {"Laplace", "Gaussian", "zero-inflated", "natural", "LAP"}
     files = [str(part) for _, part in study.parts(small)]
     assert len(files) == len(set(files))
-    assert "left out" in SlowVaeStudy().plan(small) and "left out" not in study.plan(small)
+    motion = {"sections": ("motion",)}
+    assert "left out" in SlowVaeStudy(**motion).plan(small) and "left out" not in study.but(**motion).plan(small)
 
 
 def test_the_full_sprites_are_the_papers():
@@ -135,3 +138,33 @@ def test_claims_are_judged_on_both_sides():
     sprites = rows([0.9], [0.5]).assign(section="sprites")
     assert claims.sprite_claims(sprites)[0]["verdict"] == "replicates"
     assert claims.sprite_claims(sprites.assign(chance=0.95))[0]["verdict"] == "differs"
+
+
+@pytest.mark.parametrize("law", ["LAP", "UNI"])
+def test_the_full_sprites_start_and_an_interrupted_one_goes_on(law, tmp_path, monkeypatch):
+    world = grids.sprite_worlds(False, None)[law].as_dict()
+    learner = grids.sprite_learners(False, 6)[grids.SLOW].but(batch=8).as_dict()
+    part = Part("unmix.papers.slowvae.runs:trained", {"world": world, "learner": learner, "seed": 0, "test": 200})
+    run_part(tmp_path / "whole", part)
+    monkeypatch.setattr(runs, "SAVED", 0.0)
+    seen = []
+
+    def stop(step, total, facts):
+        seen.append(step)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("unmix.core.watch.Checkpoint.on_step", lambda self, *told: stop(*told))
+        with pytest.raises(KeyboardInterrupt):
+            run_part(tmp_path / "cut", part)
+        run_part(tmp_path / "cut", part)
+    assert seen == [1, 2, 3, 4, 4, 5, 6], "it went on after the third step, the last one that was kept"
+    whole, cut = (read_json(part.file(tmp_path / name))["result"] for name in ("whole", "cut"))
+    assert {**whole, "seconds": 0} == {**cut, "seconds": 0}
+    assert not list((tmp_path / "cut" / "parts").glob("*.working"))
+
+
+def test_the_plan_says_what_training_costs():
+    plan = SlowVaeStudy(sections=("sprites",), seeds=(0,), training=0.001).plan(small=True)
+    assert "sprites: 7 pieces of work" in plan and "FLOPs" in plan and "of one core" in plan

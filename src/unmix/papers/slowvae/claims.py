@@ -130,7 +130,7 @@ def sprite_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
             continue
         one, other, level = (float(part.mean()) for part in (slow["spearman"], beta["spearman"], slow["chance"]))
         text = f"sprites, {law}: SlowVAE's MCC is {GAIN} above beta-VAE's, and above random projections"
-        told = f"{one:.3f} against {other:.3f}; projections {level:.3f}"
+        told = f"{one:.3f} against {other:.3f}; {one - level:+.3f} and {other - level:+.3f} above projections"
         holds = one >= other + GAIN and one > level
         interval = _interval(slow["spearman"].tolist())
         why = "other networks and images than the paper's"

@@ -16,11 +16,20 @@ from unmix.report.published import summarised
 from unmix.study.study import Results
 from unmix.study.udr import udr
 
-FORMATS = {"spearman": ".3f", "pearson": ".3f", "chance": ".3f", "untrained": ".3f", "worst": ".3f", "seconds": ".0f"}
+FORMATS = {
+    "spearman": ".3f",
+    "excess": "+.3f",
+    "pearson": ".3f",
+    "chance": ".3f",
+    "untrained": ".3f",
+    "worst": ".3f",
+    "seconds": ".0f",
+}
 LABELS = {
     "spearman": "MCC, ranks",
     "pearson": "MCC",
     "chance": "random projections",
+    "excess": "above them",
     "untrained": "at start",
     "worst": "worst seed",
     "seconds": "training, s",
@@ -41,6 +50,7 @@ def outcomes(study: Any, folder: Path, small: bool) -> pd.DataFrame:
         if "error" not in result:
             row |= {rule: result[rule]["value"] for rule in ("spearman", "pearson")}
             row |= {"chance": result["spearman"]["chance"], "untrained": result.get("untrained")}
+            row["excess"] = row["spearman"] - row["chance"]
             row |= {"associations": result["spearman"]["associations"], "codes": result.get("codes")}
             row |= {"informative": result.get("informative"), "converged": result.get("converged", True)}
             more = ("mig", "sap", "modularity", "dci_disentanglement")
@@ -188,6 +198,11 @@ def _sprites(frame: pd.DataFrame, small: bool) -> Section:
         f"{what}. The MCC means something only beside the level of random projections of the true factors to as many "
         "codes (grey bars)."
     )
+    if small:
+        text += (
+            " A prior that wants narrow codes makes it cheap to spread two factors over three, and sharp images keep "
+            "what was found first; so the plain prior is heavy at first and codes come in one after another."
+        )
     blocks: list[Block] = [Paragraph(text)]
     laws = list(dict.fromkeys(rows["law"])) if len(rows) else []
     if laws:
@@ -200,7 +215,9 @@ def _sprites(frame: pd.DataFrame, small: bool) -> Section:
             )
         )
         more = [name for name in ("mig", "sap", "modularity", "dci_disentanglement") if name in rows]
-        blocks.append(_table(rows, ("law", "method"), ("spearman", "chance", "untrained", *more, "seconds")))
+        blocks.append(
+            _table(rows, ("law", "method"), ("spearman", "chance", "excess", "untrained", *more, "seconds"))
+        )
     return Section("Sprites", blocks)
 
 
@@ -243,7 +260,9 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "cosine), 128 pairs each, three layers of 64 units, reconstruction deviation 0.3"
     )
     sprites = (
-        "gamma 1, rate 6, beta 2, and beta-VAE with gamma 0; a quarter of the paper's pixels"
+        "gamma 8, rate 6, beta 2, with the prior 12 times as heavy at first, falling to 1 over 80 % of the steps; "
+        "beta-VAE the same with gamma 0. A quarter of the paper's pixels; settings found with the truth in view, on "
+        "other seeds"
         if small
         else "gamma 10, rate 6 by the authors' code, which is rate 12 in the paper's formula; beta-VAE with beta 8 "
         "on the same pairs"

@@ -13,6 +13,7 @@ import numpy as np
 from unmix.core.errors import UnmixError, UsageError
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, untouched
+from unmix.core.watch import Checkpoint
 from unmix.learners import LEARNERS
 from unmix.learners.loop import moved
 from unmix.scores import SCORES
@@ -23,6 +24,7 @@ from unmix.worlds import WORLDS
 from unmix.worlds.tracks import fit_transitions, read_tracks
 
 SCORED = 5000  # rows that the scores beside the MCC are measured on
+SAVED = 30.0  # seconds between checkpoints
 BINS = np.linspace(-5, 5, 81)
 
 
@@ -33,17 +35,21 @@ def trained(
     test: int = 10_000,
     measures: Sequence[str] = (),
     keep: int = 0,
+    working: Path | None = None,
 ) -> dict[str, Any]:
     """A learner on a world with one seed, scored on `test` held-out rows.
 
     The result has spearman and pearson (`typed_mcc`: value; chance: random projections of the true factors; low,
     high, associations), untrained (spearman of the network before training), `measures` by name, seconds, the last
-    line of the log. keep: rows of codes to keep, with what of them is informative. A fit that fails gives `error`.
+    line of the log. keep: rows of codes to keep, with what of them is informative. working: folder of checkpoints,
+    from which an interrupted training goes on (seconds are then those of the last run). A fit that fails gives
+    `error`.
     """
     made, known = LEARNERS.make(dict(learner)), WORLDS.make(dict(world))
     begun = time.perf_counter()
     try:
-        learnt = made.fit(known, seed)
+        watch = None if working is None else Checkpoint(working, f"{made.kind} on {known.kind}, seed {seed}", SAVED)
+        learnt = made.fit(known, seed, watch)
     except UnmixError as error:
         return {"error": str(error), "seconds": round(time.perf_counter() - begun, 1)}
     seconds = time.perf_counter() - begun
