@@ -82,6 +82,46 @@ def test_a_number_replicates_within_the_bound_only():
     assert claims.compared("a", "b", 0.9, []) is None
 
 
+def test_a_short_line_is_explained_by_the_loss_that_is_left():
+    made = [
+        {
+            "r2": 0.9,
+            "excess_loss": 0.1,
+            "steps": 4000,
+            "curve": [[1000, 0.5, 1.0], [2000, 0.8, 0.2], [4000, 0.9, 0.1]],
+        }
+    ]
+    told = claims.unfinished(made)
+    assert (
+        "0.100 nats" in told and "halfway it was 0.200 with an R2 of 0.800" in told and "comes to 1.00 at 0" in told
+    )
+    bare = claims.unfinished([{"r2": 0.9, "excess_loss": 0.1, "steps": 4000}])
+    assert bare == "the loss is 0.100 nats above the best possible after 4,000 steps"
+
+
+@pytest.mark.parametrize("instances", [False, True])
+def test_looks_see_what_is_measured_in_the_end(instances):
+    world = ClusterWorld(classes=20, instances=40 if instances else None)
+    learner = grids.classifier("C4", 64, instances, network=grids.network(16))
+    result = runs.trained(world.as_dict(), learner.as_dict(), 0, 2048)
+    assert [step for step, *_ in result["curve"]] == [1, 2, 4, 8, 16, 32, 64]
+    _, r2, excess = result["curve"][-1]
+    assert r2 == pytest.approx(result["scores"]["r2"]["value"], abs=0.03)
+    assert excess == pytest.approx(result["scores"]["excess_loss"]["value"], abs=0.1)
+    plain = learner.fit(world, 0)
+    assert result["beta"] == pytest.approx(float(plain.parts["beta"])), "looking on changes nothing"
+
+
+def test_read_out_is_not_led_astray_by_columns_that_hardly_vary():
+    draw = torch.Generator().manual_seed(0)
+    z = torch.rand(2000, 1, generator=draw)
+    h = torch.cat([z + 0.1 * torch.randn(2000, 1, generator=draw), torch.zeros(2000, 300)], 1)
+    rare = torch.randperm(2000, generator=draw)[:300]
+    h[rare, 1 + torch.arange(300)] = 1e-3
+    found = sprites.read_out(h, z, (Factor("x"),), 0)
+    assert found["r2"]["x"] > 0.85 and found["r"]["x"] > 0.9
+
+
 def test_read_out_knows_angles_and_offsets():
     draw = torch.Generator().manual_seed(0)
     angle, place = torch.rand(2000, generator=draw) * 6, torch.randn(2000, generator=draw)

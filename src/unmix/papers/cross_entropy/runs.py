@@ -9,14 +9,19 @@ import numpy as np
 import torch
 
 from unmix.core.errors import UsageError
+from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
+from unmix.core.watch import Watch
+from unmix.learners.losses import cross_entropy_head
 from unmix.scores import SCORES
 from unmix.scores.identifiability.explained import halves
-from unmix.scores.identifiability.linear import LeastSquares
+from unmix.scores.identifiability.linear import LeastSquares, r2
 from unmix.study.cells import _stored
 from unmix.study.learning import Learning, held_out, inputs_of, measure
 from unmix.worlds.assumptions import check_assumptions
 
+LOOKS = 7  # at steps that double, on so many rows:
+ROWS = 2048
 FURTHER = ("procrustes", "singular_values", "isotropy", "within_class")
 
 
@@ -25,7 +30,8 @@ def trained(world: Mapping[str, Any], learner: Mapping[str, Any], seed: int, tes
 
     world, learner: recipes as JSON. The result has what `unmix learn` stores (`scores`: value, chance, low, high, and
     minimum and baselines where the score has them), `worst_direction` among the scores, `cases` and `verdict` of the
-    theorem as they were known before training, and `singular`, the singular values of the map from z to h.
+    theorem as they were known before training, `singular`, the singular values of the map from z to h, and for a
+    classifier `curve`: step, R2 and cross-entropy above the best on the way.
     """
     job = Learning(world=dict(world), learner=dict(learner), seed=seed, test=test)
     found: dict[str, Any] = {"cases": [], "verdict": ""}
@@ -34,9 +40,14 @@ def trained(world: Mapping[str, Any], learner: Mapping[str, Any], seed: int, tes
         found |= {"cases": list(known.cases), "verdict": known.verdict.splitlines()[0]}
     except UsageError:
         pass
-    learnt = job.learner.fit(job.world, seed)
+    sample = held_out(job)
+    looks = Looks(sample.take(np.arange(min(ROWS, len(sample)))), job.learner)
+    learnt = job.learner.fit(job.world, seed, looks)
     found |= measure(job, learnt)
-    inputs = inputs_of(job, learnt, held_out(job))
+    inputs = inputs_of(job, learnt, sample)
+    if looks.seen and inputs.bayes_loss is not None:
+        best = float(inputs.bayes_loss[:ROWS].mean())
+        found["curve"] = [[step, value, loss - best] for step, value, loss in looks.seen]
     found["scores"]["worst_direction"] = {"value": worst_direction(inputs.h, inputs.z, seed)}
     for name in FURTHER:
         if name in found["scores"] or not SCORES[name].needs <= inputs.provides:  # type: ignore[attr-defined]
@@ -51,6 +62,28 @@ def trained(world: Mapping[str, Any], learner: Mapping[str, Any], seed: int, tes
         if "values" in outcome.detail:
             found["singular"] = [round(float(value), 6) for value in np.asarray(outcome.detail["values"])]
     return found
+
+
+class Looks(Watch):
+    """Sees R2 of the latents and cross-entropy on held-out rows before steps steps / 2^k, where there is a head.
+
+    seen: step, R2, cross-entropy. The network is as it is in use: batch norm by its running statistics.
+    """
+
+    def __init__(self, sample: Sample, learner: Any) -> None:
+        self.sample, self.learner, self.seen = sample, learner, []
+        self.steps = {max(1, learner.steps // 2**k) for k in range(LOOKS)} if hasattr(learner, "label") else set()
+
+    def before_step(self, step: int, module: Any, optimiser: Any) -> None:
+        if step not in self.steps:
+            return
+        head, labels = module["head"], getattr(self.sample, self.learner.label)
+        module.eval()
+        with torch.no_grad():
+            h = module["encoder"](self.sample.x)
+            loss = cross_entropy_head(h, head.weights, head.log_beta.exp(), head.bias, labels)
+        module.train()
+        self.seen.append([step, r2(h, self.sample.z).value, float(loss)])
 
 
 def worst_direction(h: Any, z: Any, seed: int) -> float:
@@ -83,6 +116,7 @@ def row_of(settings: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, 
         "cases": len(result["cases"]),
         "verdict": result["verdict"],
         "warnings": list(result["warnings"]),
+        "curve": result.get("curve", []),
     }
     for name, numbers in result["scores"].items():
         row[name] = numbers.get("value")
