@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 
+from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
 from unmix.scores import SCORES
 from unmix.scores.base import Inputs, Outcome
 from unmix.scores.identifiability.duality import excess_loss
 from unmix.scores.identifiability.spectrum import isotropy, singular_values
+from unmix.study.scoring import score_arrays
 
 TABLE = [name for name in SCORES if SCORES[name].__module__.startswith("unmix.scores.identifiability")]
 NUMBERS = ("a", "b", "c", "d")
@@ -122,3 +124,11 @@ def test_tensors_with_gradients_are_read_as_they_are():
     for name in ("r2", "procrustes", "isotropy", "mcc_spearman"):
         assert SCORES[name]().measure(alike, 1).value == measured(name, given).value
     assert h.grad is None and h.requires_grad
+
+
+def test_a_matrix_on_its_side_is_told_so():
+    given = inputs()
+    with pytest.raises(UsageError, match=r"codes: 4 rows, latents 900.*may have to be transposed"):
+        score_arrays(given.z, given.h.T)
+    with pytest.raises(UsageError, match=r"same datum in both$"):
+        score_arrays(given.z, given.h[:100])
