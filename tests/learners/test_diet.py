@@ -26,8 +26,10 @@ from .tiny import Clusters
 FIELDS = {"network": MLP(hidden=(16,)), "width": 3, "steps": 12, "batch": 64, "schedule": "cosine"}
 
 
-def test_the_fused_head_learns_what_the_exact_one_does():
-    exact, fused = (Diet(**FIELDS, head=head, head_rate=3.0).fit(Clusters(), 1) for head in ("exact", "fused"))
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_the_fused_head_learns_what_the_exact_one_does(optimiser):
+    fields = {**FIELDS, "head_rate": 3.0, "optimiser": optimiser}
+    exact, fused = (Diet(**fields, head=head).fit(Clusters(), 1) for head in ("exact", "fused"))
     assert torch.allclose(exact.parts["weights"], fused.parts["weights"], atol=1e-5)
     ours, theirs = ([line["excess"] for line in learnt.trace] for learnt in (fused, exact))
     assert ours == pytest.approx(theirs, abs=1e-5)

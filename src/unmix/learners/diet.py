@@ -80,8 +80,8 @@ class Diet(ViewLearner):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         moves = self.head in ("fused", "sharded", *ROWWISE)
-        if moves and self.optimiser != "adamw":
-            raise ValueError(f"head={self.head} moves by AdamW; give optimiser=adamw, not {self.optimiser}")
+        if moves and self.optimiser not in ("adamw", "muon"):
+            raise ValueError(f"head={self.head} moves by AdamW; give optimiser=adamw or muon, not {self.optimiser}")
         if moves and (self.accumulate > 1 or self.clip is not None):
             raise ValueError(f"head={self.head} moves in the backward pass; give accumulate=1 and clip=None")
         if self.store is not None and self.head not in ROWWISE:

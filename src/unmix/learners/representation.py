@@ -117,6 +117,32 @@ class Representation:
         shape = tuple(facts["shape"])
         return Representation(module, network, shape, facts["width"], parts, facts["trace"], facts["about"])
 
+    @staticmethod
+    def of(
+        network: Network, shape: tuple[int, ...], width: int, state: Mapping[str, Tensor] | Path
+    ) -> Representation:
+        """A representation from given weights, to use or to go on from: `fit(world, start=Representation.of(...))`.
+
+        network: the recipe of their module. state: its state dict, or a .safetensors file of one; of a network from
+        outside unmix that of the module without the linear layer that `Built` adds will do, which is then drawn.
+        Raises `UsageError` for tensors that are not this network's.
+        """
+        module = network.build(shape, width)
+        own = module.state_dict()
+        given = read_tensors(state) if isinstance(state, Path) else dict(state)
+        for prefix in ("", "0.", "0.0.") if network.code else ("",):
+            found = {prefix + name: tensor for name, tensor in given.items()}
+            if found.keys() == {name for name in own if name.startswith(prefix)}:
+                break
+        else:
+            apart = sorted(given.keys() ^ own.keys())
+            raise UsageError(f"state: not the tensors of {network}; on one side alone: {', '.join(apart[:4])}")
+        for name, tensor in found.items():
+            if tensor.shape != own[name].shape:
+                raise UsageError(f"state: {name} is {list(tensor.shape)}, {network} has {list(own[name].shape)}")
+        module.load_state_dict({**own, **found})
+        return Representation(module.eval(), network, tuple(shape), width, about={"learner": None, "steps": 0})
+
     def _tensors(self) -> dict[str, Tensor]:
         own = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
         return {**own, **{f"part.{name}": tensor for name, tensor in self.parts.items()}}

@@ -38,7 +38,7 @@ class ViewLearner(Learner):
     lr: float = Field(1e-3, gt=0)
     schedule: Literal["constant", "cosine", "warm-cosine", "warm-decay"] = "warm-cosine"
     warm: float = Field(0.1, ge=0, lt=1)
-    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
+    optimiser: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
     weight_decay: float = Field(0.05, ge=0)
     augment: Annotated[Any, BeforeValidator(_augmentation)] = "auto"
     online: bool = False
