@@ -22,6 +22,9 @@ def learn(
     out: Out = Path("run"),
     engine: EngineName = "serial",
     dry_run: DryRun = False,
+    start: Annotated[
+        Path | None, typer.Option(help="A representation to go on from, RUN/learned/DIGEST, of the same network.")
+    ] = None,
 ) -> None:
     """Learn representations: unmix learn ClusterWorld learner=Supervised learner.steps=2000 seed=0..2 -o run/
 
@@ -52,7 +55,7 @@ def learn(
         return
     for sentence in learning.warnings_of(world) if first else ():
         typer.echo(f"warning: {sentence}", err=True)
-    learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched)
+    learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched, start)
     if first:
         learning.show_learned(learned)
         tell(f"representations  {out / 'learned'}")

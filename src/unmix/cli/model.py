@@ -83,13 +83,15 @@ def probe(
 ) -> None:
     """k-sparse probes on the codes, beside the rows and random atoms: unmix probe run/ labels.npy k=1,5,none
 
-    Of a run of unmix learn: linear and nearest-neighbour probes of every representation, learner=Diet seed=0.
+    Of a run of unmix learn: linear and nearest-neighbour probes of every representation, learner=Diet seed=0;
+    trust=my.module where it built a network of your own.
     """
     labels, words = _labels_first(labels, options)
     if any((run / "learned").glob("*.json")) and not (run / "cells").is_dir():
         from unmix.study.probing import probe_learned
 
-        given = _given(words, ("learner", "seed"))
+        given = _given(words, ("learner", "seed", "trust"))
+        given["trust"] = frozenset([given["trust"]] if "trust" in given else [])
         if pattern is not None:
             raise UsageError(f"pattern={pattern}: is for tokens of text; give LABELS")
         _show(probe_learned(run, labels, **given), csv, [])

@@ -22,6 +22,7 @@ from unmix.core.seeds import Stream, untouched
 from unmix.core.store import read_json, read_tensors, write_json
 from unmix.core.watch import Checkpoint, Watch
 from unmix.learners import LEARNERS, parallel
+from unmix.learners.base import _first as first_batch
 from unmix.learners.loop import moved
 from unmix.learners.representation import Representation
 from unmix.regimes.monitors import RegimeWatch
@@ -46,7 +47,8 @@ class Learning(Recipe):
     """One learner on one world with one seed.
 
     world, learner, seed: what is trained. test: held-out rows, at most, that scores are measured on. watch: "regime"
-    looks on at training with the monitors of lazy and rich learning; None does not.
+    looks on at training with the monitors of lazy and rich learning; None does not. start, begun: folder and digest
+    of a representation to go on from; None begins anew.
     """
 
     world: Annotated[Any, BeforeValidator(WORLDS.make)]
@@ -54,12 +56,15 @@ class Learning(Recipe):
     seed: int = 0
     test: int = Field(8192, ge=8)
     watch: Literal["regime"] | None = None
+    start: str | None = None
+    begun: str | None = None
 
     @property
     def digest(self) -> str:
         """Digest of what decides the result; data enter by their content, not by their path."""
         watched = [self.watch] if self.watch else []
-        return digest([self.world.digest, self.learner.as_dict(), self.seed, self.test, *watched])
+        started = ["start", self.begun] if self.begun else []
+        return digest([self.world.digest, self.learner.as_dict(), self.seed, self.test, *watched, *started])
 
     @property
     def label(self) -> str:
@@ -75,18 +80,22 @@ def learn(
     test: int = 8192,
     engine: Engine | None = None,
     watch: Literal["regime"] | None = None,
+    start: str | Path | None = None,
 ) -> Learned:
     """Train every learner with every seed on a world; folder/learned/DIGEST/ holds representation and outcome.
 
     What is there is not trained again; an interrupted one goes on from its checkpoint; one that fails is stored with
-    its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. Raises `UsageError`, before
-    anything is trained, where the world lacks what a learner needs.
+    its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. start: folder of a representation
+    that each learner goes on from. Raises `UsageError`, before anything is trained, where the world lacks what a
+    learner needs or the start is of another network, shape or width.
     """
     for learner in learners:
         if reason := learner.refusal(world):
             raise UsageError(reason)
     store = Store(folder).create()
     shared: dict[str, Any] = {"world": world, "test": test, "watch": watch}
+    if start is not None:
+        shared |= {"start": str(Path(start).resolve()), "begun": _startable(learners, world, start)}
     jobs = [Learning(learner=made, seed=seed, **shared) for made in learners for seed in seeds]
     for _ in (engine or Serial()).map(functools.partial(run_learning, store.root), jobs):
         pass
@@ -103,12 +112,13 @@ def run_learning(root: Path, job: Learning) -> bool:
         return True
     try:
         if (folder / "representation.json").is_file():
-            learnt = Representation.load(folder)
+            learnt = Representation.load(folder, trust=trusted([job.learner]))
         else:
             watch: Watch = Checkpoint(working, job.label) if first else _Follower(working)
             if first and job.watch:
                 watch = _regime_watch(job, watch)
-            learnt = job.learner.fit(job.world, job.seed, watch)
+            start = None if job.start is None else Representation.load(job.start, trust=trusted([job.learner]))
+            learnt = job.learner.fit(job.world, job.seed, watch, start=start)
             if first:
                 learnt.save(folder)
             if isinstance(watch, RegimeWatch):
@@ -135,6 +145,20 @@ def _regime_watch(job: Learning, inner: Watch) -> RegimeWatch:
     sample = held_out(job)
     probe = sample.take(np.arange(min(PROBE, len(sample))))
     return RegimeWatch(probe.x, probe.y, every=max(1, job.learner.steps // 20), inner=inner)
+
+
+def _startable(learners: Sequence[Any], world: Any, start: str | Path) -> str:
+    """The digest of a representation that all these learners can go on from."""
+    for learner in learners:
+        found = Representation.load(start, trust=trusted(learners))
+        learner._startable(found, tuple(first_batch(world, learner.batch, Stream(0)).x.shape[1:]))
+    return found.digest
+
+
+def trusted(learners: Sequence[Any]) -> frozenset[str]:
+    """The modules that learners' networks are built by: who gives a recipe trusts them."""
+    codes = (learner._network().code for learner in learners)
+    return frozenset(code.partition(":")[0] for code in codes if code is not None)
 
 
 class _Follower(Watch):
@@ -248,10 +272,13 @@ def estimate(world: Any, learners: Sequence[Any], seeds: int) -> dict[str, float
 
 
 class Learned:
-    """What has been learnt in a run folder, as a table and as representations."""
+    """What has been learnt in a run folder, as a table and as representations.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.root = Store.open(folder).root
+    trust: names of modules outside unmix whose networks may be imported.
+    """
+
+    def __init__(self, folder: str | Path, trust: frozenset[str] = frozenset()) -> None:
+        self.root, self.trust = Store.open(folder).root, trust
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Every stored outcome, failures included, sorted by file name."""
@@ -264,7 +291,7 @@ class Learned:
 
     def representation(self, job: Learning) -> Representation:
         """What a job learnt; raises `UsageError` where it is not there."""
-        return Representation.load(self.root / "learned" / job.digest)
+        return Representation.load(self.root / "learned" / job.digest, trust=self.trust)
 
     def table(self) -> pd.DataFrame:
         """One row for every job that ended well: facts, then NAME, NAME_minimum and NAME_x, NAME_untrained."""

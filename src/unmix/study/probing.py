@@ -99,17 +99,22 @@ def nearest(h: Any, queries: Sequence[int], count: int = 8) -> np.ndarray:
 
 
 def probe_learned(
-    run: str | Path, labels: Any = None, learner: str | None = None, seed: int | None = None
+    run: str | Path,
+    labels: Any = None,
+    learner: str | None = None,
+    seed: int | None = None,
+    trust: frozenset[str] = frozenset(),
 ) -> pd.DataFrame:
     """Probes of every representation in a run of `unmix learn`, beside the untrained network, raw x and the majority.
 
     labels: as `labels_of`, one for each picture in the order of the files; None takes those of the world. Probes are
     fitted on four fifths of the world's training rows and chosen on the last; the held-out rows are scored once.
     Online probes, trained beside the network, have a line of their own. Encoders run in eval mode and are left as
-    they are. Columns: learner, seed, read from, probe, accuracy, low, high (Wilson, 95 %), validation, chosen (C or
-    k), train, test. Raises `UsageError` where nothing fits, a row lacks what is needed, or one class is left.
+    they are. trust: modules outside unmix whose networks may be imported. Columns: learner, seed, read from, probe,
+    accuracy, low, high (Wilson, 95 %), validation, chosen (C or k), train, test. Raises `UsageError` where nothing
+    fits, a row lacks what is needed, or one class is left.
     """
-    learned, lines = Learned(run), []
+    learned, lines = Learned(run, trust), []
     for outcome in learned.outcomes():
         if "error" in outcome:
             continue
