@@ -89,22 +89,25 @@ def test_a_short_run_ends_in_claims_and_a_page(short, page):
 
 def test_a_run_is_told_what_the_study_taught(page, tmp_path):
     told = lessons.lesson(page.parent, None, {"together": 0.0, "alike": 0.0})
-    assert "the promise was off by" in told and "these data" in told
+    assert "the promise was off by" in told and "These data's features" in told
     assert "no promise was tried for Diet" in lessons.lesson(page.parent, "Diet")
     with pytest.raises(UsageError, match="no results of the study of trust"):
         lessons.lesson(tmp_path)
 
 
-def test_the_nearest_world_is_named(tmp_path):
-    def row(world, promise, together):
-        return {"section": "features", "world": world, "method": "TopKSAE", "seed": 0, "promise": promise,
-                "real": 0.5, "together": together, "alike": 0.0}  # fmt: skip
+def test_the_nearest_promises_are_told_apart(tmp_path):
+    def row(world, promise, together, seed):
+        row = {"section": "features", "world": world, "method": "TopKSAE", "seed": seed, "promise": promise}
+        return {**row, "real": 0.5, "together": together, "alike": 0.0, "cautious": min(promise, 0.6)}
 
-    frame = pd.DataFrame([row(grids.ASSUMED, 0.5, 0.0), row("fire together", 0.9, 0.2)])
-    lessons.keep(frame, tmp_path)
-    near = lessons.lesson(tmp_path, None, {"together": 0.19, "alike": 0.0})
-    assert 'most like the world "fire together": there it was too high by 0.40' in near
-    assert "behave as the matched world assumes" in lessons.lesson(tmp_path, None, {"together": 0.0, "alike": 0.0})
+    rows = [row(grids.ASSUMED, 0.5, 0.0, seed) for seed in range(8)]
+    rows += [row("fire together", 0.9, 0.2, seed) for seed in range(8)]
+    lessons.keep(pd.DataFrame(rows), tmp_path)
+    far = lessons.lesson(tmp_path, None, {"together": 0.19, "alike": 0.0})
+    assert '(mostly "fire together") were too high by 0.40 on average' in far
+    assert "the smaller of promise and agreement of two seeds too high by 0.10" in far
+    near = lessons.lesson(tmp_path, None, {"together": 0.01, "alike": 0.0})
+    assert '(mostly "as assumed") were too high by 0.00 on average' in near
 
 
 def test_claims_are_judged_on_both_sides():

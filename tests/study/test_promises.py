@@ -84,7 +84,7 @@ def test_a_classifier_gets_its_classes_latents_and_predictability():
     assert made.world.kind == "ClusterWorld" and made.world.classes == 20
     assert made.world.latents == 3 and made.world.width == 6
     assert 4 < made.world.concentration < 12, "a classifier that is nearly best has the concentration of the world"
-    assert made.learner == learner and len(made.told) == 3
+    assert made.learner == learner and len(made.told) == 4
 
 
 def test_learners_of_data_get_data_and_vectors():
@@ -164,16 +164,16 @@ def test_a_world_whose_truth_is_known_needs_no_matched_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("r2", "x", "mcc", "words"),
+    ("r2", "start", "mcc", "words"),
     [
         (0.95, 0.5, 0.95, ("a linear map reads them", "single columns may stand")),
         (0.7, 0.5, 0.5, ("in part", "mean nothing alone")),
         (0.3, 0.1, 0.5, ("would be lost",)),
-        (0.95, 0.94, 0.5, ("training adds little",)),
+        (0.95, 0.94, 0.5, ("training adds nothing",)),
     ],
 )
-def test_the_sentence_follows_the_numbers(r2, x, mcc, words):
-    baselines = {"x": {"value": x}, "untrained": {"value": 0.0}}
+def test_the_sentence_follows_the_numbers(r2, start, mcc, words):
+    baselines = {"x": {"value": 0.99}, "untrained": {"value": start}}
     scores = {"r2": {"value": r2, "minimum": r2, "baselines": baselines}, "mcc": {"value": mcc, "chance": 0.0}}
     told = Promise("Diet", "pictures", "", (), ({"scores": scores},)).sentence
     assert all(word in told for word in words), told

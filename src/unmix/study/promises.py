@@ -38,6 +38,7 @@ REFUSED = {
     "BarlowTwins": PLAIN.format("decorrelated views"),
     "Regression": "it learns what it is given as targets; held-out targets say how well",
 }
+MIXED = "a mixing drawn at random, which nothing in the data tells: R2 of raw observations there is not the data's"
 VIEWS = (
     "its theorem is about the law of two views of one latent; the data have augmentations for it, "
     "and no latents whose law could be measured"
@@ -129,6 +130,7 @@ def _classes(world: Any, learner: Any, learnt: Representation, seed: int) -> tup
         f"concentration {made.concentration:.3g}: the best possible classifier is right as often as this one, "
         f"{accuracy:.1%}",
         f"{count} {'data' if instances else 'classes'}, uniform class vectors, {width} observed dimensions",
+        MIXED,
     )
     return made, told
 
@@ -177,6 +179,7 @@ def _motion(world: Any, learner: Any, learnt: Representation, seed: int) -> tupl
         f"{latents} latents: so many codes say something of the data",
         f"they move by a generalised Laplace law of shape {alpha:.2f} ({kind}), rate {rate:.2g}, as the codes do",
         f"noise: {left:.1%} of the variance of the observations, what rows with nearly the same codes differ by",
+        MIXED,
     )
     return made, told
 

@@ -16,7 +16,7 @@ from unmix.study.engines import Engine
 from unmix.study.learning import Learned, Learning, learn
 from unmix.study.promises import known, match
 
-READABLE, PARTLY = 0.9, 0.5
+READABLE, PARTLY, MATTERS = 0.9, 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ class Promise:
             return f"{self.learner} on {self.world}: every fit on the matched world failed."
         r2, worst = self._mean("r2", "value"), min(o["scores"]["r2"]["minimum"] for o in self.outcomes)
         mcc, chance = self._mean("mcc", "value"), self._mean("mcc", "chance")
-        beside = [o["scores"]["r2"]["baselines"] for o in self.outcomes]
-        x, start = (float(np.mean([b[name]["value"] for b in beside])) for name in ("x", "untrained"))
-        if r2 - max(x, start) < 0.05:
-            advice = "training adds little there to a linear map of what goes in; do not credit the learner with it"
+        start = float(np.mean([o["scores"]["r2"]["baselines"]["untrained"]["value"] for o in self.outcomes]))
+        if r2 < start + MATTERS:
+            advice = (
+                "training adds nothing there to the untrained network; train longer, or do not credit the learner"
+            )
         elif r2 >= READABLE:
             advice = "if the data have such latents, a linear map reads them from this representation"
         elif r2 >= PARTLY:
@@ -55,8 +56,7 @@ class Promise:
         columns = "single columns may stand for factors" if mcc >= READABLE else "single columns mean nothing alone"
         return (
             f"On a matched world with known truth, {self.learner} reaches R2 {r2:.2f} of the latents (worst latent "
-            f"{worst:.2f}; raw observations {x:.2f}, before training {start:.2f}) and MCC {mcc:.2f} (chance "
-            f"{chance:.2f}): {advice}; {columns}."
+            f"{worst:.2f}, before training {start:.2f}) and MCC {mcc:.2f} (chance {chance:.2f}): {advice}; {columns}."
         )
 
     def _mean(self, score: str, part: str) -> float:

@@ -12,24 +12,25 @@ from unmix.study.study import Results
 
 @dataclass(frozen=True)
 class Verdict:
-    """sentence: what to tell a person. numbers: one row for each finder (found, shared, recovery, chance)."""
+    """sentence: what to tell a person. numbers: a row for each finder (found, shared, careful, recovery ...)."""
 
     sentence: str
     numbers: pd.DataFrame
 
     @property
     def best(self) -> str | None:
-        """The finder that recovered most on the matched world, or None where none was tried."""
+        """The finder with the best careful number, or None where none was tried on a matched world."""
         if "found" not in self.numbers or self.numbers["found"].isna().all():
             return None
-        return str(self.numbers.sort_values("found", ascending=False).iloc[0]["finder"])
+        return str(_ordered(self.numbers).iloc[0]["finder"])
 
 
 def verdict(results: Results) -> Verdict:
     """What recovery on the matched world and agreement between seeds say about the features found in the data.
 
     found: share of the true atoms recovered (|cosine| > .9) at the largest matched sample. shared: share of atoms
-    that two seeds on the data have in common. Where one of the two is missing, the sentence says so.
+    that two seeds on the data have in common. careful: the smaller of the two, or found where there is one seed; the
+    study of trust has it closer to what is recovered than either (docs/trust.md).
     """
     table = results.table()
     pairs = agreement(results)
@@ -45,15 +46,21 @@ def verdict(results: Results) -> Verdict:
             row["smallest"], row["found_smallest"] = int(by_size.index[0]), float(by_size.iloc[0])
             row["recovery"] = float(largest["dictionary_mcc"].mean())
             row["chance"] = float(largest["dictionary_mcc_chance"].mean())
+            row["careful"] = row["found"] if row["shared"] is None else min(row["found"], row["shared"])
         rows.append(row)
     numbers = pd.DataFrame(rows)
     return Verdict(_sentence(numbers), numbers)
 
 
+def _ordered(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Finders, the best careful number first, then what was found."""
+    return numbers.sort_values(["careful", "found"], ascending=False, kind="stable")
+
+
 def _sentence(numbers: pd.DataFrame) -> str:
     if "found" not in numbers or numbers["found"].isna().all():
         return "Not tried where the truth is known: run `unmix trust` before believing any of these features."
-    best = numbers.sort_values("found", ascending=False).iloc[0]
+    best = _ordered(numbers).iloc[0]
     parts = [
         f"On a matched world with known truth, {best['finder']} finds {best['found']:.0%} of the true features "
         f"(mean cosine {best['recovery']:.2f}, chance {best['chance']:.2f})"
@@ -64,7 +71,7 @@ def _sentence(numbers: pd.DataFrame) -> str:
     sentence = " and ".join(parts)
     if pd.notna(best.get("shared")):
         sentence += f"; on the data, two seeds of {best['finder']} share {best['shared']:.0%} of their features"
-    share = min(best["found"], best["shared"]) if pd.notna(best.get("shared")) else best["found"]
+    share = best["careful"]
     if share >= 0.8:
         advice = "most single features deserve trust, as far as the data resemble sparse sums"
     elif share >= 0.4:

@@ -10,10 +10,10 @@ import pandas as pd
 
 from unmix.core.errors import UsageError
 from unmix.core.store import read_json, write_json
-from unmix.papers.trust.grids import ASSUMED
 
 FILE = "promises.json"
 NEAR = ("together", "alike")
+NEAREST = 8  # promises that a run is compared with
 
 
 def outcomes(study: Any, folder: Path, small: bool) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def lesson(folder: str | Path, learner: str | None = None, departure: Mapping[st
     """What a run of the study says of a promise: a sentence with its numbers.
 
     learner: the kind of a learner; None is of features. departure: by how much the run's data differ from its matched
-    world (`verbs.departure`); the worlds of the study that differ most alike are named.
+    world (`verbs.departure`); the promises of the study whose data did so most alike are told apart.
     Raises `UsageError` for a folder without the study's results.
     """
     file = Path(folder) / FILE
@@ -108,16 +108,17 @@ def lesson(folder: str | Path, learner: str | None = None, departure: Mapping[st
     )
     if departure is None:
         return f"{told}."
-    away = rows.dropna(subset=[*NEAR]).groupby("world")[list(NEAR)]
-    scale = rows[list(NEAR)].std() + 1e-9
-    distance = sum((((away.mean()[name] - departure[name]) / scale[name]) ** 2 for name in NEAR), start=0.0)
-    nearest = str(distance.idxmin())
-    near = errors(rows[rows["world"] == nearest])
-    like = "behave as the matched world assumes" if nearest == ASSUMED else f'look most like the world "{nearest}"'
+    known = rows.dropna(subset=["promise", "real", *NEAR])
+    scale = known[list(NEAR)].std().fillna(0) + 1e-9
+    distance = sum((((known[name] - departure[name]) / scale[name]) ** 2 for name in NEAR), start=0.0)
+    near = known.loc[distance.sort_values(kind="stable").index[:NEAREST]]
+    found, careful = errors(near), errors(near, "cautious")
+    worlds = ", ".join(f'"{world}"' for world in near["world"].value_counts().index[:2])
     return (
-        f"{told}. By how features fire together ({departure['together']:+.2f} beyond the matched world) and by how "
-        f"alike they are ({departure['alike']:+.2f}), these data {like}: there it was {_high(near['bias'])} on "
-        f"average, at worst {_high(near['worst'])}."
+        f"{told}. These data's features fire together by {departure['together']:+.2f}, and resemble one another by "
+        f"{departure['alike']:+.2f}, beyond the matched world: the {len(near)} promises there that differed most "
+        f"alike (mostly {worlds}) were {_high(found['bias'])} on average, at worst {_high(found['worst'])}; the "
+        f"smaller of promise and agreement of two seeds {_high(careful['bias'])}, at worst {_high(careful['worst'])}."
     )
 
 
