@@ -74,7 +74,7 @@ def sprite_learners(small: bool, steps: int) -> dict[str, Any]:
     """
     if small:
         conv = Conv(channels=(16, 16, 32), hidden=128)
-        plain: dict[str, Any] = {"network": conv, "width": 3, "lr": 2e-3, "schedule": "cosine"}
+        plain: dict[str, Any] = {"network": conv, "width": 3, "lr": 1e-3, "schedule": "cosine"}
     else:
         plain = {"network": Conv(), "width": 10, "lr": 1e-4, "schedule": "constant"}
     plain |= {"batch": 64, "steps": steps}

@@ -20,7 +20,7 @@ RUNS = "unmix.papers.slowvae.runs:"
 SECTIONS = ("motion", "latents", "choice", "sprites")
 CHOSEN = (0.0, 1.0, 5.0, 50.0)
 KEPT = 500
-FRESH = 10
+FRESH = 20
 MORE_SCORES = ("mig", "sap", "modularity", "dci_disentanglement")
 
 
