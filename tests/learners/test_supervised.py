@@ -19,7 +19,7 @@ CASES = {"C1": (True, True), "C3": (False, True), "C4": (False, False)}
 def test_the_latents_are_recovered_up_to_a_linear_map(case, kind, seed):
     features, weights = CASES[case]
     world = ClusterWorld(latents=5, classes=100, concentration=10, instances=1000, seed=seed)
-    learner = kind(unit_features=features, unit_weights=weights)
+    learner = kind(unit_features=features, unit_weights=weights, lr=1e-2)
     learnt = learner.fit(world, seed)
     scores = measure(Learning(world=world, learner=learner, seed=seed), learnt)["scores"]
     found = scores["r2" if case == "C4" else "r2_linear"]

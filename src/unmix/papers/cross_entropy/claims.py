@@ -123,10 +123,6 @@ def unfinished(runs: Sequence[dict[str, Any]]) -> str:
     if curves:
         _, r2, before = (sum(curve[-2][place] for curve in curves) / len(curves) for place in range(3))
         told += f", and halfway it was {before:.3f} with an R2 of {r2:.3f}"
-        if before > excess:
-            end = sum(run["r2"] for run in runs) / len(runs)
-            reached = end + (end - r2) * excess / (before - excess)
-            told += f"; a straight line through both comes to {reached:.2f} at 0"
     return told
 
 

@@ -190,7 +190,8 @@ def _hard(lines: Sequence[Any], better: Sequence[Any]) -> list[tuple[str, float,
     found = []
     for row in dict.fromkeys(row for row, _ in lines if row.hard):
         runs = pd.DataFrame([measured for r, measured in [*lines, *better] if r == row])
-        found.append((row.name, max(row.published.values()), float(runs.groupby("case")["r2"].mean().max())))
+        best = float(runs.groupby("case")["r2"].mean().max())
+        found.append((f"{row.labels}, {row.name}", max(row.published.values()), best))
     return found
 
 
@@ -229,11 +230,11 @@ def _on_the_way(table: pd.DataFrame) -> list[Block]:
         seen = [curve for curve in group["curve"] if curve]
         for looks in zip(*seen, strict=True):
             r2, excess = (sum(look[place] for look in looks) / len(looks) for place in (1, 2))
-            rows.append({"group": f"{labels}, {case}, {row}", "x": max(excess, 1e-3), "y": r2})
+            rows.append({"group": f"{labels}, {case}, {row}", "x": 1 / max(excess, 1e-3), "y": r2})
     if not rows:
         return []
     drawn = curves(
-        pd.DataFrame(rows), "On the way", ("cross-entropy above the best possible, nats", "R2 of z"), WAY, log=True
+        pd.DataFrame(rows), "On the way", ("1 / (nats above the best possible loss)", "R2 of z"), WAY, log=True
     )
     return [Paragraph(LEFT), drawn]
 
@@ -243,7 +244,7 @@ LEFT = (
     "it comes down to the best possible R2 rises towards 1, at a rate of its own for each line."
 )
 WAY = (
-    "Each line at steps that double (a point each, training runs from right to left; means over seeds), for the "
+    "Each line at steps that double (a point each, further right the less loss is left; means over seeds), for the "
     f"lines that end more than {claim.FINISHED} nats above the best possible, at most six. A conditional outside the "
     "theorem has a floor of its own: no linear head can have its posterior."
 )
