@@ -28,7 +28,7 @@ from ..contracts.test_recipes import TABLES
 from ..interop import made, test_dictionary_learning, test_sparsify
 
 OFTEN = settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -118,7 +118,7 @@ def study(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default study-NAME.")] = None,
     small: Annotated[bool, typer.Option("--small", help="The version that takes minutes on two cores.")] = False,
     engine: Annotated[
-        str, typer.Option("--engine", help="auto, or as everywhere: processes, dask, ray, slurm.")
+        str, typer.Option("--engine", help="auto, or processes, dask, ray or slurm.")
     ] = "auto",
     dry_run: DryRun = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,9 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to make or add to.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take; run nothing.")]
 Csv = Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")]
-EngineName = Annotated[str, typer.Option("--engine", help="serial or processes.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="serial, processes, dask, ray or slurm; fields after commas.")
+]
 
 
 def world_of(data: str, given: dict[str, list[Any]]) -> Any:
@@ -47,14 +50,19 @@ def one_value(given: dict[str, list[Any]], key: str, default: Any) -> Any:
 
 
 def engine_of(name: str) -> Any:
-    """An engine by name."""
+    """An engine by name, its fields after commas: dask,address=tcp://host:8786 or slurm,partition=long,hours=8."""
+    from unmix.core.options import parse
     from unmix.study import ENGINES
 
-    return ENGINES[name]()
+    kind, *words = name.split(",")
+    fields = parse(words)
+    return ENGINES[kind](**{key: one_value(fields, key, None) for key in list(fields)})
 
 
 def tell_results(results: Any, world: str | None = None) -> None:
-    """Print a run's tables; raises `Failure` where cells failed."""
+    """Print a run's tables; raises `Failure` where cells failed. Of torchrun's processes the first one speaks."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     from unmix.study.present import show_table
 
     show_table(results, world)
@@ -70,5 +78,7 @@ def tell_costs(costs: dict[str, float]) -> None:
 
 
 def tell(text: str) -> None:
-    """Print a line on standard output."""
+    """Print a line on standard output; of torchrun's processes the first one does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     typer.echo(text)

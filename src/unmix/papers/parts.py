@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unmix.core.digest import digest
+from unmix.core.errors import Failure
 from unmix.core.recipe import load_class
 from unmix.core.store import read_json, write_json
-from unmix.study.engines import Engine
+from unmix.study.engines import Engine, Lost
 
 
 @dataclass(frozen=True)
 class Part:
-    """function ("module:name") called with settings (plain JSON values); its result must be plain as well."""
+    """function ("module:name") called with settings (plain JSON values); its result must be plain as well.
+
+    A function that has an argument `working` is given a folder of its own for checkpoints, removed when it is done.
+    """
 
     function: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -25,19 +31,35 @@ class Part:
         """Where the result is kept."""
         return root / "parts" / f"{digest([self.function, self.settings])}.json"
 
+    @property
+    def label(self) -> str:
+        """A short name for messages."""
+        return f"{self.function.partition(':')[2]} {self.settings}"
+
 
 def run_part(root: Path, part: Part) -> None:
     """Make the result of a part, unless it is there."""
-    if not part.file(root).is_file():
-        result = load_class(part.function)(**part.settings)
-        write_json(part.file(root), {"function": part.function, "settings": part.settings, "result": result})
+    file = part.file(root)
+    if file.is_file():
+        return
+    function, working = load_class(part.function), file.with_suffix(".working")
+    resumes = "working" in inspect.signature(function).parameters
+    result = function(**part.settings, **({"working": working} if resumes else {}))
+    write_json(file, {"function": part.function, "settings": part.settings, "result": result})
+    shutil.rmtree(working, ignore_errors=True)
 
 
 def run_parts(root: Path, parts: Iterable[Part], engine: Engine) -> None:
-    """Make the results that are missing."""
+    """Make the results that are missing; raises `Failure`, when the others are there, where workers died of some."""
     missing = [part for part in parts if not part.file(root).is_file()]
-    for _ in engine.map(functools.partial(run_part, root), missing):
-        pass
+    lost = [
+        (job, end)
+        for job, end in engine.map(functools.partial(run_part, root.resolve()), missing)
+        if isinstance(end, Lost)
+    ]
+    if lost:
+        part, end = lost[0]
+        raise Failure(f"{len(lost)} parts of the study are missing; first: {part.label}: {end.reason}")
 
 
 def results(root: Path, parts: Iterable[Part]) -> Iterator[tuple[Part, Any]]:

@@ -7,5 +7,8 @@ ENGINES = Table(
     {
         "serial": "unmix.study.engines:Serial",
         "processes": "unmix.study.engines:Processes",
+        "dask": "unmix.study.engines.dask:Dask",
+        "ray": "unmix.study.engines.ray:Ray",
+        "slurm": "unmix.study.engines.slurm:Slurm",
     },
 )

@@ -29,7 +29,7 @@ from unmix.regimes.monitors import RegimeWatch
 from unmix.scores import SCORES
 from unmix.scores.base import Inputs
 from unmix.study.cells import _stored, world_label
-from unmix.study.engines import Engine, Serial
+from unmix.study.engines import Engine, Lost, Serial
 from unmix.study.runs import Store
 from unmix.worlds import WORLDS
 
@@ -97,8 +97,10 @@ def learn(
     if start is not None:
         shared |= {"start": str(Path(start).resolve()), "begun": _startable(learners, world, start)}
     jobs = [Learning(learner=made, seed=seed, **shared) for made in learners for seed in seeds]
-    for _ in (engine or Serial()).map(functools.partial(run_learning, store.root), jobs):
-        pass
+    for job, outcome in (engine or Serial()).map(functools.partial(run_learning, store.root.resolve()), jobs):
+        if isinstance(outcome, Lost):
+            file = store.root / "learned" / f"{job.digest}.json"
+            write_json(file, {"learning": job.as_dict(), "error": outcome.reason, "label": job.label})
     return Learned(store.root)
 
 
@@ -342,12 +344,13 @@ def show_learned(learned: Learned) -> None:
 
 def _print(frame: pd.DataFrame, console: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     for number, world in enumerate(frame["world"].unique() if len(frame) else []):
         part = frame[frame["world"] == world]
         names = [name for name in SHOWN if name in part and part[name].notna().any()]
         names = [name for name in names if name != "loss" or "excess_loss" not in names]
-        grid = Table(box=None, pad_edge=False, header_style="bold", title=str(world), title_justify="left")
+        grid = Table(box=None, pad_edge=False, header_style="bold")
         # Several recipes of one learner are told by their fields, which are long: they are folded, never the numbers.
         long = bool((part.groupby("learner")["recipe"].nunique() > 1).any())
         grid.add_column("learner", no_wrap=not long, overflow="fold")
@@ -359,4 +362,5 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
             grid.add_row(first, *("" if pd.isna(row[name]) else SHOWN[name][1].format(row[name]) for name in names))
         if number:
             console.print()
+        console.print(Text(str(world), style="italic"), soft_wrap=True)  # a title would be as narrow as the table
         console.print(grid)

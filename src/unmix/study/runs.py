@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unmix.core import parallel
 from unmix.core.digest import SCHEMA
 from unmix.core.errors import UsageError
 from unmix.core.store import read_json, write_json
@@ -54,18 +55,25 @@ class Store:
         return Features.load(folder) if (folder / "features.json").is_file() else None
 
     def fit(self, cell: Cell, part: Split) -> Features:
-        """The features of a cell: stored, or fitted now, going on from the checkpoint of an interrupted fit."""
+        """The features of a cell: stored, or fitted now, going on from the checkpoint of an interrupted fit.
+
+        What is returned was read from the disk, so that a run that was interrupted in between has the same bits.
+        Under torchrun every process calls this, and the first one stores.
+        """
         if (known := self.features(cell)) is not None:
             return known
         working = self.root / "fits" / f"{cell.fit_digest}.working"
         watch = Checkpoint(working, cell.label)
         start = None if cell.start is None else Features.load(cell.start[0])
         features = cell.finder.fit(part.train, cell.seed, watch, start=start)
-        features.save(self.root / "fits" / cell.fit_digest)
+        if parallel.rank():
+            return features
+        folder = self.root / "fits" / cell.fit_digest
+        features.save(folder)
         if watch.log.is_file():
-            shutil.copyfile(watch.log, self.root / "fits" / cell.fit_digest / "log.jsonl")
-        shutil.rmtree(working)
-        return features
+            shutil.copyfile(watch.log, folder / "log.jsonl")
+        shutil.rmtree(working, ignore_errors=True)
+        return Features.load(folder)
 
     def outcome(self, cell: Cell) -> dict[str, Any] | None:
         """The stored outcome of a cell, or None where it is missing or failed."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import BeforeValidator, Field
 
+from unmix.core import parallel
 from unmix.core.errors import UnmixError, UsageError
 from unmix.core.recipe import Recipe, Table, suggest
 from unmix.core.store import write_json
@@ -17,7 +19,7 @@ from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
 from unmix.scores import SCORES
 from unmix.study.cells import Cell, measure, split
-from unmix.study.engines import Engine, Serial
+from unmix.study.engines import Engine, Lost, Serial
 from unmix.study.runs import Store
 from unmix.worlds import WORLDS
 
@@ -87,23 +89,51 @@ class Study(Recipe):
         groups: dict[str, list[Cell]] = {}
         for cell in missing:
             groups.setdefault(cell.fit_digest, []).append(cell)
-        for _ in (engine or Serial()).map(functools.partial(run_cells, store.root), list(groups.values())):
-            pass
+        _sweep(store, list(groups.values()), engine or Serial())
         return Results(folder)
 
 
+def _sweep(store: Store, groups: list[list[Cell]], engine: Engine) -> None:
+    """Run groups of cells that share a fit; cells that no worker survives are stored as failures."""
+    alone: list[list[Cell]] = []
+    for cells, outcome in engine.map(functools.partial(run_cells, store.root.resolve()), groups):
+        if isinstance(outcome, Lost):
+            left = [cell for cell in cells if store.outcome(cell) is None]
+            if len(left) > 1 and store.features(left[0]) is not None:
+                alone += [[cell] for cell in left]  # the fit is there: one cell killed the workers, not all of them
+                continue
+            for cell in left:
+                store.keep(cell, {"error": outcome.reason, "world": cell.label})
+    if alone:
+        _sweep(store, alone, engine)
+
+
 def run_cells(root: Path, cells: list[Cell]) -> int:
-    """Fit once and measure every cell of one fit; a cell that fails is stored with its reason. Number done."""
+    """Fit once and measure every cell of one fit; a cell that fails is stored with its reason. Number done.
+
+    Cells that are done are left alone: a worker that died may have had some of them. Under torchrun every process
+    fits, and the first one measures and stores.
+    """
+    parallel.join()
     store, done = Store(root), 0
     part = features = None
     for cell in cells:
+        if store.outcome(cell) is not None:
+            continue
         try:
             part = part or split(cell)
             features = features or store.fit(cell, part)
-            store.keep(cell, measure(cell, features, part))
+            if parallel.rank():
+                continue
+            outcome = measure(cell, features, part)
             done += 1
         except UnmixError as error:
-            store.keep(cell, {"error": str(error), "world": cell.label})
+            outcome = {"error": str(error), "world": cell.label}
+        except Exception as error:  # a finder of one's own, a matrix that cannot be factored: the sweep goes on
+            told = f"unexpected {type(error).__name__}: {error}"
+            outcome = {"error": told, "world": cell.label, "traceback": traceback.format_exc()}
+        if not parallel.rank():
+            store.keep(cell, outcome)
     return done
 
 
@@ -161,6 +191,10 @@ class Results:
                 frame.loc[group.index, "encoder"] = group["encoder_recipe"]
         order = [name for name in ("world", "samples", "finder", "encoder", "own", "seed") if name in frame]
         return frame.sort_values(order, kind="stable").reset_index(drop=True) if len(frame) else frame
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return self.table().to_html(index=False)
 
     def write_claims(self, claims: list[dict[str, Any]]) -> Path:
         """claims.json beside the results; raises `UsageError` for a claim without its parts."""

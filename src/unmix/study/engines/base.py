@@ -1,15 +1,28 @@
-"""Engines: what runs the jobs of a study; one after another, or in several processes."""
+"""What all engines share: one verb, and what becomes of a job whose worker died."""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import math
 import os
-from abc import abstractmethod
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In place of a result: every worker that took the job died; `reason` is a sentence."""
+
+    reason: str
 
 
 class Engine(Recipe):
@@ -19,40 +32,126 @@ class Engine(Recipe):
 
     @abstractmethod
     def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """(job, function(job)) for every job, in any order, as they end."""
+        """(job, function(job)) for every job, in any order, as they end; `Lost` where no worker survived the job.
+
+        What the function raises is raised here.
+        """
 
 
-class Serial(Engine):
-    """One job after another in this process."""
-
-    name: ClassVar[str] = "serial"
-
-    def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for job in jobs:
-            yield job, function(job)
+class Died(Exception):
+    """The worker that had a job is gone; how, in a few words."""
 
 
-class Processes(Engine):
-    """Several processes on this machine (joblib's loky); each gets its share of the cores.
+class Pool(ABC):
+    """Workers that are open for jobs; `slots` is how many jobs they hold at a time."""
 
-    workers: number of processes; None is one for every two cores, at least two.
+    slots: float = math.inf
+
+    @abstractmethod
+    def submit(self, function: Callable[[Any], Any], jobs: list[Any]) -> list[Any]:
+        """A handle for every job, hashable."""
+
+    @abstractmethod
+    def ended(self, handles: list[Any]) -> Iterable[Any]:
+        """Wait until some of the jobs have ended; their handles."""
+
+    @abstractmethod
+    def result(self, handle: Any) -> Any:
+        """The result of a job that has ended; raises what the function raised, or `Died`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the workers go; jobs that have not ended are given up."""
+
+
+class Pooled(Engine):
+    """An engine with workers. A job whose worker dies is submitted again `retries` times, then it is lost.
+
+    retries: of one job; other jobs go on meanwhile.
     """
 
-    name: ClassVar[str] = "processes"
-    workers: int | None = Field(None, ge=1)
+    retries: int = Field(2, ge=0)
+
+    @abstractmethod
+    def _open(self) -> Pool:
+        """The workers; raises `UsageError` where what runs them is not installed or not there."""
+
+    def _threads(self) -> int | None:
+        """Threads that torch may use for a job; None leaves them as they are."""
+        return None
 
     def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        from joblib import Parallel, delayed
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise UsageError(f"engine={self.kind}: under torchrun all processes share one fit at a time; use serial")
+        waiting = [(job, 1) for job in jobs]
+        if not waiting:
+            return
+        work = functools.partial(_as_here, os.getcwd(), self._threads(), function)
+        running: dict[Any, tuple[Any, int]] = {}
+        pool = _quiet(self._open)
+        try:
+            while waiting or running:
+                room = int(min(len(waiting), pool.slots - len(running)))
+                batch, waiting = waiting[:room], waiting[room:]
+                handles = _quiet(pool.submit, work, [job for job, _ in batch])
+                running.update(zip(handles, batch, strict=True))
+                for handle in _quiet(pool.ended, list(running)):
+                    job, times = running.pop(handle)
+                    try:
+                        result = pool.result(handle)
+                    except Died as death:
+                        if times <= self.retries:
+                            _say(f"{_label(job)}: its worker died ({death}); again, {times} of {self.retries}")
+                            waiting.append((job, times + 1))
+                            continue
+                        result = Lost(f"every worker that took it died, {times} in all; the last: {death}")
+                        _say(f"{_label(job)}: {result.reason}")
+                    yield job, result
+        finally:
+            _quiet(pool.close)
 
-        cores = os.cpu_count() or 1
-        workers = self.workers or max(2, cores // 2)
-        work = delayed(_with_threads)
-        pool = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-        yield from pool(work(function, job, max(1, cores // workers)) for job in jobs)
+
+def default_workers() -> int:
+    """One worker for every two cores of this machine, at least two."""
+    return max(2, (os.cpu_count() or 1) // 2)
 
 
-def _with_threads(function: Callable[[Any], Any], job: Any, threads: int) -> tuple[Any, Any]:
-    import torch
+def needs(package: str, engine: str) -> None:
+    """Import what an extra brings; raises `UsageError` with the command that installs it."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError:
+        raise UsageError(f'engine={engine}: needs {package}; pip install "unmix[{engine}]"') from None
 
-    torch.set_num_threads(threads)
-    return job, function(job)
+
+def _as_here(folder: str, threads: int | None, function: Callable[[Any], Any], job: Any) -> Any:
+    """function(job) on a worker, in the folder where the sweep was begun: paths of data may be relative to it."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise Failure(
+            f"{folder}: not to be reached by a worker ({error.strerror}); workers need the same files"
+        ) from None
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return function(job)
+
+
+def _quiet(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What the call gives; global random state stays, although what runs the workers may draw names and ports."""
+    from unmix.core.seeds import untouched
+
+    with untouched():
+        return call(*arguments)
+
+
+def _label(job: Any) -> str:
+    """A job's name in messages; a list of cells goes by its first."""
+    return str(getattr(job[0] if isinstance(job, list) else job, "label", job))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
