@@ -1,24 +1,18 @@
 """A vision network for `unmix activations`: ResNet-20 for CIFAR-10, with weights from a state dict.
 
-    PYTHONPATH=docs/examples unmix activations resnet20:build --layer layer2 --data images.npy -o acts-vision/ \
-        'arguments={"weights": "resnet20-12fca82f.th"}' pooling=all
+    unmix activations docs/examples/resnet20.py:build --layer layer3 --data cifar10.zip:cifar10/test/ -o acts/ \
+        'arguments={"weights": "resnet20-12fca82f.th"}' mean=[0.485,0.456,0.406] deviation=[0.229,0.224,0.225]
 
-images.npy holds images [n, 3, 32, 32] as `images` makes them from a zip of CIFAR-10 pictures. Weights: those of
-akamaster/pytorch_resnet_cifar10 (BSD-2); the architecture is that of He et al. 2015, arXiv 1512.03385, section 4.2,
-with shortcuts that subsample and pad with zero channels.
+--data: a folder or .zip of pictures of 32 x 32. Without weights it is the network before training, a control.
+Weights: those of akamaster/pytorch_resnet_cifar10 (BSD-2); the architecture is that of He et al. 2015, arXiv
+1512.03385, section 4.2, with shortcuts that subsample and pad with zero channels.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
-
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
@@ -55,24 +49,13 @@ class ResNet20(nn.Module):
         return self.linear(out.mean((2, 3)))
 
 
-def build(weights: str) -> ResNet20:
-    """The network with the weights of a file, in evaluation mode."""
+def build(weights: str | None = None, seed: int = 0) -> ResNet20:
+    """The network in evaluation mode: with the weights of a file, or at its random start by `seed`."""
+    if weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return ResNet20().eval()
     state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
     network = ResNet20()
     network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
     return network.eval()
-
-
-def images(archive: str, split: str = "test", limit: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """Pictures CLASS/*.jpg below cifar10/SPLIT in a zip: normalised [n, 3, 32, 32] float32, and their classes."""
-    from PIL import Image
-
-    found, labels = [], []
-    with zipfile.ZipFile(archive) as pictures:
-        names = sorted(n for n in pictures.namelist() if f"/{split}/" in f"/{n}" and n.endswith(".jpg"))
-        step = max(1, len(names) // (limit or len(names)))
-        for name in names[::step][:limit]:
-            found.append(np.asarray(Image.open(io.BytesIO(pictures.read(name))).convert("RGB"), np.float32) / 255)
-            labels.append(name.split("/")[-2])
-    array = (np.stack(found) - np.float32(MEAN)) / np.float32(DEVIATION)
-    return np.ascontiguousarray(array.transpose(0, 3, 1, 2)), labels

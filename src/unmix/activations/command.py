@@ -27,9 +27,12 @@ def collect_command(
     """Collect activations, or with `dry_run` say what that costs: one line about the shards, or amounts by name.
 
     model: `module:build` is a torch module on images (a folder or .zip; "a.zip:inside" takes those whose names begin
-    so) or an array; everything else a language model on text.
-    Raises `UsageError` for an option that the recipe does not have, or several values of one.
+    so) or an array; a .npy or .nwb file holds responses of neurons, data are their images, and options those of
+    `collect_recording`; everything else is a language model on text.
+    Raises `UsageError` for an option that the recipe does not have, or several values of one, or no layer.
     """
+    if Path(model).suffix.lower() in (".npy", ".nwb"):
+        return _recording(model, layer, data, out, options, overwrite, dry_run)
     kind = "ModuleActivations" if ":" in model and not Path(model).exists() else "TextActivations"
     cls = COLLECTORS[kind]
     fields = {**{name: values[0] for name, values in options.items()}, "model": model, "layer": layer}
@@ -38,6 +41,8 @@ def collect_command(
             raise UsageError(f"{kind}.{name}: no such field; {suggest(name, cls.model_fields)}")  # type: ignore[attr-defined]
         if len(values) > 1:
             raise UsageError(f"{kind}.{name}: one value here, got {len(values)}; run once for each")
+    if not layer and kind == "TextActivations":
+        raise UsageError("--layer: name the layer of the model, such as encoder.layer.3")
     recipe = cls(**fields)
     source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, fields.get("side"))
     if dry_run:
@@ -45,6 +50,35 @@ def collect_command(
         return {names.get(name, name): value for name, value in recipe.estimate(source).items()}
     rows = recipe.collect(source, out, Progress("activations"), overwrite)
     return f"activations  {rows.shape[0]:,} rows of width {rows.shape[1]} in {out}"
+
+
+def _recording(
+    responses: str,
+    layer: str,
+    images: str,
+    out: Path,
+    options: dict[str, list[Any]],
+    overwrite: bool,
+    dry_run: bool,
+) -> str:
+    from unmix.activations.recordings import collect_recording
+
+    known = ("repeats", "stimulus", "window", "bin")
+    for name, values in options.items():
+        if name not in known:
+            raise UsageError(f"{name}: no such option of recordings; {suggest(name, list(known))}")
+        if len(values) > 1:
+            raise UsageError(f"{name}: one value here, got {len(values)}" + "; window=[50,250]" * (name == "window"))
+    if layer or dry_run:
+        raise UsageError("--layer, --dry-run: are for models; responses of neurons are read in seconds")
+    given = {name: values[0] for name, values in options.items()}
+    rows = collect_recording(responses, images, out, **given, overwrite=overwrite)
+    told = f"responses  {rows.shape[1]} neurons to {rows.shape[0]:,} images in {out}"
+    if "reliability" in rows.about:
+        full = [value for value in rows.about["reliability"]["full"] if value is not None]
+        mean = sum(full) / len(full) if full else float("nan")
+        told += f"; reliability {mean:.2f} on average, {rows.about['unreliable']} neurons below 0.3"
+    return told
 
 
 def _module_data(data: str, side: int | None) -> Any:

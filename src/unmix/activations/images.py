@@ -30,8 +30,7 @@ def open_images(path: str | Path, side: int | None = None, inside: str = "") -> 
     if path.suffix == ".npy":
         return as_items(_array(path))
     names, read, close = _source(path)
-    names = sorted(names, key=_natural)
-    names = [name for name in names if name.startswith(inside) and PurePosixPath(name).suffix.lower() in KINDS]
+    names = _pictures(names, inside)
     try:
         images = [_image(read(name), name, side) for name in names]
     finally:
@@ -44,6 +43,13 @@ def open_images(path: str | Path, side: int | None = None, inside: str = "") -> 
     if all((image == image[..., :1]).all() for image in images):
         images = [image[..., 0] for image in images]
     return ImageItems(np.stack(images), tuple(PurePosixPath(name).parent.name for name in names))
+
+
+def image_names(path: str | Path, inside: str = "") -> list[str]:
+    """Names of the images that `open_images` reads from a folder or .zip, in its order. Raises as it does."""
+    names, _, close = _source(Path(path))
+    close()
+    return _pictures(names, inside)
 
 
 def as_items(images: Any, labels: Any = None) -> ImageItems:
@@ -96,6 +102,11 @@ def _source(path: Path) -> tuple[list[str], Callable[[str], bytes], Callable[[],
     except zipfile.BadZipFile as error:
         raise Failure(f"{path}: not a whole zip archive ({error}); copy it again") from None
     return archive.namelist(), archive.read, archive.close
+
+
+def _pictures(names: list[str], inside: str) -> list[str]:
+    names = sorted(names, key=_natural)
+    return [name for name in names if name.startswith(inside) and PurePosixPath(name).suffix.lower() in KINDS]
 
 
 def _image(content: bytes, name: str, side: int | None) -> np.ndarray:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from unmix.activations.images import as_items, open_images
-from unmix.core.digest import array_digest
+from unmix.activations.shards import SCHEMA, ShardRows, ShardWriter, check_folder, clear_folder
+from unmix.core.digest import array_digest, digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
 from unmix.core.sample import Sample
@@ -112,6 +113,63 @@ def from_trials(
     return Recording(np.nanmean(repeats, axis=2), items, repeats)
 
 
+def collect_recording(
+    responses: str | Path,
+    images: str | Path,
+    folder: str | Path,
+    repeats: str | Path | None = None,
+    stimulus: str | Path | None = None,
+    window: tuple[float, float] | None = None,
+    bin: float = 1.0,
+    overwrite: bool = False,
+) -> ShardRows:
+    """Responses as rows with their images, in a folder of shards that finders read: one row an image.
+
+    responses: .npy, means as `open_recording` takes them or, with stimulus (a .npy [t] of image numbers), single
+    trials [t, d] or [t, d, bins] as `from_trials` does; or .nwb, with the column stimulus and the window in seconds
+    of `open_nwb`. repeats, window, bin: as these take them. Where single presentations are known, the manifest's
+    `about` has the reliability of every neuron: half, full and ceiling.
+    Made once; found again where nothing has changed. Raises as these do, and `UsageError` for a folder that holds
+    something else, or an option that belongs to the other kind.
+    """
+    if Path(responses).suffix.lower() == ".nwb":
+        if stimulus is None or window is None:
+            raise UsageError("stimulus, window: of an .nwb file both are needed: a column, and seconds [0.05,0.25]")
+        from unmix.activations.nwb import open_nwb
+
+        found = open_nwb(responses, open_images(images), str(stimulus), (window[0], window[1]))
+    elif stimulus is None:
+        if window is not None or bin != 1.0:
+            raise UsageError(
+                "window, bin: are for single trials; give stimulus=FILE, the number of each trial's image"
+            )
+        found = open_recording(responses, images, repeats)
+    else:
+        if repeats is not None:
+            raise UsageError("repeats: trials hold their repeats already; give stimulus or repeats")
+        found = from_trials(_array(responses), _numbers(stimulus), open_images(images), window, bin)
+    folder = Path(folder)
+    known = None if found.repeats is None else array_digest(found.repeats)
+    facts = [found.digest, known, array_digest(found.items.images), list(found.items.labels or ())]
+    key = digest({"schema": SCHEMA, "recording": facts})
+    if overwrite:
+        clear_folder(folder)
+    check_folder(folder, key)
+    if (folder / "manifest.json").exists():
+        return ShardRows(folder)
+    about: dict[str, Any] = {"kind": "recording", "neurons": found.responses.shape[1], "images": len(found.items)}
+    if found.repeats is not None and found.repeats.shape[2] > 1:
+        reliable = split_half(found.repeats)
+        about["reliability"] = {
+            name: [None if np.isnan(x) else round(float(x), 5) for x in getattr(reliable, name)]
+            for name in ("half", "full", "ceiling")
+        }
+        about["unreliable"] = int(reliable.unreliable().sum())
+    with ShardWriter(folder, found.responses.shape[1], "float32", key, about) as writer:
+        writer.append(found.responses.astype(np.float32))
+        return writer.finish(found.items)
+
+
 @dataclass(frozen=True, eq=False)
 class Reliability:
     """How far the responses of d neurons would come again.
@@ -180,6 +238,13 @@ def _array(path: str | Path) -> np.ndarray:
     except ValueError as error:
         raise Failure(f"{path}: not a whole array of plain numbers ({error})") from None
     return np.asarray(found, dtype=np.float64)
+
+
+def _numbers(path: str | Path) -> np.ndarray:
+    found = _array(path)
+    if not np.equal(np.mod(found, 1), 0).all():
+        raise UsageError(f"stimulus={path}: must be whole numbers of images")
+    return found.astype(np.int64)
 
 
 def _stimuli_first(array: np.ndarray, count: int, name: str) -> np.ndarray:

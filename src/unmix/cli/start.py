@@ -42,20 +42,28 @@ def show(kind: Annotated[str, typer.Argument(help="A name from `unmix list`, suc
 
 def activations(
     model: Annotated[
-        str, typer.Argument(help="A transformers folder, an installed package that carries one, or module:build.")
+        str,
+        typer.Argument(
+            help="A transformers folder, an installed package that carries one, module:build or file.py:build; or "
+            "responses of neurons (.npy, .nwb)."
+        ),
     ],
-    layer: Annotated[str, typer.Option(help="Dotted path of the layer, such as encoder.layer.3.")],
     data: Annotated[
         str,
         typer.Option(help="Text (file, folder, 'standard-library'); for a module images (folder, .zip) or an array."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of shards to make.")],
+    layer: Annotated[str, typer.Option(help="Dotted path of the layer, such as encoder.layer.3.")] = "",
     options: Options = None,
     encoding: Annotated[str, typer.Option(help="Encoding of text files.")] = "utf-8",
     overwrite: Annotated[bool, typer.Option(help="Replace a folder that holds something else.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Run a model on data and keep one layer's activations as memory-mapped shards."""
+    """Run a model on data and keep one layer's activations as memory-mapped shards.
+
+    Responses of neurons go with their images: unmix activations r.npy --data images.zip repeats=raw.npy -o acts/
+    (repeats: single presentations; or stimulus=trials.npy window=[50,250] bin=1, for trials over time).
+    """
     from unmix.activations.command import collect_command
     from unmix.core.options import parse
 
