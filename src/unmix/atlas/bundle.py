@@ -27,6 +27,7 @@ CHUNK = 64  # features in one file of details
 BINS = 28
 LISTED = 5  # tokens or labels of a feature that the list shows
 BANDS = ("high", "middle", "low")
+SILENT = "silent"
 STATIC = ("index.html", "atlas.css", "atlas.js", "page.js")
 
 
@@ -39,6 +40,7 @@ def write_atlas(
     items: TextItems | ImageItems | VectorItems,
     atoms: Tensor,
     table: pd.DataFrame | None = None,
+    notes: dict[str, list[str]] | None = None,
     about: dict[str, str] | None = None,
     verdict: str,
     contexts: int = 20,
@@ -50,6 +52,7 @@ def write_atlas(
 
     codes: n rows of m features; items: how to show the n rows; atoms: [m, d].
     table: one row per feature, in order; its columns are shown, searched and sorted by ("name" names the feature).
+    notes: column of the table -> a few words under each of its values, such as the null of a score.
     about: facts for the About page; verdict: one sentence on how far to trust the features.
     contexts: top contexts of a feature (half above and half below zero, where it has both signs); a quarter as
         many are drawn, by `rng`, from each third of its activations.
@@ -95,8 +98,9 @@ def write_atlas(
             "chunk": CHUNK,
             "signed": any(low < 0 for low, _, _ in summary["bins"]),
             "atoms": _atom_size(items) if atom_images else None,
+            **_map(atoms),
             **view.facts,
-            **_columns(table),
+            **_columns(table, notes or {}),
             **summary,
         }
         write_script(data, "summary", facts)
@@ -144,7 +148,8 @@ def _check(
 def _evidence(
     view: View, where: np.ndarray, values: np.ndarray, rows: int, contexts: int, stream: Stream
 ) -> dict[str, Any]:
-    """What one feature's page shows of its rows: top contexts, contexts of each third, tokens or labels."""
+    """What one feature's page shows of its rows: top contexts, contexts of each third and, of pictures, some where it
+    is silent; tokens or labels."""
     activations = np.zeros(rows, np.float32)
     activations[where] = values
     order = where[np.argsort(-np.abs(values), kind="stable")]
@@ -160,6 +165,10 @@ def _evidence(
             drawn.sort(key=lambda row: (-abs(activations[row]), row))
             reach = [rounded(abs(activations[row])) for row in (band[-1], band[0])]
             bands.append([name, *reach, len(band), [view.context(row, activations) for row in drawn]])
+    silent = np.setdiff1d(np.arange(rows), where) if view.silent and len(where) else where[:0]
+    if len(silent):
+        drawn = shown.choose(stream.child(SILENT).numpy().permutation(silent), max(1, contexts // 4))
+        bands.append([SILENT, 0, 0, len(silent), [view.context(row, activations) for row in drawn]])
     return {"top": top, "bands": bands, "common": view.common(where, values)}
 
 
@@ -194,8 +203,24 @@ def _neighbours(turned: Turned, atoms: Tensor, first: int, last: int, limit: int
         }
 
 
-def _columns(table: pd.DataFrame | None) -> dict[str, Any]:
-    """The table's columns as names, number or text, and values; NaN becomes None."""
+def _map(atoms: Tensor) -> dict[str, Any]:
+    """Places of the atoms on a plane: [m] x and y along the two principal axes of the unit atoms, and the share of
+    their spread that these axes hold."""
+    unit = torch.nn.functional.normalize(atoms, dim=1)
+    centred = unit - unit.mean(0)
+    values, axes = torch.linalg.eigh((centred.T @ centred).double())
+    total = float(values.clamp_min(0).sum())
+    if atoms.shape[1] < 2 or total <= 0:
+        return {"map": None}
+    axes = axes[:, -2:].flip(1)
+    # The sign of an axis is arbitrary; its largest weight is made positive, so that equal atoms give equal maps.
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    places = [[rounded(value, 3) for value in column] for column in (centred.double() @ axes).T.tolist()]
+    return {"map": places, "map_share": rounded(float(values[-2:].sum()) / total, 3)}
+
+
+def _columns(table: pd.DataFrame | None, notes: dict[str, list[str]]) -> dict[str, Any]:
+    """The table's columns as names, number or text, values and notes; NaN becomes None."""
     import pandas as pd
 
     names: list[str] | None = None
@@ -207,7 +232,8 @@ def _columns(table: pd.DataFrame | None) -> dict[str, Any]:
         if str(column.name) == "name":
             names = ["" if value is None else str(value) for value in values]
         else:
-            columns.append({"name": str(column.name), "number": bool(number), "values": values})
+            told = {"notes": list(notes[str(column.name)])} if str(column.name) in notes else {}
+            columns.append({"name": str(column.name), "number": bool(number), "values": values, **told})
     return {"names": names, "columns": columns}
 
 

@@ -11,6 +11,8 @@ from unmix.atlas.bundle import write_atlas
 from unmix.scores.base import Inputs
 from unmix.scores.matching import Agreement
 from unmix.study.agreement import same_fit
+from unmix.study.cells import Cell
+from unmix.study.interpreting import stored_scores
 from unmix.study.study import Results
 from unmix.study.verbs import chosen
 from unmix.study.verdict import verdict
@@ -23,7 +25,8 @@ def atlas_run(
 
     out: the folder, RUN/atlas by default. finder, seed: which fit; by default the finder that
     recovered most on the matched world, else the one that explains most.
-    Features carry the cosine of their partner in the other seeds, where there are any.
+    Features carry the cosine of their partner in the other seeds, where there are any, and their interpretability
+    with its null where `unmix score RUN` has been run.
     """
     results = Results(run)
     told = verdict(results)
@@ -39,12 +42,15 @@ def atlas_run(
     ]
     if matched:
         table["seed agreement"] = np.mean(matched, axis=0).round(3)
+    scored, notes, more = _scores(results, cell)
+    table = pd.concat([table, scored], axis=1)
     about = {
         **cell.world.facts,
         "finder": str(cell.finder),
         "encoder": str(features.encoder.recipe),
         "seed": str(cell.seed),
         "rows": f"{codes.shape[0]:,}",
+        **more,
     }
     image = items.kind == "image" and np.prod(items.images.shape[1:]) == features.atoms.shape[1]
     return write_atlas(
@@ -54,8 +60,32 @@ def atlas_run(
         codes=codes,
         items=items,
         atoms=features.atoms,
-        table=table.drop(columns="feature") if matched else None,
+        table=table.drop(columns="feature") if table.shape[1] > 1 else None,
+        notes=notes,
         about=about,
         verdict=told.sentence,
         atom_images=bool(image),
     )
+
+
+def _scores(results: Results, cell: Cell) -> tuple[pd.DataFrame, dict[str, list[str]], dict[str, str]]:
+    """Columns of interpretability, the null of each value, and what to say of them; empty where none was scored."""
+    stored = stored_scores(results, cell)
+    if stored is None:
+        return pd.DataFrame(), {}, {}
+    table, about = stored
+    columns = {"interpretability": table["value"], "z": table["z"], "q": table["q"]}
+    interval = [f"{low:.2f} to {high:.2f}" for low, high in zip(table["low"], table["high"], strict=True)]
+    chance = [f"{text}; chance {null:.2f}" for text, null in zip(interval, table["chance"], strict=True)]
+    notes = {"interpretability": chance, "q": ["false discovery rate"] * len(table)}
+    notes["z"] = [f"null deviations; {count:.0f} of {about['count']} images" for count in table["effective"]]
+    for name, words in (("two_choices", "two choices"), ("label_purity", "label purity")):
+        if name in table:
+            columns[words] = table[name]
+            notes[words] = [f"z {z:.1f}" for z in table[f"{name}_z"]]
+    said = {
+        "interpretability": f"{about['similarity']}, {about['count']} of {about['images']} held-out images; "
+        f"null: {about['draws']} random sets",
+        "bases": " ".join(part if part.endswith(".") else f"{part}." for part in about["findings"]),
+    }
+    return pd.DataFrame(columns), notes, said

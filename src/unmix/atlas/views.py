@@ -23,6 +23,7 @@ class View(Protocol):
     """Shows rows of one kind of items."""
 
     facts: dict[str, Any]
+    silent: bool  # whether rows where a feature does not fire are worth showing
 
     def document(self, row: int) -> int: ...
 
@@ -97,6 +98,8 @@ def grouped(keys: np.ndarray, values: np.ndarray, totals: np.ndarray) -> Iterabl
 class TextView:
     """Tokens in a window of their document, every token with the feature's activation there."""
 
+    silent = False
+
     def __init__(self, items: TextItems, before: int = 12, after: int = 8) -> None:
         self.items, self.tokens, self.titles = items, Names(), Names()
         self.stream, self.places = np.asarray(items.stream), np.asarray(items.places)
@@ -162,6 +165,8 @@ class TextView:
 class ImageView:
     """Pictures, gathered on one sheet for each chunk of features."""
 
+    silent = True
+
     def __init__(self, items: ImageItems) -> None:
         self.items, self.slots, self.tokens = items, Names(), Names()
         height, width = shrunk(np.asarray(items.images[:1])).shape[1:3]
@@ -208,6 +213,8 @@ class ImageView:
 
 class VectorView:
     """Rows of which only the number is known."""
+
+    silent = False
 
     def __init__(self, items: VectorItems) -> None:
         self.numbers = np.asarray(items.numbers)

@@ -14,10 +14,10 @@ function featurePage(f, detail) {
   const head = [steps(f), el("div", { class: "heading" },
     S.atoms ? el("figure", {}, atomPicture(f, 96), el("figcaption", {}, "atom")) : null,
     el("div", {}, el("h2", {}, el("span", { class: "what" }, "Feature "), String(f)), title ? el("p", { class: "gloss" }, el("bdi", {}, title)) : null))];
-  const facts = S.columns.map((c) => [c.name, c.number ? number(c.values[f]) : c.values[f] ?? "–"]);
+  const facts = S.columns.map((c) => [c.name, c.number ? number(c.values[f]) : c.values[f] ?? "–", c.notes?.[f]]);
   if (dead(f)) return [...head, el("p", { class: "notice" }, "This feature is dead: it fires on none of the ",
     plural(S.rows, "row"), ". Only its atom can be compared."), figures(facts), el("div", { class: "aside alone" }, others(detail)[0])];
-  const bandNames = { high: "Highest third", middle: "Middle third", low: "Lowest third" };
+  const bandNames = { high: "Highest third", middle: "Middle third", low: "Lowest third", silent: "Silent" };
   const noun = { text: "contexts", image: "images", vector: "rows" }[S.kind];
   return [...head,
     figures([["fires on", percent(S.rate[f]), `${whole(S.count[f])} of ${plural(S.rows, "row")}`],
@@ -30,7 +30,8 @@ function featurePage(f, detail) {
         el("section", {}, el("h3", {}, "Across the range"),
           el("p", { class: "note" }, `Drawn at random from each third of the rows where it fires, so that the strongest do not stand for all. Nothing shown above is repeated.`),
           detail.bands.length ? detail.bands.map(([name, low, high, count, list]) => el("div", { class: "band" },
-            el("h4", {}, bandNames[name], el("span", {}, `${S.signed ? "|activation| " : ""}${number(low)} to ${number(high)} · ${plural(count, "row")}`)),
+            el("h4", {}, bandNames[name], el("span", {}, name === "silent" ? `zero · ${plural(count, "row")}`
+              : `${S.signed ? "|activation| " : ""}${number(low)} to ${number(high)} · ${plural(count, "row")}`)),
             list.length ? contexts(list, f) : el("p", { class: "note" }, "Nothing that is not shown above.")))
             : el("p", { class: "note" }, "It fires on too few rows for that."))),
       el("div", { class: "aside" }, common(detail.common), others(detail)))];
@@ -140,11 +141,13 @@ function overview(unknown) {
     figures([["features", whole(S.width)], [noun, whole(S.rows), S.documents ? `from ${plural(S.documents, "document")}` : null],
       ["dead", whole(gone), "fire on no row"], ["dense", whole(dense), "fire on more than 10 %"]]),
     el("section", { class: "mapped" }, el("h3", {}, "All features"),
-      el("label", { class: "note" }, "Firing rate (logarithmic) against ",
-        el("select", { id: "axis", onchange: drawMap }, axes.map((c) => el("option", { value: c.key }, c.label)))),
+      el("label", { class: "note" }, "Draw ",
+        el("select", { id: "axis", onchange: drawMap }, axes.map((c) => el("option", { value: c.key }, `firing rate and ${c.label}`)),
+          S.map ? el("option", { value: "map" }, "map of the atoms") : null)),
       el("canvas", { id: "map", role: "img", "aria-label": "Scatter of all features that fire; the list holds the same features",
         onpointermove: (event) => point(event, false), onclick: (event) => point(event, true) }),
-      el("p", { class: "note", id: "pointed" }, "Each dot is a feature. Choose one to open it.")),
+      el("p", { class: "note", id: "pointed" }, "Each dot is a feature. Choose one to open it."),
+      S.map ? el("p", { class: "note", id: "plane", hidden: "" }, `The two principal axes of the atoms, each of unit length, hold ${percent(S.map_share)} of their spread: what is near here may be far apart.`) : null),
     el("section", {}, el("h3", {}, "How to read a feature"), el("ul", { class: "reading" }, [
       S.kind === "text" ? "Each token is shaded by the feature's activation there, relative to its largest anywhere; hover for the number. Grey tokens are not rows." : null,
       S.kind === "text" ? "The underlined token is the row that the context is listed for. At most three contexts come from one document, unless there are too few." : null,
@@ -159,20 +162,22 @@ function overview(unknown) {
 
 let dots = [];
 function drawMap() {
-  const canvas = $("map"), column = columns.find((c) => c.key === $("axis").value), style = getComputedStyle(canvas), colour = (name) => style.getPropertyValue(name);
+  const canvas = $("map"), plane = $("axis").value === "map", column = columns.find((c) => c.key === $("axis").value), style = getComputedStyle(canvas), colour = (name) => style.getPropertyValue(name);
   const W = canvas.clientWidth, H = canvas.clientHeight, ratio = devicePixelRatio || 1, pen = canvas.getContext("2d");
   [canvas.width, canvas.height] = [W * ratio, H * ratio];
   pen.scale(ratio, ratio);
-  const live = S.rate.map((_, f) => f).filter((f) => !dead(f) && column.values[f] !== null);
+  const across = plane ? (f) => S.map[0][f] : (f) => Math.log10(S.rate[f]), up = plane ? (f) => S.map[1][f] : (f) => column.values[f];
+  const live = S.rate.map((_, f) => f).filter((f) => !dead(f) && up(f) !== null);
+  if (S.map) $("plane").hidden = !plane;
   const [left, right, top, base] = [46, 14, 12, H - 26], ends = (list) => list.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
-  const [x0, x1] = ends(live.map((f) => Math.log10(S.rate[f]))), [y0, y1] = ends(live.map((f) => column.values[f]));
+  const [x0, x1] = ends(live.map(across)), [y0, y1] = ends(live.map(up));
   const at = (v, a, b, from, to) => b > a ? from + (to - from) * (v - a) / (b - a) : (from + to) / 2;
   const x = (v) => at(v, x0, x1, left + 8, W - right - 8), y = (v) => at(v, y0, y1, base - 8, top + 8);
-  dots = live.map((f) => [f, x(Math.log10(S.rate[f])), y(column.values[f])]);
+  dots = live.map((f) => [f, x(across(f)), y(up(f))]);
   pen.font = "11px ui-monospace, monospace";
   pen.fillStyle = colour("--rule");
   const powers = [], levels = live.length ? [...new Set([y0, (y0 + y1) / 2, y1])] : [];
-  for (let power = Math.ceil(x0); power <= x1; power++) powers.push(power);
+  for (let power = Math.ceil(x0); power <= x1 && !plane; power++) powers.push(power);
   for (const power of powers) pen.fillRect(Math.round(x(power)), top, 1, base - top);
   for (const v of levels) pen.fillRect(left, Math.round(y(v)), W - left - right, 1);
   pen.fillStyle = colour("--faint");
@@ -193,5 +198,5 @@ function point(event, choose) {
   $("map").style.cursor = best === null ? "" : "pointer";
   if (best !== null && choose) location.hash = `f=${best}`;
   else $("pointed").textContent = best === null ? "Each dot is a feature. Choose one to open it."
-    : `Feature ${best} – fires ${percent(S.rate[best])}${named(best) ? ` – ${named(best)}` : ""}`;
+    : [`Feature ${best}`, `fires ${percent(S.rate[best])}`, named(best), ...S.columns.filter((c) => c.number).slice(0, 2).map((c) => `${c.name} ${number(c.values[best])}`)].filter(Boolean).join(" – ");
 }
