@@ -1,0 +1,253 @@
+"""The page of the study, written like the results of a paper, from what the run folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unmix.core.store import read_json
+from unmix.papers.interpretable_features import claims as claim
+from unmix.papers.interpretable_features.figures import beside
+from unmix.report.page import Block, Claims, Code, DataTable, Facts, Page, Paragraph, Section, write_page
+from unmix.report.page import beside as side_by_side
+from unmix.study.study import Results
+
+ANGLES = {"neurons": "angles", "controls": "angles", "bases": "angles"}
+PROJECTIONS = {"neurons": "columns", "controls": "projections", "bases": "projections"}
+CODES = {"neurons": "columns", "controls": "projections", "bases": "codes"}
+FORMATS = dict.fromkeys(("value", "chance", "z", "beside", "unique", "redundancy", "brightness_z", "colour_z"), ".2f")
+LABELS = {
+    "beside": "z less neurons'",
+    "unique": "different images",
+    "brightness_z": "brightness",
+    "colour_z": "colour",
+}
+NOTE = (
+    "z: null deviations above random sets of images. Diamonds: the same finder on neurons shuffled apart. Grey: "
+    "controls that know nothing of features."
+)
+CLAIMS_NOTE = "Prototype: numbers set before the study was written. A claim that differs stays in."
+
+
+def outcomes(study: Any, folder: Path, small: bool, section: str) -> list[tuple[dict[str, Any], Any]]:
+    """What each piece of work of a section is, with its result, where it is there."""
+    return [
+        (what, read_json(part.file(folder))["result"])
+        for what, part in study.parts(small)
+        if what["section"] == section and part.file(folder).is_file()
+    ]
+
+
+def write(study: Any, folder: Path, small: bool) -> Path:
+    """Write claims.json and the page; returns the page's path."""
+    made = {
+        "planted": (claim.planted_claims, _planted),
+        "recordings": (claim.recording_claims, _recordings),
+        "people": (lambda found: claim.people_claims(_first(found)), _people),
+        "stimuli": (lambda found: claim.stimuli_claims(_first(found)), _stimuli),
+        "network": (claim.network_claims, _network),
+    }
+    told: list[dict[str, Any]] = []
+    sections: list[Section] = []
+    for name in study.sections:
+        found = outcomes(study, folder, small, name)
+        judge, describe = made[name]
+        told += judge(found)
+        sections.append(describe(found))
+    Results(folder).write_claims(told)
+    command = _command(study, small)
+    claimed = [Section("Published and measured", [Claims(told, CLAIMS_NOTE)])] if told else []
+    lead = f"How interpretable neurons and other directions are, after {study.reference}"
+    lead += ", in a version that takes minutes." if small else "."
+    pages = [*claimed, *sections, _methods(study, small, command)]
+    page = Page("Interpretable features", lead, claim.headline(told), pages, command)
+    return write_page(folder / "report.html", page)
+
+
+def _first(found: list[tuple[dict[str, Any], Any]]) -> Any:
+    return found[0][1] if found else None
+
+
+def _planted(found: list[tuple[dict[str, Any], Any]]) -> Section:
+    blocks: list[Block] = [
+        Paragraph(
+            "Images are sums of known patterns, and 16 neurons answer to 32 of them (superposition) or to one each. "
+            "By angle, rows about their mean count alike whatever their length, so that images that show one thing "
+            "come first: there the true directions stand far above neurons where features are superposed, and are "
+            "the neurons where they are not."
+        )
+    ]
+    for world in ("superposition", "one neuron a feature"):
+        results = [result for what, result in found if what["world"] == world]
+        if not results:
+            continue
+        figures = [
+            beside(results, reads, f"{world}, {words}")
+            for words, reads in (("codes", CODES), ("by projection", PROJECTIONS), ("by angle", ANGLES))
+        ]
+        blocks += [side_by_side(*figures), Paragraph(NOTE), _means(results, f"{world}: means over seeds.")]
+        blocks.append(Paragraph(f"Seed {_seed(found, world)}: {' '.join(_sentences(results[0]))}"))
+    rows = [
+        {"seed": what["seed"], **{name: value["value"] for name, value in result["dictionary"].items()}}
+        | {"chance": result["dictionary"]["sparse coding"]["chance"]}
+        for what, result in found
+        if what["world"] == "superposition"
+    ]
+    if rows:
+        frame = pd.DataFrame(rows)
+        text = "Superposition: mean |cosine| of the planted directions with their partners (dictionary MCC)."
+        blocks.append(DataTable(frame, text, dict.fromkeys(frame.columns.drop("seed"), ".3f")))
+    return Section("Where the features are known", blocks)
+
+
+def _recordings(found: list[tuple[dict[str, Any], Any]]) -> Section:
+    if not found:
+        return _left_out("Recordings", "recordings=FOLDER", "recordings of neurons")
+    blocks: list[Block] = [
+        Paragraph(
+            "Responses are standardised, and whitened where it says so, on the images that are fitted on; everything "
+            "is scored on the others, by oriented energy. Random pools are means over random images, as many as "
+            "neurons: what reaches them is pooling and no sign of features."
+        )
+    ]
+    for what, result in found:
+        session = f"{what['session']}{', whitened' if what['whiten'] else ''}"
+        if "half" in result:
+            blocks.append(_reliability(what["session"], result))
+            continue
+        caption = f"{session}: {result['neurons']} neurons, {result['images']:,} images, means over splits."
+        figures = [
+            beside([result], reads, f"{session}, {words}")
+            for words, reads in (("by projection", PROJECTIONS), ("by angle", ANGLES))
+        ]
+        blocks += [side_by_side(*figures), _means([result], caption), Paragraph(" ".join(_sentences(result)))]
+    return Section("Recordings", blocks)
+
+
+def _reliability(session: str, result: dict[str, Any]) -> Block:
+    rows = []
+    for name, words in (
+        ("half", "one half with the other"),
+        ("full", "all presentations with as many others"),
+        ("ceiling", "largest correlation of a model with the means"),
+    ):
+        values = np.array([x for x in result[name] if x is not None])
+        quantiles = dict(zip(("least", "median", "most"), np.quantile(values, [0, 0.5, 1]), strict=True))
+        rows.append({"correlation": words, **quantiles})
+    text = (
+        f"{session}: how far responses come again, over {len(result['half'])} neurons; {result['unreliable']} "
+        f"of them are below 0.3. Correlation of reliability with interpretability: {_agreement(result):.2f}."
+    )
+    return DataTable(pd.DataFrame(rows), text, dict.fromkeys(("least", "median", "most"), ".2f"))
+
+
+def _agreement(result: dict[str, Any]) -> float:
+    pairs = [(a, b) for a, b in zip(result["full"], result["z"], strict=True) if a is not None and b is not None]
+    return float(np.corrcoef(np.array(pairs).T)[0, 1]) if len(pairs) > 2 else float("nan")
+
+
+def _people(found: list[tuple[dict[str, Any], Any]]) -> Section:
+    if not found:
+        return _left_out("People", "choices=FOLDER", "tables of people's choices")
+    result = _first(found)
+    frame = pd.DataFrame(result["accuracies"]).merge(pd.DataFrame(result["ceilings"]), on=["experiment", "images"])
+    frame = frame[["experiment", "images", "people", "trials", "units", "accuracy", "error", "half", "ceiling"]]
+    formats = {"people": ".0f", "trials": ",.0f", "units": ".0f"} | dict.fromkeys(
+        ("accuracy", "error", "half", "ceiling"), ".3f"
+    )
+    labels = {"error": "2 SEM", "half": "half predicts half", "ceiling": "ceiling of a judge"}
+    text = (
+        "Which of two images excites a unit more? Mean over people. How well one half of the people predicts the "
+        "other, unit by unit, bounds what any score can reach; the tables carry no images, so no score stands "
+        "beside them."
+    )
+    return Section("People", [Paragraph(text), DataTable(frame, "", formats, "", labels)])
+
+
+def _stimuli(found: list[tuple[dict[str, Any], Any]]) -> Section:
+    if not found:
+        return _left_out("Stimuli of units", "stimuli=PATH", "most and least exciting images of units")
+    result = _first(found)
+    rows = [
+        {"similarity": name, "right": np.mean(values), "worst unit": min(values)}
+        for name, values in result["right"].items()
+    ]
+    text = (
+        f"Most and least exciting natural images of {result['units']} units, {result['images']} each: how often a "
+        "most exciting image is told from a least exciting one by the others. Similarities that ask for equal "
+        f"positions or one number are worse. With labels shuffled: {result['shuffled']:.3f}."
+    )
+    return Section(
+        "Stimuli of units",
+        [Paragraph(text), DataTable(pd.DataFrame(rows), "", {"right": ".3f", "worst unit": ".2f"})],
+    )
+
+
+def _network(found: list[tuple[dict[str, Any], Any]]) -> Section:
+    if not found:
+        return _left_out("A network", "network=MODULE:BUILD images=PATH", "a network and images")
+    images = found[0][1]["images"]
+    blocks: list[Block] = [
+        Paragraph(
+            f"Layers of a trained network on {images:,} images, means over positions, standardised on the half of "
+            "the images that is fitted on. The untrained network looks at the same images."
+        )
+    ]
+    for kind, words in (("energy", "oriented energy"), ("label", "label")):
+        known = [(what, result[kind]) for what, result in found if result[kind]]
+        for reads, how in ((PROJECTIONS, "by projection"), (ANGLES, "by angle")):
+            if known:
+                blocks.append(
+                    side_by_side(*(beside([r], reads, f"{what['layer']}, {words}, {how}") for what, r in known))
+                )
+        for what, result in known:
+            blocks.append(_means([result], f"{what['layer']}, by {words}."))
+            blocks.append(Paragraph(" ".join(_sentences(result))))
+    return Section("A network", blocks)
+
+
+def _means(results: list[dict[str, Any]], caption: str) -> DataTable:
+    frame = pd.concat([pd.DataFrame(result["table"]) for result in results])
+    names = ["value", "z", "beside", "unique", "redundancy", "brightness_z", "colour_z"]
+    lines = frame.groupby(["basis", "read"], sort=False)[names].mean().reset_index()
+    return DataTable(lines, caption, FORMATS, "", LABELS)
+
+
+def _sentences(result: dict[str, Any]) -> list[str]:
+    return [told if told.endswith(".") else f"{told}." for told in result["told"]]
+
+
+def _seed(found: list[tuple[dict[str, Any], Any]], world: str) -> int:
+    return next(what["seed"] for what, _ in found if what["world"] == world)
+
+
+def _left_out(title: str, option: str, what: str) -> Section:
+    return Section(title, [Paragraph(f"Left out: no {what} were given. With `{option}` this section has them.")])
+
+
+def _command(study: Any, small: bool) -> str:
+    import json
+
+    words = [f"unmix study {study.name}"]
+    for name, field in type(study).model_fields.items():
+        value = getattr(study, name)
+        if value != field.get_default(call_default_factory=True):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words.append(f"'{name}={json.dumps(value)}'" if isinstance(value, dict) else f"{name}={text}")
+    return " ".join([*words, *(["--small"] if small else [])])
+
+
+def _methods(study: Any, small: bool, command: str) -> Section:
+    facts = {
+        "source": study.reference,
+        "interpretability": "mean similarity of the pairs of the 5 most exciting images of those not fitted on",
+        "null": f"{study._draws():,} random sets of 5 images; z is in its deviations, averaged over features",
+        "similarity": "cosine of mean-centred pixels (planted), oriented energy, or label; not the paper's LPIPS",
+        "reading": "codes of the finder's own encoder, projections on its atoms, or those of unit rows (angles)",
+        "finders": "spherical k-means with as many clusters as features or neurons, sparse coding (l1), FastICA, PCA",
+        "not repeated": "ImageNet ResNet50 and the paper's recordings; LPIPS, DreamSim",
+    }
+    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])
