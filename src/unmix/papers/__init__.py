@@ -8,6 +8,7 @@ STUDIES = Table(
         "amortisation-gap": "unmix.papers.amortisation.study:AmortisationGap",
         "get-rich-quick": "unmix.papers.get_rich_quick.study:GetRichQuick",
         "cross-entropy": "unmix.papers.cross_entropy.study:CrossEntropy",
+        "interpretable-features": "unmix.papers.interpretable_features.study:InterpretableFeatures",
         "slowvae": "unmix.papers.slowvae.study:SlowVaeStudy",
         "trust": "unmix.papers.trust.study:TrustStudy",
         "crossings": "unmix.papers.crossings.study:Crossings",
