@@ -28,7 +28,7 @@ FORMATS = {
 LABELS = {
     "spearman": "MCC, ranks",
     "pearson": "MCC",
-    "chance": "random projections",
+    "chance": "projections",
     "excess": "above them",
     "untrained": "at start",
     "worst": "worst seed",
@@ -233,7 +233,8 @@ def _table(rows: pd.DataFrame, keys: tuple[str, ...], values: tuple[str, ...]) -
     halves = [name for name in lines if str(name).endswith("_half") and name != "spearman_half"]
     formats = FORMATS | dict.fromkeys(("mig", "sap", "modularity", "dci_disentanglement"), ".3f")
     labels = LABELS | {"mig": "MIG", "sap": "SAP", "dci_disentanglement": "DCI"}
-    return DataTable(lines.drop(columns=halves), "Means over seeds.", formats, "", labels)
+    said = "Means over seeds; projections: random ones of the true factors."
+    return DataTable(lines.drop(columns=halves), said, formats, "", labels)
 
 
 def _failures(frame: pd.DataFrame) -> Section:
