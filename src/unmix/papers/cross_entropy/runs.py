@@ -21,7 +21,7 @@ from unmix.study.learning import Learning, held_out, inputs_of, measure
 from unmix.worlds.assumptions import check_assumptions
 
 LOOKS = 7  # at steps that double, on so many rows:
-ROWS = 2048
+FIRST = 2048
 FURTHER = ("procrustes", "singular_values", "isotropy", "within_class")
 
 
@@ -41,12 +41,12 @@ def trained(world: Mapping[str, Any], learner: Mapping[str, Any], seed: int, tes
     except UsageError:
         pass
     sample = held_out(job)
-    looks = Looks(sample.take(np.arange(min(ROWS, len(sample)))), job.learner)
+    looks = Looks(sample.take(np.arange(min(FIRST, len(sample)))), job.learner)
     learnt = job.learner.fit(job.world, seed, looks)
     found |= measure(job, learnt)
     inputs = inputs_of(job, learnt, sample)
     if looks.seen and inputs.bayes_loss is not None:
-        best = float(inputs.bayes_loss[:ROWS].mean())
+        best = float(inputs.bayes_loss[:FIRST].mean())
         found["curve"] = [[step, value, loss - best] for step, value, loss in looks.seen]
     found["scores"]["worst_direction"] = {"value": worst_direction(inputs.h, inputs.z, seed)}
     for name in FURTHER:
