@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import numpy as np
+import pytest
+from PIL import Image
 
 from .test_cli import unmix
 
@@ -37,3 +43,42 @@ def test_learn_reads_series_from_a_file_and_says_what_a_bare_array_lacks(tmp_pat
     np.save(tmp_path / "rows.npy", z)
     refused = unmix("learn", tmp_path / "rows.npy", *words, "-o", tmp_path / "other")
     assert refused.returncode == 2 and "group" in refused.stderr
+
+
+def test_learn_probes_a_folder_of_images_exports_the_encoder_and_goes_on_after_a_kill(tmp_path):
+    draw = np.random.default_rng(0)
+    for number, kind in enumerate(("above", "below")):
+        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        for place in range(20):
+            values = draw.integers(0, 90, (8, 8, 3), dtype=np.uint8)
+            values[4 * number : 4 * number + 4] += 120
+            Image.fromarray(values).save(tmp_path / "pictures" / kind / f"{place}.png")
+    words = ["learn", tmp_path / "pictures", "learner=Diet", "learner.width=4", "learner.batch=16",
+             'learner.network={"kind":"ResNet","channels":4,"blocks":[1]}']  # fmt: skip
+    done = unmix(*words, "learner.steps=8", "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    for told in ("accuracy on 8 held-out rows", "untrained", "raw x", "majority", "fitted on 26 training rows"):
+        assert told in done.stdout, done.stdout
+    bare = unmix(*words, "learner.steps=8", "--no-probes", "-o", tmp_path / "run")
+    assert bare.returncode == 0 and "raw x" not in bare.stdout
+    written = unmix("export", tmp_path / "run", "--encoder", tmp_path / "encoder.pt2")
+    assert written.returncode == 0 and (tmp_path / "encoder.pt2").is_file(), written.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path):
+    words = ["learn", "digits", "learner=Diet", "learner.width=8", "learner.batch=64", "learner.steps=600",
+             'learner.network={"kind":"ResNet","channels":4,"blocks":[1]}', "--no-probes"]  # fmt: skip
+    command = [sys.executable, "-m", "unmix", *words, "-o", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").glob("learned/*.working/checkpoint.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not list((tmp_path / "killed").glob("learned/*/representation.json"))
+    for name in ("killed", "whole"):
+        assert unmix(*words, "-o", tmp_path / name).returncode == 0
+    one, other = (next((tmp_path / name).glob("learned/*/tensors.safetensors")) for name in ("killed", "whole"))
+    assert one.read_bytes() == other.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from unmix.core.errors import UsageError
@@ -10,7 +11,7 @@ from unmix.learners.augment import Augment
 from unmix.learners.diet import Diet
 from unmix.networks.resnet import ResNet
 from unmix.study.learning import Learned, Learning, learn
-from unmix.study.probing import Parts, linear_probe, nearest, neighbours_probe, probe_learned, split
+from unmix.study.probing import Parts, linear_probe, nearest, neighbours_probe, probe_learned, shown, split
 from unmix.worlds.cluster import ClusterWorld
 from unmix.worlds.images import Images
 
@@ -38,6 +39,57 @@ def test_a_probe_chooses_without_the_test_rows(probe):
         probe(parts._replace(train=(parts.train[0], parts.train[1] * 0)))
     with pytest.raises(UsageError, match="not finite"):
         probe(parts._replace(test=(parts.test[0] * np.nan, parts.test[1])))
+
+
+def test_the_strength_is_the_one_that_separate_fits_would_choose():
+    from sklearn.linear_model import LogisticRegression
+
+    draw = np.random.default_rng(3)
+    y = draw.integers(0, 3, 300)
+    h = (np.eye(3)[y] @ draw.normal(size=(3, 20)) + 2 * draw.normal(size=(300, 20))).astype(np.float32)
+    parts = Parts(*((h[a:b], y[a:b]) for a, b in ((0, 120), (120, 200), (200, 300))))
+    mean, deviation = parts.train[0].mean(0), parts.train[0].std(0)
+    scaled = [((rows - mean) / deviation, labels) for rows, labels in parts]
+    rates = {}
+    for strength in (0.01, 0.1, 1.0, 10.0, 100.0):
+        model = LogisticRegression(C=strength, max_iter=2000).fit(*scaled[0])
+        rates[strength] = [model.score(*rows) for rows in scaled[1:]]
+    best = max(rates, key=lambda strength: rates[strength][0])
+    found = linear_probe(parts)
+    assert found.chosen == best and found.validation == pytest.approx(rates[best][0])
+    assert found.accuracy == pytest.approx(rates[best][1], abs=0.011)
+
+
+def test_the_table_has_limits_for_one_seed_and_the_range_for_several():
+    line = {
+        "learner": "Diet",
+        "recipe": "Diet()",
+        "train": 100,
+        "chosen on": 25,
+        "test": 40,
+        "validation": 1,
+        "chosen": 1,
+    }
+    frame = pd.DataFrame(
+        {
+            **line,
+            "seed": seed,
+            "read from": source,
+            "probe": probe,
+            "accuracy": value,
+            "low": value - 0.1,
+            "high": 1.0,
+        }
+        for seed, value in ((0, 0.5), (1, 0.7))
+        for source, probe in (("learnt", "linear"), ("learnt", "linear, online"), ("majority", ""))
+    )
+    several, one = shown(frame), shown(frame[frame["seed"] == 0])
+    assert "0.600 [0.500, 0.700]" in several and "mean, least and most of 2 seeds" in several
+    assert "0.500 [0.400, 1.000]" in one and "95 % interval" in one and "beside the network" in one
+    assert all(word in several for word in ("100 training rows", "25 others", "40 held-out"))
+    assert "Diet()" not in several, "one recipe of a learner goes by its name"
+    two = pd.concat([frame, frame.assign(recipe="Diet(width=3)")])
+    assert "Diet(width=3)" in shown(two)
 
 
 def test_one_neighbour_is_the_row_of_largest_cosine():

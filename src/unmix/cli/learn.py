@@ -25,6 +25,7 @@ def learn(
     start: Annotated[
         Path | None, typer.Option(help="A representation to go on from, RUN/learned/DIGEST, of the same network.")
     ] = None,
+    probes: Annotated[bool, typer.Option(help="Of images with labels: probe what was learnt at the end.")] = True,
 ) -> None:
     """Learn representations: unmix learn ClusterWorld learner=Supervised learner.steps=2000 seed=0..2 -o run/
 
@@ -58,9 +59,23 @@ def learn(
     learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched, start)
     if first:
         learning.show_learned(learned)
+        if probes and hasattr(world, "pictures") and len(learned.table()):
+            _tell_probes(world, out, learning.trusted(learners))
         tell(f"representations  {out / 'learned'}")
     if first and learned.failures:
         raise Failure(f"{len(learned.failures)} failed; first: {learned.failures[0]}")
+
+
+def _tell_probes(world: Any, out: Path, trust: frozenset[str]) -> None:
+    """What probes read from everything that a run learnt from images, where these have labels."""
+    from unmix.study.probing import probe_learned, shown
+
+    if world.held_out == world:
+        tell("no probes: nothing is held out; learn with world.held=0.2")
+    elif world.classes is None:
+        tell(f"no probes: there are no labels; unmix probe {out} LABELS takes them from a .npy or .csv file")
+    else:
+        tell("\n" + shown(probe_learned(out, trust=trust)) + "\n")
 
 
 def _from_path(data: str, given: dict[str, list[Any]]) -> Any:

@@ -88,13 +88,17 @@ def probe(
     """
     labels, words = _labels_first(labels, options)
     if any((run / "learned").glob("*.json")) and not (run / "cells").is_dir():
-        from unmix.study.probing import probe_learned
+        from unmix.study.probing import probe_learned, shown
 
         given = _given(words, ("learner", "seed", "trust"))
         given["trust"] = frozenset([given["trust"]] if "trust" in given else [])
         if pattern is not None:
             raise UsageError(f"pattern={pattern}: is for tokens of text; give LABELS")
-        _show(probe_learned(run, labels, **given), csv, [])
+        found = probe_learned(run, labels, **given)
+        if csv is None:
+            tell(shown(found))
+        else:
+            _show(found, csv, [])
         return
     from unmix.core.options import finish, parse
 

@@ -49,14 +49,25 @@ def export(
         str | None, typer.Option(help="Which finder's fit; default the one that explains most.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed.")] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Of a run of learn: the encoder as .pt2, which torch.export.load reads.")
+    ] = None,
+    learner: Annotated[str | None, typer.Option(help="Whose encoder, where there are several.")] = None,
 ) -> None:
-    """Write the codes and features of a fit as tables, or the fit in another library's format."""
+    """Write the codes and features of a fit as tables, or the fit or a learnt encoder in another library's format."""
+    if encoder is not None:
+        from unmix.interop.encoder import write_encoder_of
+
+        tell(str(write_encoder_of(run, encoder, learner, seed)))
+        return
     from unmix.study.export import codes_table, feature_table, write_table
     from unmix.study.study import Results
     from unmix.study.verbs import chosen
 
     if codes is None and features is None and to is None:
-        raise UsageError("export: say what to write, --codes FILE, --features FILE or --to FORMAT -o FOLDER")
+        raise UsageError(
+            "export: say what to write, --codes FILE, --features FILE, --to FORMAT -o FOLDER or --encoder FILE.pt2"
+        )
     if (to is None) != (out is None):
         raise UsageError("export: --to FORMAT and --out FOLDER go together")
     _, fitted, rows, _ = chosen(Results(run), finder, seed)

@@ -46,7 +46,8 @@ class Probe(NamedTuple):
 def linear_probe(parts: Parts, strengths: Sequence[float] = STRENGTHS) -> Probe:
     """Multinomial logistic regression on columns scaled by the training rows; validation chooses C among `strengths`.
 
-    Raises `UsageError` for one class, unlike shapes or values that are not finite.
+    They are tried from the strongest penalty on, each from the solution before; after two that do worse on the
+    validation rows none is tried. Raises `UsageError` for one class, unlike shapes or values that are not finite.
     """
     _checked(parts)
     with untouched():
@@ -55,16 +56,18 @@ def linear_probe(parts: Parts, strengths: Sequence[float] = STRENGTHS) -> Probe:
     mean, deviation = parts.train[0].mean(0), parts.train[0].std(0)
     deviation[deviation == 0] = 1
     scaled = [((h - mean) / deviation, y) for h, y in parts]
-    tried = []
-    for strength in strengths:
-        model = LogisticRegression(C=strength, max_iter=STEPS)
+    model = LogisticRegression(max_iter=STEPS, warm_start=True)
+    tried: list[tuple[float, np.ndarray, float]] = []
+    for strength in sorted(strengths):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is one more choice of validation
-            model.fit(*scaled[0])
-        tried.append((float((model.predict(scaled[1][0]) == scaled[1][1]).mean()), model, strength))
+            model.set_params(C=strength).fit(*scaled[0])
+        tried.append((_rate(model, scaled[1]), model.predict(scaled[2][0]) == scaled[2][1], strength))
+        if len(tried) > 2 and max(rate for rate, *_ in tried[-2:]) < max(rate for rate, *_ in tried[:-2]):
+            break
     # The first of the best: the strongest penalty that does as well.
-    best, model, strength = max(tried, key=lambda entry: entry[0])
-    return _probe("linear", best, model.predict(scaled[2][0]) == scaled[2][1], strength)
+    best, right, strength = max(tried, key=lambda entry: entry[0])
+    return _probe("linear", best, right, strength)
 
 
 def neighbours_probe(parts: Parts, neighbours: Sequence[int] = NEIGHBOURS) -> Probe:
@@ -110,46 +113,100 @@ def probe_learned(
     labels: as `labels_of`, one for each picture in the order of the files; None takes those of the world. Probes are
     fitted on four fifths of the world's training rows and chosen on the last; the held-out rows are scored once.
     Online probes, trained beside the network, have a line of their own. Encoders run in eval mode and are left as
-    they are. trust: modules outside unmix whose networks may be imported. Columns: learner, seed, read from, probe,
-    accuracy, low, high (Wilson, 95 %), validation, chosen (C or k), train, test. Raises `UsageError` where nothing
-    fits, a row lacks what is needed, or one class is left.
+    they are. trust: modules outside unmix whose networks may be imported. Columns: learner, recipe, seed, read from,
+    probe, accuracy, low, high (Wilson, 95 %), validation, chosen (C or k), train, chosen on, test. Raises
+    `UsageError` where nothing fits, a row lacks what is needed, or one class is left.
     """
-    learned, lines = Learned(run, trust), []
+    lines: list[dict[str, Any]] = []
+    raw: dict[str, list[Probe]] = {}
+    for job, learnt in learnt_in(run, learner, seed, trust):
+        lines += _lines(job, learnt, labels, raw)
+    return pd.DataFrame(lines)
+
+
+def learnt_in(
+    run: str | Path, learner: str | None = None, seed: int | None = None, trust: frozenset[str] = frozenset()
+) -> list[tuple[Learning, Representation]]:
+    """What a run of `unmix learn` learnt, of one learner and one seed where they are given.
+
+    Raises `UsageError` where nothing fits.
+    """
+    learned, found = Learned(run, trust), []
     for outcome in learned.outcomes():
         if "error" in outcome:
             continue
         job = Learning(**{name: v for name, v in outcome["learning"].items() if name != "kind"})
         if (learner or job.learner.kind) == job.learner.kind and (job.seed if seed is None else seed) == job.seed:
-            lines += _lines(job, learned.representation(job), labels)
-    if not lines:
+            found.append((job, learned.representation(job)))
+    if not found:
         raise UsageError(f"{run}: no learnt representation of learner={learner} seed={seed}")
-    return pd.DataFrame(lines)
+    return found
 
 
-def _lines(job: Learning, learnt: Representation, labels: Any) -> list[dict[str, Any]]:
+def shown(frame: pd.DataFrame) -> str:
+    """The lines of `probe_learned` as text: a table for every learner, what is read from beside the accuracies.
+
+    One seed has its Wilson interval, several have the mean and the range of the seeds.
+    """
+    several = frame.groupby("learner")["recipe"].nunique() > 1
+    texts = []
+    for recipe, rows in frame.groupby("recipe", sort=False):
+        name = recipe if several[rows["learner"].iloc[0]] else rows["learner"].iloc[0]
+        seeds = rows["seed"].nunique()
+        facts = rows.iloc[0]
+        head = f"{name}: accuracy on {facts['test']:,} held-out rows"
+        head += f" (mean, least and most of {seeds} seeds)" if seeds > 1 else " (95 % interval)"
+        probes = [probe for probe in dict.fromkeys(rows["probe"]) if probe]
+        table = [["", *probes]]
+        for source, part in rows.groupby("read from", sort=False):
+            table.append([str(source), *(_cell(part[part["probe"].isin([probe, ""])]) for probe in probes)])
+        widths = [max(len(line[place]) for line in table) for place in range(len(table[0]))]
+        lines = ["  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table]
+        texts.append("\n".join([head, *lines]))
+    fitted = frame.iloc[0]
+    told = f"Probes are fitted on {fitted['train']:,} training rows and chosen on {fitted['chosen on']:,} others."
+    if (frame["probe"] == "linear, online").any():
+        told += " The online one was trained beside the network."
+    texts.append(told)
+    return "\n\n".join(texts)
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    if not len(rows):
+        return ""
+    mean, several = rows["accuracy"].mean(), len(rows) > 1
+    low, high = (rows["accuracy"].min(), rows["accuracy"].max()) if several else rows[["low", "high"]].iloc[0]
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _lines(job: Learning, learnt: Representation, labels: Any, raw: dict[str, list[Probe]]) -> list[dict[str, Any]]:
     (x, y), (test, test_y) = labelled(job.world, labels)
     fitted, aside = split(y)
     x, test = torch.as_tensor(x), torch.as_tensor(test)
-    sources = {
-        "learnt": learnt,
-        "untrained": job.learner.untrained(job.world, job.seed),
-        "raw x": lambda rows: torch.as_tensor(rows).flatten(1).float(),
-    }
-    facts = {"learner": job.learner.kind, "seed": job.seed}
-    sizes = {"train": len(fitted), "test": len(test_y)}
-    lines: list[dict[str, Any]] = []
-    for name, source in sources.items():
+    facts = {"learner": job.learner.kind, "recipe": str(job.learner), "seed": job.seed}
+    sizes = {"train": len(fitted), "chosen on": len(aside), "test": len(test_y)}
+
+    def parts(source: Any) -> Parts:
         h, held = source(x).numpy(), source(test).numpy()
-        parts = Parts((h[fitted], y[fitted]), (h[aside], y[aside]), (held, test_y))
-        for made in (linear_probe(parts), neighbours_probe(parts)):
-            lines.append({**facts, "read from": name, **_told(made), **sizes})
-        if name == "learnt" and "probe.weight" in learnt.parts and labels is None:
-            logits = torch.from_numpy(held) @ learnt.parts["probe.weight"].T + learnt.parts["probe.bias"]
-            online = _probe("linear, online", float("nan"), logits.argmax(1).numpy() == test_y, float("nan"))
-            lines.append({**facts, "read from": name, **_told(online), **sizes})
+        return Parts((h[fitted], y[fitted]), (h[aside], y[aside]), (held, test_y))
+
+    read = {"learnt": _both(parts(learnt)), "untrained": _both(parts(job.learner.untrained(job.world, job.seed)))}
+    # Raw rows are the same for every learner and seed.
+    if job.world.digest not in raw:
+        raw[job.world.digest] = _both(parts(lambda rows: rows.flatten(1).float()))
+    read["raw x"] = raw[job.world.digest]
+    if "probe.weight" in learnt.parts and labels is None:
+        logits = learnt(test) @ learnt.parts["probe.weight"].T + learnt.parts["probe.bias"]
+        read["learnt"].append(
+            _probe("linear, online", float("nan"), logits.argmax(1).numpy() == test_y, float("nan"))
+        )
     likely = np.bincount(y[fitted]).argmax()
-    lines.append({**facts, "read from": "majority", **_told(_probe("", float("nan"), test_y == likely, 0)), **sizes})
-    return lines
+    read["majority"] = [_probe("", float("nan"), test_y == likely, 0)]
+    return [{**facts, "read from": name, **_told(made), **sizes} for name, all_of in read.items() for made in all_of]
+
+
+def _both(parts: Parts) -> list[Probe]:
+    return [linear_probe(parts), neighbours_probe(parts)]
 
 
 def labelled(world: Any, labels: Any = None) -> tuple[tuple[Any, np.ndarray], tuple[Any, np.ndarray]]:
@@ -205,6 +262,10 @@ def _votes(
         votes = torch.nn.functional.one_hot(labels[places], classes) * (likeness + 1)[:, :, None]
         found.append(torch.stack([votes[:, :k].sum(1).argmax(1) for k in usable]))
     return torch.cat(found, 1).numpy()
+
+
+def _rate(model: Any, rows: tuple[np.ndarray, np.ndarray]) -> float:
+    return float((model.predict(rows[0]) == rows[1]).mean())
 
 
 def _probe(name: str, validation: float, right: np.ndarray, chosen: float) -> Probe:
