@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TASKS = ("topk", "omp", "lasso", "dictionary", "sprites", "disentanglement", "kernel", "exact", "exciting")
-TASKS += ("diet_head",)
+TASKS += ("diet_head", "views")
 TASKS += ("monosemanticity",)
 NOISY = 0.2  # spread of the probe (quartiles over median) above which ratios are not to be trusted
 TRIES = 4

@@ -10,6 +10,7 @@ STUDIES = Table(
         "cross-entropy": "unmix.papers.cross_entropy.study:CrossEntropy",
         "interpretable-features": "unmix.papers.interpretable_features.study:InterpretableFeatures",
         "slowvae": "unmix.papers.slowvae.study:SlowVaeStudy",
+        "diet": "unmix.papers.diet.study:DietStudy",
         "trust": "unmix.papers.trust.study:TrustStudy",
         "crossings": "unmix.papers.crossings.study:Crossings",
     },

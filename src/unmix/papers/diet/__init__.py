@@ -1,0 +1,1 @@
+"""DIET: the number of each datum as its label, beside other objectives at equal compute."""
