@@ -187,7 +187,9 @@ class ShardRows:
         with ThreadPoolExecutor(self.readers) as threads:
             reading: deque[tuple[int, Future[np.ndarray]]] = deque()
             for start, stop in spans:
-                reading.append((start, threads.submit(self._slice, start, stop)))
+                # Made here: memory that threads ask for themselves is not given back.
+                out = np.empty((stop - start, self._shape[1]), np.float32)
+                reading.append((start, threads.submit(self._fill, start, out)))
                 if len(reading) > self.readers:
                     first, rows = reading.popleft()
                     yield first, rows.result()
@@ -200,7 +202,10 @@ class ShardRows:
         return np.memmap(self.folder / shard_name(number), self.dtype, "r", shape=(rows, self._shape[1]))
 
     def _slice(self, start: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - start, self._shape[1]), np.float32)
+        return self._fill(start, np.empty((stop - start, self._shape[1]), np.float32))
+
+    def _fill(self, start: int, out: np.ndarray) -> np.ndarray:
+        stop = start + len(out)
         first, last = np.searchsorted(self._bounds, (start, stop), side="right")
         for number in range(int(first) - 1, min(int(last), len(self._digests))):
             offset, end = int(self._bounds[number]), int(self._bounds[number + 1])
