@@ -11,6 +11,7 @@ from torch import nn
 
 from unmix.activations.modules import ModuleActivations
 from unmix.core.errors import UsageError
+from unmix.core.watch import Progress
 from unmix.study.interpretable import compare_bases
 from unmix.study.layers import compare_layers
 
@@ -26,7 +27,9 @@ def test_every_layer_has_the_table_of_its_own_activations(monkeypatch, tmp_path)
     images = np.random.default_rng(0).integers(0, 255, (60, 10, 10, 3)).astype(np.uint8)
     trained = ModuleActivations(model="layers_under_test:build", mean=0.5)
     start = trained.but(arguments={"seed": 1})
-    table = compare_layers(trained, start, images, ["1", "3"], tmp_path, ["SphericalKMeans"], "Pixels", draws=20)
+    table = compare_layers(
+        trained, start, images, ["1", "3"], tmp_path, ["SphericalKMeans"], "Pixels", Progress("layers"), draws=20
+    )
     assert table["layer"].unique().tolist() == ["1", "3"]
     neurons = table[table["basis"] == "neurons"].set_index("layer")
     assert neurons["features"].to_dict() == {"1": 5, "3": 7}

@@ -51,7 +51,7 @@ def compare_layers(
         table = compare_bases(rows, pictures, chosen, alike, untrained=start, **options)
         table.insert(0, "layer", name)
         found.append(table)
-        watch.on_step(number + 1, len(names), {"layer": name})
+        watch.on_step(number + 1, len(names), {"neurons": rows.shape[1]})
     if not found:
         raise UsageError("layers: name at least one")
     watch.done()
