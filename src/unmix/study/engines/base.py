@@ -87,15 +87,21 @@ class Pooled(Engine):
         if not waiting:
             return
         work = functools.partial(_as_here, os.getcwd(), self._threads(), function)
+        from unmix.core.seeds import untouched
+
+        with untouched():  # what runs the workers draws ports and names, in threads of its own too
+            yield from self._run(work, waiting)
+
+    def _run(self, work: Callable[[Any], Any], waiting: list[tuple[Any, int]]) -> Iterator[tuple[Any, Any]]:
+        """Submit the jobs that are waiting, each with the number of this attempt, until none is left."""
         running: dict[Any, tuple[Any, int]] = {}
-        pool = _quiet(self._open)
+        pool = self._open()
         try:
             while waiting or running:
                 room = int(min(len(waiting), pool.slots - len(running)))
                 batch, waiting = waiting[:room], waiting[room:]
-                handles = _quiet(pool.submit, work, [job for job, _ in batch])
-                running.update(zip(handles, batch, strict=True))
-                for handle in _quiet(pool.ended, list(running)):
+                running.update(zip(pool.submit(work, [job for job, _ in batch]), batch, strict=True))
+                for handle in pool.ended(list(running)):
                     job, times = running.pop(handle)
                     try:
                         result = pool.result(handle)
@@ -108,7 +114,7 @@ class Pooled(Engine):
                         _say(f"{_label(job)}: {result.reason}")
                     yield job, result
         finally:
-            _quiet(pool.close)
+            pool.close()
 
 
 def default_workers() -> int:
@@ -137,14 +143,6 @@ def _as_here(folder: str, threads: int | None, function: Callable[[Any], Any], j
 
         torch.set_num_threads(threads)
     return function(job)
-
-
-def _quiet(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What the call gives; global random state stays, although what runs the workers may draw names and ports."""
-    from unmix.core.seeds import untouched
-
-    with untouched():
-        return call(*arguments)
 
 
 def _label(job: Any) -> str:

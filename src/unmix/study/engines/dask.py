@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -40,7 +39,6 @@ class Dask(Pooled):
 
 class _Cluster(Pool):
     def __init__(self, address: str | None, workers: int) -> None:
-        self.random = random.getstate()
         import dask
         from distributed import Client, LocalCluster
 
@@ -83,4 +81,3 @@ class _Cluster(Pool):
         self.client.close()
         if self.cluster is not None:
             self.cluster.close()
-        random.setstate(self.random)  # dask's own threads draw from it all the time
