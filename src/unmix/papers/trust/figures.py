@@ -51,5 +51,5 @@ def beside_real(
         axes.tick_params(color=MUTED)
         place(axes, labels, points, [(low, low, 1, 1)])
         found = errors(rows, promise, real)
-        told = f"mean error {found['error']:.2f}, bias {found['bias']:+.2f}, worst {found['worst']:+.2f}"
-        return Figure(to_svg(canvas, f"{title}: {told}."), caption)
+        told = f"{title}: mean error {found['error']:.2f}, bias {found['bias']:+.2f}, worst {found['worst']:+.2f}."
+        return Figure(to_svg(canvas, told), caption or told)

@@ -20,7 +20,7 @@ LABELS = {
     "too_high": "too high by",
     "worst": "worst",
     "error": "mean error",
-    "ranks": "rank correlation",
+    "ranks": "ranks",
     "worst_world": "worst world",
     "count": "promises",
 }
@@ -67,17 +67,17 @@ def _features(rows: pd.DataFrame) -> Section:
         blocks.append(DataTable(table, "By world, all finders and widths.", FORMATS, "", LABELS))
     lines = []
     for name, promise, real in (
-        ("matched world: share of the features that are true", "promise", "real"),
-        ("two seeds: share of the features that both have", "shared", "real"),
+        ("matched world: true share", "promise", "real"),
+        ("two seeds: shared by both", "shared", "real"),
         ("the smaller of these two", "cautious", "real"),
-        ("matched world: share of the true features found", "found_promise", "found"),
-        ("matched world: mean cosine of true and found atoms", "cosine_promise", "cosine"),
+        ("matched world: share found", "found_promise", "found"),
+        ("matched world: mean cosine", "cosine_promise", "cosine"),
     ):
         error = lessons.errors(rows, promise, real)
         if error["count"]:
             lines.append({"predictor": name, **error})
     if lines:
-        caption = "How far each predictor is from what it predicts. Bias: predicted - recovered."
+        caption = "How far each predictor is from what it predicts. Bias: predicted - recovered. Ranks: correlation."
         blocks.append(DataTable(pd.DataFrame(lines), caption, FORMATS, "", LABELS))
     return Section("Features", blocks)
 
