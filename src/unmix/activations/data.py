@@ -72,7 +72,10 @@ class Data(World):
     def label(self) -> str:
         """A short name for pages: the model and layer of activations, else the file's name."""
         about = getattr(self.open(), "about", {})
-        return f"{about['model']}, {about['layer']}" if "layer" in about else Path(self.path).name
+        if "layer" not in about:
+            return Path(self.path).name
+        model = Path(about["model"]).name if ".py:" in about["model"] else about["model"]
+        return f"{model}, {about['layer']}"
 
     @property
     def facts(self) -> dict[str, str]:

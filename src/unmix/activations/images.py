@@ -19,7 +19,7 @@ KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def open_images(path: str | Path, side: int | None = None, inside: str = "") -> ImageItems:
-    """Images of a folder or a .zip, ordered by name with numbers as numbers, labelled by the folder they lie in.
+    """Images of a folder or a .zip, ordered by name with numbers as numbers, labelled by the folder of each.
 
     path: the folder (searched at every depth), .zip, or a .npy of uint8 [n, h, w] or [n, h, w, 3]. side: every image
     becomes side x side (bicubic); None keeps the size, which must then be one. inside: only names that begin so, such
@@ -42,7 +42,8 @@ def open_images(path: str | Path, side: int | None = None, inside: str = "") -> 
         raise UsageError(f"images={path}: {len(sizes)} sizes, such as {sizes[0]} and {sizes[-1]}; give side")
     if all((image == image[..., :1]).all() for image in images):
         images = [image[..., 0] for image in images]
-    return ImageItems(np.stack(images), tuple(PurePosixPath(name).parent.name for name in names))
+    labels = tuple(PurePosixPath(name).parent.name for name in names)
+    return ImageItems(np.stack(images), labels if any(labels) else None)
 
 
 def image_names(path: str | Path, inside: str = "") -> list[str]:

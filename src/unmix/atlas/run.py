@@ -75,17 +75,24 @@ def _scores(results: Results, cell: Cell) -> tuple[pd.DataFrame, dict[str, list[
         return pd.DataFrame(), {}, {}
     table, about = stored
     columns = {"interpretability": table["value"], "z": table["z"], "q": table["q"]}
-    interval = [f"{low:.2f} to {high:.2f}" for low, high in zip(table["low"], table["high"], strict=True)]
-    chance = [f"{text}; chance {null:.2f}" for text, null in zip(interval, table["chance"], strict=True)]
+    chance = [
+        f"{_short(low)} to {_short(high)}; chance {_short(null)}"
+        for low, high, null in table[["low", "high", "chance"]].to_numpy()
+    ]
     notes = {"interpretability": chance, "q": ["false discovery rate"] * len(table)}
     notes["z"] = [f"null deviations; {count:.0f} of {about['count']} images" for count in table["effective"]]
     for name, words in (("two_choices", "two choices"), ("label_purity", "label purity")):
         if name in table:
             columns[words] = table[name]
-            notes[words] = [f"z {z:.1f}" for z in table[f"{name}_z"]]
+            notes[words] = [f"z {_short(z)}" for z in table[f"{name}_z"]]
     said = {
         "interpretability": f"{about['similarity']}, {about['count']} of {about['images']} held-out images; "
         f"null: {about['draws']} random sets",
         "bases": " ".join(part if part.endswith(".") else f"{part}." for part in about["findings"]),
     }
     return pd.DataFrame(columns), notes, said
+
+
+def _short(value: float) -> str:
+    """Two decimals with a true minus sign, and no minus before zero."""
+    return "none" if np.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "\u2212")
