@@ -117,9 +117,7 @@ def study(
     options: Options = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default study-NAME.")] = None,
     small: Annotated[bool, typer.Option("--small", help="The version that takes minutes on two cores.")] = False,
-    engine: Annotated[
-        str, typer.Option("--engine", help="auto, or processes, dask, ray or slurm.")
-    ] = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="auto, or processes, dask, ray or slurm.")] = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Run a paper's study, its claims.json and a page: unmix study amortisation-gap seed=0..4 --small

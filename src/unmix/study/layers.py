@@ -44,9 +44,11 @@ def compare_layers(
     alike = similarity if isinstance(similarity, Alike) else SIMILARITIES.make(similarity).bind(images)
     chosen, found = list(finders), []
     for number, name in enumerate(names):
-        rows, start = (
-            None if recipe is None else recipe.but(layer=name).collect(images, Path(folder) / f"{kind}-{name}")
-            for kind, recipe in (("trained", trained), ("untrained", untrained))
+        rows = trained.but(layer=name).collect(images, Path(folder) / f"trained-{name}")
+        start = (
+            None
+            if untrained is None
+            else untrained.but(layer=name).collect(images, Path(folder) / f"untrained-{name}")
         )
         table = compare_bases(rows, pictures, chosen, alike, untrained=start, **options)
         table.insert(0, "layer", name)

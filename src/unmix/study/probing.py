@@ -150,7 +150,8 @@ def shown(frame: pd.DataFrame) -> str:
     """
     several = frame.groupby("learner")["recipe"].nunique() > 1
     texts = []
-    for recipe, rows in frame.groupby("recipe", sort=False):
+    for label, rows in frame.groupby("recipe", sort=False):
+        recipe = str(label)
         name = recipe if several[rows["learner"].iloc[0]] else rows["learner"].iloc[0]
         seeds = rows["seed"].nunique()
         facts = rows.iloc[0]
