@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unmix.activations.transforms import Standardise, Whiten
-from unmix.core.errors import UsageError
+from unmix.core.errors import Failure, UsageError
 from unmix.core.rows import as_rows, gather
 from unmix.core.seeds import Stream, as_stream
 from unmix.finders import FINDERS
@@ -123,8 +124,8 @@ def side_by_side(
     """Rows of the table of `compare_bases` for features that were fitted already, with every control beside them.
 
     judge: of the images scored on. given, shown: rows [n, d] that were fitted on, and of those images. fitted: name,
-    recipe and features of every basis; the recipe is fitted once more on shuffled neurons. untrained: as given and
-    shown, of the untrained network.
+    recipe and features of every basis; the recipe is fitted once more on shuffled neurons, and the control left out
+    where that does not converge. untrained: as given and shown, of the untrained network.
     """
     own, d, mean = as_stream(rng), given.shape[1], given.mean(0)
     judge(NEURONS, "basis", COLUMNS, shown)
@@ -139,7 +140,8 @@ def side_by_side(
     apart = controls.shuffled_neurons(given, own)
     for name, recipe, features in fitted:
         judge.features(name, "basis", features, given, shown, mean)
-        judge.features(f"{name} on shuffled neurons", "control", recipe.fit(apart, own), apart, shown, mean)
+        with contextlib.suppress(Failure):  # nothing to converge to; `findings` says that the control is missing
+            judge.features(f"{name} on shuffled neurons", "control", recipe.fit(apart, own), apart, shown, mean)
     neurons = {row["read"]: row["z"] for row in judge.rows if row["basis"] == NEURONS}
     return [{**row, "beside": row["z"] - neurons.get(row["read"], neurons[COLUMNS])} for row in judge.rows]
 
@@ -177,7 +179,9 @@ def findings(table: pd.DataFrame, margin: float = 1.0) -> list[str]:
             told.append(f"{name}: z {own:.2f}, not more than {margin:g} above the neurons ({neurons:.2f})")
             continue
         beside = {label: z[label, flat] for label in (POOLS, DIRECTIONS)}
-        beside["the same on shuffled neurons"] = z[f"{basis} on shuffled neurons", read]
+        apart = z.get((f"{basis} on shuffled neurons", read))
+        if apart is not None:
+            beside["the same on shuffled neurons"] = apart
         reached = [f"{label} ({other:.2f})" for label, other in beside.items() if own - other <= margin]
         words = "and above every control"
         if reached:
@@ -186,6 +190,7 @@ def findings(table: pd.DataFrame, margin: float = 1.0) -> list[str]:
             words = "but most of its atoms are single neurons: it reads them better, and finds few other directions"
         else:
             above.setdefault(basis, set()).add(read)
+        words += "; on shuffled neurons the finder did not converge" if apart is None else ""
         told.append(f"{name}: z {own:.2f}, above the neurons ({neurons:.2f}), {words}")
     found = [basis for basis, reads in above.items() if ANGLES in reads and len(reads) > 1]
     if found:

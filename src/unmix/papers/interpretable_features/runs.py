@@ -76,7 +76,8 @@ def recorded(
     d = recording.responses.shape[1]
     finders: dict[str, Any] = {"k-means": SphericalKMeans(width=d), "PCA": PCA(width=d)}
     if everything:
-        finders |= {"sparse coding": SparseCoding(width=d, active=4.0, passes=30), "ICA": FastICA(width=d)}
+        finders["sparse coding"] = SparseCoding(width=d, active=4.0, passes=30)
+        finders["ICA"] = FastICA(width=d, max_iterations=5000, tolerance=1e-3)
     found = _compared(
         recording.responses,
         recording.items,

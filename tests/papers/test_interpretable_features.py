@@ -1,0 +1,147 @@
+"""The study of interpretable features: its plan, its pieces on small data, its claims and the page of a trial."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from unmix.core.errors import UsageError
+from unmix.papers.interpretable_features import claims, runs
+from unmix.papers.interpretable_features.study import InterpretableFeatures
+from unmix.study.engines import Serial
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A recording with repeats, tables of choices, stimuli of two units, and images: small, and made here."""
+    root, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    images = draw.integers(0, 255, (60, 12, 12, 3)).astype(np.uint8)
+    (root / "recordings" / "images_1").mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(root / "recordings" / "images_1" / f"image{number}.png")
+    raw = images.reshape(60, -1)[:, :8].T[..., None] / 50.0 + draw.standard_normal((8, 60, 4))
+    raw[:, :10, 3] = np.nan
+    np.save(root / "recordings" / "responses_raw_1.npy", raw)
+    np.save(root / "recordings" / "responses_1.npy", np.nanmean(raw, 2))
+    (root / "choices").mkdir()
+    for experiment, right in (("I", 0.9), ("II", 0.7)):
+        rows = [
+            (person, unit, kind, draw.random() < right)
+            for person in range(6)
+            for unit in range(4)
+            for kind in ("natural", "optimized")
+            for _ in range(3)
+        ]
+        table = pd.DataFrame(rows, columns=["subject_id", "channel", "instr_type", "correct"])
+        table = table.assign(trial_type="main", catch_trial=False, layer="l", kernel_size=1, condition_name="Max-1")
+        table.to_csv(root / "choices" / f"experiment_{experiment}_x.csv")
+    with zipfile.ZipFile(root / "stimuli.zip", "w") as archive:
+        for unit in range(2):
+            for kind, angle in (("max", 0.0), ("min", 1.5)):
+                for number in range(4):
+                    wave = np.add.outer(np.arange(24) * np.cos(angle), np.arange(24) * np.sin(angle))
+                    grey = (127 + 100 * np.sin(wave + number + unit)).astype(np.uint8)
+                    Image.fromarray(grey).save(root / "one.png")
+                    archive.write(root / "one.png", f"u/unit{unit}/natural_images/{kind}_{number}.png")
+    (root / "net.py").write_text(
+        "import torch\n\n\ndef build(seed=0):\n    torch.manual_seed(seed)\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU())\n"
+    )
+    for number, image in enumerate(draw.integers(0, 255, (120, 10, 10, 3)).astype(np.uint8)):
+        folder = root / "images" / f"class{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def study(data):
+    return InterpretableFeatures(
+        seeds=(0,),
+        samples=300,
+        recordings=str(data / "recordings"),
+        splits=1,
+        choices=str(data / "choices"),
+        stimuli=str(data / "stimuli.zip"),
+        network=f"{data / 'net.py'}:build",
+        untrained={"seed": 1},
+        images=str(data / "images"),
+        layers=("1",),
+        training=0.02,
+    )
+
+
+@pytest.fixture(scope="module")
+def page(study, tmp_path_factory):
+    before = torch.random.get_rng_state()
+    made = study.run(tmp_path_factory.mktemp("study") / "run", small=True, engine=Serial())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    return made
+
+
+def test_a_trial_ends_in_claims_and_a_page(page):
+    told = json.loads((page.parent / "claims.json").read_text())
+    assert len(told) >= 15 and all(claim["measured"] for claim in told)
+    text = page.read_text()
+    for words in ("Where the features are known", "Recordings", "People", "Stimuli of units", "A network", "class"):
+        assert words in text, words
+    assert "random pools" in text and "on shuffled neurons" in text and "half predicts half" in text
+
+
+def test_running_it_again_makes_nothing_anew(study, page, monkeypatch):
+    monkeypatch.setattr("unmix.papers.parts.load_class", lambda *_: pytest.fail("a part was run again"))
+    assert study.run(page.parent, small=True, engine=Serial()) == page
+
+
+def test_sections_without_data_are_left_out_and_said_to_be(tmp_path):
+    study = InterpretableFeatures(seeds=(0,), samples=200, training=0.01)
+    assert study.plan(True).count("left out") == 4
+    assert InterpretableFeatures(sections=("people",)).parts(True) == []
+    page = study.but(sections=("people", "network")).run(tmp_path / "run", small=True, engine=Serial())
+    assert "Left out: no tables of people" in page.read_text()
+    with pytest.raises(UsageError, match="recordings=nowhere: no such"):
+        study.but(recordings="nowhere").plan(True)
+    with pytest.raises(UsageError, match="give images=PATH"):
+        study.but(network="a:b").plan(True)
+
+
+def test_stimuli_are_told_apart_and_shuffled_ones_are_not(data):
+    found = runs.stimuli(str(data / "stimuli.zip"))
+    assert found["units"] == 2 and found["images"] == 4
+    assert np.mean(found["right"]["OrientedEnergy"]) > 0.9 and abs(found["shuffled"] - 0.5) < 0.25
+    with pytest.raises(UsageError, match="natural_images"):
+        runs.stimuli(str(data / "images"))
+
+
+def test_claims_are_judged_on_both_sides():
+    def result(gain):
+        table = [
+            {"basis": basis, "read": read, "role": role, "z": z}
+            for basis, read, role, z in (
+                ("neurons", "columns", "basis", 1.0),
+                ("neurons", "angles", "basis", 1.0),
+                ("k-means", "projections", "basis", 1.0 + gain),
+                ("k-means", "codes", "basis", 1.0),
+                ("k-means", "angles", "basis", 1.0),
+                ("k-means on shuffled neurons", "projections", "control", 2.5),
+                ("random pools", "projections", "control", 1.5),
+                ("shuffled activations", "columns", "control", 0.0),
+            )
+        ]
+        return {"table": table, "told": ["no sign of superposition"]}
+
+    what = {"session": "1", "whiten": None}
+    verdicts = [claims.recording_claims([(what, result(gain))])[0]["verdict"] for gain in (0.6, 0.4)]
+    assert verdicts == ["replicates", "differs"]
+    single = claims.planted_claims([({"world": "one neuron a feature", "seed": 0}, result(1.4))])
+    assert [claim["verdict"] for claim in single] == ["replicates", "replicates", "differs", "replicates"]
+    shares = [{"experiment": "I", "images": "natural", "accuracy": a, "error": 0, "people": 10, "trials": 9} for a in
+              (0.9222, 0.93)]  # fmt: skip
+    found = [claims.people_claims({"accuracies": [row]})[0]["verdict"] for row in shares]
+    assert found == ["replicates", "differs"]
