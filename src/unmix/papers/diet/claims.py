@@ -109,7 +109,7 @@ def sensitivity_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
         spread = max(*batches.values(), base) - min(*batches.values(), base)
         text = f"digits: DIET is robust to the batch size (within {100 * NEAR:.0f} points from 32 to 512)"
         told = f"{min(*batches.values(), base):.3f} to {max(*batches.values(), base):.3f}"
-        why = f"one learning rate for all; {len(rows['seed'].unique())} seeds"
+        why = f"one learning rate for all; seeds: {len(rows['seed'].unique())}"
         found.append(claim(text, MEMORY, "robust", told, spread <= NEAR, why))
     sphere = means.get(("features", "on the sphere"))
     if sphere is not None:

@@ -72,20 +72,15 @@ def tracks(looks: pd.DataFrame, title: str, caption: str = "") -> Figure:
 
 
 def ends(frame: pd.DataFrame, title: str, caption: str = "") -> Figure:
-    """Excess loss and held-out accuracy at the end of every run; those of other smoothing or pictures are open.
-
-    frame: factor, excess, linear, comparable.
-    """
+    """Excess loss and held-out accuracy at the end of every run. frame: factor, excess, linear."""
     with drawing():
         canvas, axes = panel(WIDE, left=0.6, right=1.2)
         axes.set_title(title)
         axes.set_xlabel("excess loss at the end, nats")
         axes.set_ylabel("linear probe, held out")
         for number, (factor, rows) in enumerate(frame.groupby("factor", sort=False)):
-            colour = COLOURS[number % 7]
-            face = colour if bool(rows["comparable"].all()) else "none"
             name = str(factor) or "nothing changed"
-            axes.plot(rows["excess"], rows["linear"], "o", color=face, mec=colour, markersize=5, mew=1.2, label=name)
+            axes.plot(rows["excess"], rows["linear"], "o", color=COLOURS[number % 7], markersize=5, mew=0, label=name)
         axes.invert_xaxis()
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7.5, handletextpad=0.2)
         return Figure(to_svg(canvas, f"{title}: {len(frame)} runs."), caption)

@@ -140,11 +140,11 @@ def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Sec
     if frame.empty:
         return Section(TITLES[section], [*blocks, Paragraph("Nothing was measured.")])
     blocks.append(figures.probes(frame, "Probes of held-out pictures", "Filled: linear. Open: nearest neighbours."))
-    values = ("linear", "knn", "alike", "rankme", "lidar", "alignment", "uniformity", "steps", "seconds")
+    values = ("linear", "knn", "alike", "rankme", "lidar", "alignment", "steps", "seconds")
     note = (
         "Accuracies of the linear and the nearest-neighbour probe: means over seeds with 95 % t intervals. 8 alike: "
-        "share of a picture's 8 nearest held-out ones that are of its class. RankMe, LiDAR, alignment and uniformity "
-        "need no labels."
+        "share of a picture's 8 nearest held-out ones that are of its class. RankMe, LiDAR and alignment need "
+        "no labels."
     )
     blocks.append(_table(frame, ("method",), values, note, ("linear", "knn")))
     shown = figures.sheet(views_of(world, fields["augment"], 6, 0), "Pictures and their views")
@@ -182,12 +182,12 @@ def _tracking(looks: pd.DataFrame, ends: pd.DataFrame) -> Section:
         "DIET's loss less its floor beside the accuracy of a linear probe: the loss needs no labels, so if it tells "
         "the probe it can choose a model. The loss falls to the right. While one run trains both move; between runs "
         "it is a stronger statement. Smoothing, features on the sphere and the number of pictures change the loss "
-        "itself: those runs are open and not in the correlation."
+        "itself: those runs are in the table of the next section alone."
     )
     grouped = looks.groupby("section", sort=False) if len(looks) else ()
     panels = [figures.tracks(rows, f"On the way: {section}") for section, rows in grouped]
     if len(ends):
-        panels.append(figures.ends(ends, "At the end, one setting changed"))
+        panels.append(figures.ends(ends[ends["comparable"]], "At the end, one setting changed"))
     said = "On the way: a line for every seed, 7 looks, validation rows. At the end: a point for every run on digits."
     return Section("Training loss and probe", [Paragraph(text), _captioned(beside(*panels), said)])
 
