@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from .conftest import DEAD, FEATURES, HOSTILE, Case
+from unmix.core.codes import Codes
+
+from .conftest import DEAD, FEATURES, HOSTILE, Case, write
 
 Open = Callable[..., Any]
 DESK, PHONE = (1440, 900), (390, 844)
@@ -303,3 +306,28 @@ def test_contrast_of_tokens_and_notes(scheme: str, text_case: Case, visit: Open)
     heading(page, 3)
     ratios = page.evaluate(CONTRAST)
     assert len(ratios) > 300 and min(ratios) >= 4.5
+
+
+def test_the_map_of_atoms_is_drawn_and_explained(image_case: Case, visit: Open) -> None:
+    page = visit(image_case)
+    assert page.locator("#plane").is_hidden()
+    page.select_option("#axis", "map")
+    assert "principal axes" in page.locator("#plane").text_content()
+    places = image_case.read("summary")["map"]
+    left = min(range(10), key=lambda f: places[0][f])
+    assert page.evaluate("dots.reduce((a, b) => b[1] < a[1] ? b : a)[0]") == left
+
+
+def test_notes_stand_under_scores_and_pictures_where_a_feature_is_silent(
+    image_case: Case, visit: Open, tmp_path: Any
+) -> None:
+    codes = Codes(image_case.codes.dense().clamp_min(0), None, 10)
+    options = {"table": pd.DataFrame({"score": range(10)}), "notes": {"score": [f"chance {f}" for f in range(10)]}}
+    case = write(tmp_path / "atlas", codes, image_case.items, image_case.atoms, **options)
+    page = visit(case, "#f=3")
+    heading(page, 3)
+    assert "chance 3" in page.locator(".figures").text_content()
+    silent = page.locator(".band").last
+    assert silent.locator("h4").text_content().startswith("Silent")
+    rows = [int(t.split()[1]) for t in silent.locator("figure").evaluate_all("all => all.map(e => e.title)")]
+    assert len(rows) == 5 and (codes.dense()[rows, 3] == 0).all()
