@@ -13,6 +13,7 @@ from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems, Items, VectorItems
 from unmix.core.rows import ArrayRows, Rows
 from unmix.core.seeds import untouched
+from unmix.core.store import HARMED
 
 KINDS = "a folder of activations, .npy, .npz or .safetensors"
 
@@ -85,7 +86,7 @@ def _split(text: str) -> tuple[Path, str | None]:
 def _npy(file: Path, _key: str | None) -> np.ndarray:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except HARMED as error:
         raise _unreadable(file, error) from None
 
 
@@ -96,7 +97,7 @@ def _npz(file: Path, key: str | None) -> np.ndarray:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise UsageError(f"data={file}: is not a .npz archive; save it with numpy.savez")
             return arrays[_chosen(file, key, list(arrays.files))]
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (*HARMED, zipfile.BadZipFile) as error:
         if isinstance(error, UsageError):
             raise
         raise _unreadable(file, error) from None

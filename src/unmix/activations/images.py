@@ -13,6 +13,7 @@ import numpy as np
 
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
+from unmix.core.store import HARMED
 from unmix.scores.similarity.images import as_images
 
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -128,7 +129,7 @@ def _array(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UsageError(f"images={path}: no such file") from None
-    except ValueError as error:
+    except HARMED as error:
         raise Failure(f"{path}: not a whole array ({error})") from None
 
 

@@ -15,6 +15,7 @@ from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
+from unmix.core.store import HARMED
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +236,7 @@ def _array(path: str | Path) -> np.ndarray:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UsageError(f"recording={path}: no such file") from None
-    except ValueError as error:
+    except HARMED as error:
         raise Failure(f"{path}: not a whole array of plain numbers ({error})") from None
     return np.asarray(found, dtype=np.float64)
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from unmix.core.errors import Failure, UsageError
-from unmix.core.store import read_json, write_json
+from unmix.core.store import HARMED, read_json, write_json
 
 
 class Items(Protocol):
@@ -125,7 +125,7 @@ def load_items(folder: str | Path) -> TextItems | ImageItems | VectorItems:
             return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise Failure(f"{folder / name}.npy: missing; make the activations again") from None
-        except (ValueError, EOFError, OSError, OverflowError, SyntaxError) as error:
+        except HARMED as error:
             raise Failure(f"{folder / name}.npy: not a whole array ({error}); make the activations again") from None
 
     kind = facts.get("kind") if isinstance(facts, dict) else None

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tokenize
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from unmix.core.errors import Failure, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# What numpy raises for an array file whose header or body was harmed: it reads headers as Python literals.
+HARMED = (ValueError, EOFError, OSError, OverflowError, SyntaxError, tokenize.TokenError)
 
 
 @contextlib.contextmanager
