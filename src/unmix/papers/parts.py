@@ -67,3 +67,13 @@ def results(root: Path, parts: Iterable[Part]) -> Iterator[tuple[Part, Any]]:
     for part in parts:
         if part.file(root).is_file():
             yield part, read_json(part.file(root))["result"]
+
+
+def command_of(study: Any, small: bool) -> str:
+    """The command that makes this study: its fields that differ from their defaults."""
+    words = [f"unmix study {study.name}"]
+    for name, own in type(study).model_fields.items():
+        value = getattr(study, name)
+        if value != own.get_default():
+            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
+    return " ".join([*words, *(["--small"] if small else [])])

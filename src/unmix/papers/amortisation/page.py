@@ -15,6 +15,7 @@ from unmix.papers.amortisation.real_page import real_claims, real_section
 from unmix.papers.amortisation.recovery import CERTIFIED, FULL, JOINT, frame, steps
 from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
 from unmix.papers.amortisation.theory import map_rank
+from unmix.papers.parts import command_of
 from unmix.papers.parts import results as part_results
 from unmix.report.page import (
     Block,
@@ -59,7 +60,7 @@ def write(study: Any, folder: Path, results: Results, reports: Sequence[real.Rep
         sections.append(real_section(report))
     results.write_claims(found)
     claimed = [Section("Published and measured", [Claims(found, CLAIMS_NOTE)])] if found else []
-    command = _command(study, small)
+    command = command_of(study, small)
     page = Page(
         "The amortisation gap",
         f"Sparse autoencoders beside sparse coding, after {study.reference}"
@@ -75,15 +76,6 @@ CLAIMS_NOTE = (
     f"A number replicates when the mean over seeds lies within {claim.CLOSE} of the published one; it differs "
     "when it does not and the 95 % interval over seeds leaves the published one out as well. Such claims stay in."
 )
-
-
-def _command(study: Any, small: bool) -> str:
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return " ".join([*words, *(["--small"] if small else [])])
 
 
 def _caveat(share: float) -> str:

@@ -21,6 +21,7 @@ from unmix.papers.cross_entropy.pretrained import tested
 from unmix.papers.cross_entropy.runs import row_of
 from unmix.papers.cross_entropy.shown import FORMATS, LABELS
 from unmix.papers.cross_entropy.sprites import PUBLISHED
+from unmix.papers.parts import command_of
 from unmix.papers.parts import results as part_results
 from unmix.report.page import (
     Block,
@@ -90,7 +91,7 @@ def write(study: Any, folder: Path, small: bool) -> Path:
         sections.append(pretrained_section(tables, missing))
     write_json(folder / "claims.json", found)
     claimed = [Section("Published and measured", [Claims(found, CLAIMS_NOTE)])] if found else []
-    command = _command(study, small)
+    command = command_of(study, small)
     best = [(old, new) for _, old, new in hard]
     page = Page(
         "Cross-entropy and the data-generating process",
@@ -108,15 +109,6 @@ CLAIMS_NOTE = (
     "the theorem replicates when every seed meets the bound that is named. Claims that differ stay in, with what "
     "is known of the difference."
 )
-
-
-def _command(study: Any, small: bool) -> str:
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return " ".join([*words, *(["--small"] if small else [])])
 
 
 def _theorem(table: pd.DataFrame) -> Section:

@@ -10,6 +10,7 @@ import pandas as pd
 from unmix.papers.crossings import answers, figures, grids
 from unmix.papers.crossings import claims as claim
 from unmix.papers.crossings.runs import DCI
+from unmix.papers.parts import command_of
 from unmix.report.page import Block, Claims, Code, DataTable, Facts, Page, Paragraph, Section, beside, write_page
 from unmix.study.study import Results
 
@@ -44,7 +45,7 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     write_table(frame, folder / "cells.csv")
     found, told = claim.claims(frame), answers.sentences(frame)
     Results(folder).write_claims(found)
-    command = _command(study, small)
+    command = command_of(study, small)
     sections = [Section("Published and measured", [Claims(found, NOTE)])] if found else []
     sections += [_read_out(frame, told), _sparse(frame, told), _start(frame, told), _scores(frame, told)]
     sections += [_given(study, frame), _refused(study), _failures(frame), _methods(study, small, command)]
@@ -150,15 +151,6 @@ def _failures(frame: pd.DataFrame) -> Section:
     kept = failed.groupby(["world", "learner", "finder", "encoder", "failed"], sort=False).size()
     text = "Cells that failed count as failures, not as missing."
     return Section("Failures", [Paragraph(text), DataTable(kept.reset_index(name="cells"))])
-
-
-def _command(study: Any, small: bool) -> str:
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return " ".join([*words, *(["--small"] if small else [])])
 
 
 def _methods(study: Any, small: bool, command: str) -> Section:

@@ -12,6 +12,7 @@ from unmix.papers.diet import claims as claim
 from unmix.papers.diet import figures, grids
 from unmix.papers.diet.grids import DIET, RAW
 from unmix.papers.diet.runs import unpacked, views_of
+from unmix.papers.parts import command_of
 from unmix.report.page import (
     Block,
     Claims,
@@ -115,7 +116,7 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     found += claim.published_claims()
     sections.append(_failures(frame))
     Results(folder).write_claims(found)
-    command = _command(study, small)
+    command = command_of(study, small)
     claimed = Section("Published and measured", [Claims(found, CLAIMS_NOTE)])
     lead = "The number of each picture as its label, after Ibrahim et al. 2023 (arXiv 2302.10260) and its revision "
     lead += "(arXiv 2406.10743)" + (", in a version that takes minutes." if small else ".")
@@ -271,15 +272,6 @@ def _failures(frame: pd.DataFrame) -> Section:
         return Section("Failures", [Paragraph("None: every piece of work ended with finite numbers.")])
     names = [name for name in ("section", "method", "factor", "value", "seed", "error") if name in failed]
     return Section("Failures", [Paragraph("Fits that failed count as failures."), DataTable(failed[names])])
-
-
-def _command(study: Any, small: bool) -> str:
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return " ".join([*words, *(["--small"] if small else [])])
 
 
 def _methods(study: Any, small: bool, command: str) -> Section:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from unmix.core.store import write_json
 from unmix.papers.get_rich_quick import claims as claim
+from unmix.papers.parts import command_of
 from unmix.papers.parts import results as part_results
 from unmix.regimes.exact import neuron
 from unmix.regimes.measures import verdict
@@ -79,7 +80,7 @@ def write(study: Any, folder: Path, small: bool) -> Path:
             sections.append(section(frame))
     write_json(folder / "claims.json", found)
     claimed = [Section("Published and measured", [Claims(found, NOTE)])] if found else []
-    command = _command(study, small)
+    command = command_of(study, small)
     page = Page(
         "Get rich quick: what the start decides",
         f"Exact solutions and small networks over the scale and balance of the start, after {study.reference}"
@@ -284,15 +285,6 @@ def _narrow(lines: pd.DataFrame, *halves: str) -> pd.DataFrame:
     """The table with the half-widths of these columns only, so that it fits a page."""
     keep = [n for n in lines if not str(n).endswith("_half") or str(n).removesuffix("_half") in halves]
     return lines[keep]
-
-
-def _command(study: Any, small: bool) -> str:
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return " ".join([*words, *(["--small"] if small else [])])
 
 
 def _methods(study: Any, small: bool, command: str) -> Section:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from unmix.core.store import read_json
+from unmix.papers.parts import command_of
 from unmix.papers.slowvae import claims as claim
 from unmix.papers.slowvae import figures
 from unmix.papers.slowvae.grids import SLOW
@@ -78,7 +79,7 @@ def write(study: Any, folder: Path, small: bool) -> Path:
         sections.append(_sprites(frame, small))
     sections.append(_failures(frame))
     Results(folder).write_claims(found)
-    command = _command(study, small)
+    command = command_of(study, small)
     claimed = [Section("Published and measured", [Claims(found, CLAIMS_NOTE)])] if found else []
     lead = f"Sparse transitions and disentanglement, after {study.reference}"
     lead += ", in a version that takes minutes." if small else "."
@@ -243,15 +244,6 @@ def _failures(frame: pd.DataFrame) -> Section:
         return Section("Failures", [Paragraph("None: every piece of work ended with finite numbers.")])
     text = "Fits that failed count as failures, not as missing."
     return Section("Failures", [Paragraph(text), DataTable(failed[["section", "law", "method", "seed", "error"]])])
-
-
-def _command(study: Any, small: bool) -> str:
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return " ".join([*words, *(["--small"] if small else [])])
 
 
 def _methods(study: Any, small: bool, command: str) -> Section:

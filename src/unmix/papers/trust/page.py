@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from unmix.papers.parts import command_of
 from unmix.papers.trust import claims as claim
 from unmix.papers.trust import figures, lessons
 from unmix.papers.trust.grids import ASSUMED, LATENTS
@@ -34,7 +35,7 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     lessons.keep(frame, folder)
     found = claim.claims(frame)
     Results(folder).write_claims(found)
-    command = _command(study, small)
+    command = command_of(study, small)
     sections = [Section("What promises should keep, and what they kept", [Claims(found, NOTE)])] if found else []
     if "features" in study.sections:
         sections.append(_features(frame[frame["section"] == "features"]))
@@ -114,15 +115,6 @@ def _failures(frame: pd.DataFrame) -> Section:
         kept = failed[["section", "world", "method", "seed", "failed"]]
         blocks += [Paragraph("These could not be matched or failed, with their reason:"), DataTable(kept)]
     return Section("Refused and failed", blocks or [Paragraph("None.")])
-
-
-def _command(study: Any, small: bool) -> str:
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return " ".join([*words, *(["--small"] if small else [])])
 
 
 def _methods(study: Any, small: bool, command: str) -> Section:
