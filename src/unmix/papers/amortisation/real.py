@@ -48,7 +48,7 @@ def sizes(small: bool) -> tuple[int, int, int]:
 def finders(small: bool, training: float = 1.0) -> dict[str, Any]:
     """Name -> recipe."""
     _, width, k = sizes(small)
-    steps = max(1, round((1000 if small else 8000) * training))
+    steps = max(1, round((1000 if small else 2000) * training))
     dense = {"width": width, "active": k, "steps": steps, "batch": 512}
     return {
         "SAE": SAE(encoder=Linear(), **dense),
