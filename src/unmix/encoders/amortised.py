@@ -53,9 +53,9 @@ class Amortised(Encoder):
     _last_shift: ClassVar[str] = "shift"
 
     init: Literal["tied", "pinv"] | None = None
-    steps: int = Field(400, ge=1)
-    batch: int = Field(512, ge=1)
-    lr: float = Field(3e-3, gt=0)
+    steps: int = Field(default=400, ge=1)
+    batch: int = Field(default=512, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
 
     def _prepare(self, atoms: Tensor, bias: Tensor, rows: Rows | None, rng: Stream) -> dict[str, Tensor]:
         if rows is None and self.init is None:
@@ -156,7 +156,7 @@ class Linear(Amortised):
     readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m", "threshold": ""}
 
     rectify: bool = True
-    active: float | None = Field(None, gt=0)
+    active: float | None = Field(default=None, gt=0)
     bias: bool = True
 
     def _wanted(self) -> float | None:
@@ -181,7 +181,7 @@ class TopK(Amortised):
     sparsity: ClassVar[str | None] = "k"
     readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m"}
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
 
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         before = self._before(tensors, x).relu()
@@ -210,8 +210,8 @@ class MLP(Amortised):
     units: ClassVar[tuple[str, ...]] = ("shift", "out_shift", "threshold")
     _last_shift: ClassVar[str] = "out_shift"
 
-    hidden: int = Field(256, ge=1)
-    active: float | None = Field(None, gt=0)
+    hidden: int = Field(default=256, ge=1)
+    active: float | None = Field(default=None, gt=0)
     bias: bool = True
 
     def _wanted(self) -> float | None:

@@ -207,7 +207,7 @@ class Thresholded(Composed):
     counted: ClassVar[bool] = False
 
     base: Part = Field(default_factory=lambda: ENCODERS.make("Fista"))
-    threshold: float = Field(0.01, ge=0)
+    threshold: float = Field(default=0.01, ge=0)
 
     def _reduced(self) -> Encoder:
         return self.but(base=self.base._reduced())
@@ -233,7 +233,7 @@ class Largest(Composed):
     sparsity: ClassVar[str | None] = "k"
 
     base: Part = Field(default_factory=lambda: ENCODERS.make("Fista"))
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
 
     def _encode(self, bound: BoundEncoder, x: Tensor, start: Codes | None = None) -> Codes:
         codes = self._run("base", bound, x, start)

@@ -35,7 +35,7 @@ class Gated(Amortised):
     units: ClassVar[tuple[str, ...]] = ("shift", "gate_shift")
     side_decodings: ClassVar[int] = 1
 
-    active: float | None = Field(None, gt=0)
+    active: float | None = Field(default=None, gt=0)
 
     def _wanted(self) -> float | None:
         return self.active
@@ -95,7 +95,7 @@ class AbsTopK(Amortised):
     readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m"}
     signed: ClassVar[bool] = True
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
 
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         before = self._before(tensors, x)
@@ -131,9 +131,9 @@ class Matryoshka(Amortised):
     sparsity: ClassVar[str | None] = "k"
     readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m"}
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
     prefixes: tuple[int, ...] = ()
-    prefix: int | None = Field(None, ge=1)
+    prefix: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Matryoshka:

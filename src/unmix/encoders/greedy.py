@@ -24,9 +24,9 @@ class MatchingPursuit(GramEncoder):
     reference: ClassVar[str] = "Mallat, Zhang 1993"
     sparsity: ClassVar[str | None] = "k"
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
     positive: bool = True
-    tolerance: float = Field(0.0, ge=0, lt=1)
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
 
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         from unmix.kernels.pursuit import matching_pursuit
@@ -51,9 +51,9 @@ class GradientPursuit(GramEncoder):
     reference: ClassVar[str] = "Blumensath, Davies 2008"
     sparsity: ClassVar[str | None] = "k"
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
     positive: bool = True
-    tolerance: float = Field(0.0, ge=0, lt=1)
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
 
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         from unmix.kernels.pursuit import gradient_pursuit
@@ -80,9 +80,9 @@ class Omp(GramEncoder):
     reference: ClassVar[str] = "Pati, Rezaiifar, Krishnaprasad 1993; Rubinstein, Zibulevsky, Elad 2008"
     sparsity: ClassVar[str | None] = "k"
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
     positive: bool = True
-    tolerance: float = Field(0.0, ge=0, lt=1)
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
 
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         from unmix.kernels.omp import omp

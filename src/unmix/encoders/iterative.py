@@ -26,10 +26,10 @@ class Lasso(GramEncoder):
     counted: ClassVar[bool] = False
     warm: ClassVar[bool] = True
 
-    penalty: float = Field(0.1, ge=0)
+    penalty: float = Field(default=0.1, ge=0)
     positive: bool = True
-    tolerance: float = Field(1e-4, gt=0)
-    max_iterations: int = Field(2000, ge=1)
+    tolerance: float = Field(default=1e-4, gt=0)
+    max_iterations: int = Field(default=2000, ge=1)
 
     @abstractmethod
     def _options(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Ista(Lasso):
     equation: ClassVar[str] = "z <- S(z + (x - z D) D' / L, lambda / L)  to  argmin 1/2 |x - z D|^2 + lambda |z|_1"
     reference: ClassVar[str] = "Daubechies, Defrise, De Mol 2004, arXiv math/0307152"
 
-    max_iterations: int = Field(20_000, ge=1)
+    max_iterations: int = Field(default=20_000, ge=1)
     polish: bool = True
 
     def _options(self) -> dict[str, Any]:
@@ -117,8 +117,8 @@ class Lca(Lasso):
     equation: ClassVar[str] = "u <- u + eta (x D' - z (D D' - I) - u),  z = S(u, lambda)"
     reference: ClassVar[str] = "Rozell, Johnson, Baraniuk, Olshausen 2008"
 
-    max_iterations: int = Field(20_000, ge=1)
-    rate: float = Field(1.0, gt=0, le=1)
+    max_iterations: int = Field(default=20_000, ge=1)
+    rate: float = Field(default=1.0, gt=0, le=1)
     polish: bool = True
 
     def _options(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Nnls(GramEncoder):
     reference: ClassVar[str] = "Lawson, Hanson 1974; Bro, De Jong 1997"
     warm: ClassVar[bool] = True
 
-    max_rounds: int | None = Field(None, ge=1)
+    max_rounds: int | None = Field(default=None, ge=1)
 
     def _encode(self, bound: BoundEncoder, x: Tensor, start: Codes | None = None) -> Codes:
         from unmix.kernels.nnls import nnls

@@ -31,11 +31,11 @@ class Exponentiated(Encoder):
     reference: ClassVar[str] = "O'Neill, Gumran, Klindt 2024, arXiv 2411.13117"
     warm: ClassVar[bool] = True
 
-    penalty: float | None = Field(None, ge=0)
-    weight: float | None = Field(None, ge=0)
-    steps: int = Field(10_000, ge=1)
-    lr: float = Field(3e-3, gt=0)
-    log_start: float = Field(-10.0, ge=-80, le=0)
+    penalty: float | None = Field(default=None, ge=0)
+    weight: float | None = Field(default=None, ge=0)
+    steps: int = Field(default=10_000, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
+    log_start: float = Field(default=-10.0, ge=-80, le=0)
 
     @model_validator(mode="after")
     def _possible(self) -> Exponentiated:

@@ -36,9 +36,9 @@ class Lista(Amortised):
     axis: ClassVar[int] = 1
     units: ClassVar[tuple[str, ...]] = ("level", "threshold")
 
-    layers: int = Field(3, ge=1)
-    penalty: float = Field(0.1, ge=0)
-    active: float | None = Field(None, gt=0)
+    layers: int = Field(default=3, ge=1)
+    penalty: float = Field(default=0.1, ge=0)
+    active: float | None = Field(default=None, gt=0)
     positive: bool = True
 
     @property

@@ -35,14 +35,14 @@ class Archetypes(Finder):
     equation: ClassVar[str] = "min |h - z (W C + R) - b|^2,  z = top_k(relu(V (h - b) + c))"
     reference: ClassVar[str] = "Fel et al. 2025, arXiv 2502.12892"
 
-    width: int = Field(1024, ge=1)
-    k: int = Field(32, ge=1)
-    candidates: int | None = Field(None, ge=1)
-    relaxation: float = Field(0.0, ge=0)
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(512, ge=1)
-    lr: float = Field(3e-3, gt=0)
-    limit: int = Field(65_536, ge=2)
+    width: int = Field(default=1024, ge=1)
+    k: int = Field(default=32, ge=1)
+    candidates: int | None = Field(default=None, ge=1)
+    relaxation: float = Field(default=0.0, ge=0)
+    steps: int = Field(default=2000, ge=1)
+    batch: int = Field(default=512, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
+    limit: int = Field(default=65_536, ge=2)
 
     @model_validator(mode="after")
     def _possible(self) -> Archetypes:

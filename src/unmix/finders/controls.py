@@ -28,8 +28,8 @@ class RandomAtoms(Finder):
     equation: ClassVar[str] = "d_j ~ N(0, I) / |.|"
     reference: ClassVar[str] = "control"
 
-    width: int = Field(1024, ge=1)
-    k: int = Field(32, ge=1)
+    width: int = Field(default=1024, ge=1)
+    k: int = Field(default=32, ge=1)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         atoms = torch.randn(self.width, rows.shape[1], generator=rng.child("atoms").torch())
@@ -46,8 +46,8 @@ class DataAtoms(Finder):
     equation: ClassVar[str] = "d_j = (h_n(j) - mean) / |.|"
     reference: ClassVar[str] = "control; a dictionary of activations as in arXiv 2505.17769"
 
-    width: int = Field(1024, ge=1)
-    k: int = Field(32, ge=1)
+    width: int = Field(default=1024, ge=1)
+    k: int = Field(default=32, ge=1)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         mean = gather(rows, 65536, rng.child("rows")).double().mean(0).float()
@@ -58,8 +58,8 @@ class DataAtoms(Finder):
 class _RandomDecoder(Finder):
     """Shared by the autoencoders with random atoms of unit norm: their sizes."""
 
-    width: int = Field(1024, ge=1)
-    k: int = Field(32, ge=1)
+    width: int = Field(default=1024, ge=1)
+    k: int = Field(default=32, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> _RandomDecoder:
@@ -98,9 +98,9 @@ class FrozenDecoder(_RandomDecoder):
     equation: ClassVar[str] = "min_{W, c, b} |h - z D - b|^2,  z = top_k(relu(W (h - b) + c)),  D random"
     reference: ClassVar[str] = "Korznikov et al. 2026, arXiv 2602.14111"
 
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(512, ge=1)
-    lr: float = Field(3e-3, gt=0)
+    steps: int = Field(default=2000, ge=1)
+    batch: int = Field(default=512, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
 
     def estimate(self, rows: Rows) -> dict[str, float]:
         batch, d = min(self.batch, rows.shape[0]), rows.shape[1]

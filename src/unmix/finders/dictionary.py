@@ -53,21 +53,21 @@ class SparseCoding(Finder):
     reference: ClassVar[str] = "Mairal et al. 2009, arXiv 0908.0050"
     continues: ClassVar[bool] = True
 
-    width: int = Field(1024, ge=1)
-    penalty: float | None = Field(None, ge=0)
-    active: float | None = Field(None, gt=0)
-    read_penalty: float | None = Field(None, ge=0)
+    width: int = Field(default=1024, ge=1)
+    penalty: float | None = Field(default=None, ge=0)
+    active: float | None = Field(default=None, gt=0)
+    read_penalty: float | None = Field(default=None, ge=0)
     inference: Literal["lasso", "omp"] = "lasso"
     positive: bool = True
     bias: Literal["learnt", "mean", "zero"] = "learnt"
-    passes: int = Field(5, ge=1)
-    batch: int = Field(2048, ge=1)
-    memory: float = Field(1.0, gt=0)
-    tolerance: float = Field(1e-3, gt=0)
-    copies: float = Field(0.95, gt=0, le=1)
-    every: int = Field(5, ge=1)
+    passes: int = Field(default=5, ge=1)
+    batch: int = Field(default=2048, ge=1)
+    memory: float = Field(default=1.0, gt=0)
+    tolerance: float = Field(default=1e-3, gt=0)
+    copies: float = Field(default=0.95, gt=0, le=1)
+    every: int = Field(default=5, ge=1)
     eased: bool = False
-    restarts: int = Field(1, ge=1)
+    restarts: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> SparseCoding:

@@ -32,12 +32,12 @@ class JointCoding(Finder):
     equation: ClassVar[str] = "min_{D, s} mean (x - exp(s) D)^2 + w mean exp(s),  |d_j| = 1"
     reference: ClassVar[str] = "O'Neill, Gumran, Klindt 2024, arXiv 2411.13117"
 
-    width: int = Field(16, ge=1)
-    weight: float = Field(0.01, ge=0)
-    steps: int = Field(40_000, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    read_steps: int = Field(10_000, ge=1)
-    read_lr: float = Field(3e-3, gt=0)
+    width: int = Field(default=16, ge=1)
+    weight: float = Field(default=0.01, ge=0)
+    steps: int = Field(default=40_000, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    read_steps: int = Field(default=10_000, ge=1)
+    read_lr: float = Field(default=3e-3, gt=0)
 
     def estimate(self, rows: Rows) -> dict[str, float]:
         n, d = rows.shape

@@ -24,8 +24,8 @@ from unmix.finders.features import Features, assemble
 class _Classic(Finder):
     """Shared by the factorisations: the number of components and the rows they are fitted on."""
 
-    width: int = Field(16, ge=1)
-    limit: int = Field(200_000, ge=2)
+    width: int = Field(default=16, ge=1)
+    limit: int = Field(default=200_000, ge=2)
 
     def _rows(self, rows: Rows, rng: Stream) -> Any:
         n, d = rows.shape
@@ -66,8 +66,8 @@ class FastICA(_Classic):
     equation: ClassVar[str] = "z = W (h - mean), with rows of W that make E[log cosh z] extreme"
     reference: ClassVar[str] = "scikit-learn, sklearn.decomposition.FastICA; Hyvarinen 1999"
 
-    max_iterations: int = Field(1000, ge=1)
-    tolerance: float = Field(1e-4, gt=0)
+    max_iterations: int = Field(default=1000, ge=1)
+    tolerance: float = Field(default=1e-4, gt=0)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         with untouched():
@@ -108,7 +108,7 @@ class NMF(_Classic):
     reference: ClassVar[str] = "scikit-learn, sklearn.decomposition.NMF; Lee, Seung 1999"
     nonnegative: ClassVar[bool] = True
 
-    max_iterations: int = Field(400, ge=1)
+    max_iterations: int = Field(default=400, ge=1)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         with untouched():
@@ -137,10 +137,10 @@ class MiniBatchDictionary(_Classic):
     equation: ClassVar[str] = "min_D sum_n min_{z >= 0} 1/2 |h_n - b - z D|^2 + lambda |z|_1,  |d_j| <= 1"
     reference: ClassVar[str] = "scikit-learn, sklearn.decomposition.MiniBatchDictionaryLearning; arXiv 0908.0050"
 
-    penalty: float = Field(0.1, gt=0)
+    penalty: float = Field(default=0.1, gt=0)
     positive: bool = True
-    passes: int = Field(10, ge=1)
-    batch: int = Field(256, ge=1)
+    passes: int = Field(default=10, ge=1)
+    batch: int = Field(default=256, ge=1)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         with untouched():

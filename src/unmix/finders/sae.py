@@ -60,15 +60,15 @@ class SAE(Finder):
     reference: ClassVar[str] = "Cunningham et al. 2023, arXiv 2309.08600; Gao et al. 2024, arXiv 2406.04093"
     continues: ClassVar[bool] = True
 
-    width: int = Field(1024, ge=1)
+    width: int = Field(default=1024, ge=1)
     encoder: Annotated[Any, BeforeValidator(ENCODERS.make)] = Field(default_factory=Linear)
     sparsity: Literal["l1", "tanh", "l0"] = "l1"
-    penalty: float | None = Field(None, ge=0)
-    weight: float | None = Field(None, ge=0)
-    active: float | None = Field(None, gt=0)
-    steps: int = Field(4000, ge=1)
-    batch: int = Field(1024, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    penalty: float | None = Field(default=None, ge=0)
+    weight: float | None = Field(default=None, ge=0)
+    active: float | None = Field(default=None, gt=0)
+    steps: int = Field(default=4000, ge=1)
+    batch: int = Field(default=1024, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
     schedule: Literal["ramp", "constant"] = "ramp"
     centre: Centre = "mean"
     scaled: bool = True
@@ -76,9 +76,9 @@ class SAE(Finder):
     frozen: bool = False
     orthogonal: bool = False
     revive: Literal["resample", "aux", "none"] = "resample"
-    dead_after: int = Field(100_000, ge=1)
-    aux_k: int = Field(64, ge=1)
-    accumulate: int = Field(1, ge=1)
+    dead_after: int = Field(default=100_000, ge=1)
+    aux_k: int = Field(default=64, ge=1)
+    accumulate: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> SAE:

@@ -36,14 +36,14 @@ class SparseSAE(Finder):
 
     continues: ClassVar[bool] = True
 
-    width: int = Field(1024, ge=1)
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(512, ge=1)
-    lr: float = Field(3e-3, gt=0)
+    width: int = Field(default=1024, ge=1)
+    steps: int = Field(default=2000, ge=1)
+    batch: int = Field(default=512, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
     centre: Centre = "median"
-    aux_k: int = Field(64, ge=0)
-    dead_after: int = Field(100_000, ge=1)
-    accumulate: int = Field(1, ge=1)
+    aux_k: int = Field(default=64, ge=0)
+    dead_after: int = Field(default=100_000, ge=1)
+    accumulate: int = Field(default=1, ge=1)
 
     @abstractmethod
     def _active(self) -> float:

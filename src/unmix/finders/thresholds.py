@@ -29,7 +29,7 @@ class BatchTopKSAE(SparseSAE):
     equation: ClassVar[str] = "min |h - z D - b|^2,  z = the k n largest of the batch's relu(W (h - b) + c)"
     reference: ClassVar[str] = "Bussmann, Leask, Nanda 2024, arXiv 2412.06410"
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> BatchTopKSAE:
@@ -76,10 +76,10 @@ class JumpReLUSAE(SparseSAE):
     equation: ClassVar[str] = "min |h - z D - b|^2 + lambda |z|_0,  z_j = a_j [ a_j > t_j ],  a = W (h - b) + c"
     reference: ClassVar[str] = "Rajamanoharan et al. 2024, arXiv 2407.14435"
 
-    penalty: float | None = Field(None, ge=0)
-    active: float | None = Field(None, gt=0)
-    bandwidth: float = Field(0.2, gt=0)
-    warm_up: float = Field(0.1, ge=0, le=1)
+    penalty: float | None = Field(default=None, ge=0)
+    active: float | None = Field(default=None, gt=0)
+    bandwidth: float = Field(default=0.2, gt=0)
+    warm_up: float = Field(default=0.1, ge=0, le=1)
 
     @model_validator(mode="after")
     def _possible(self) -> JumpReLUSAE:

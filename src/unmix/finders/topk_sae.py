@@ -33,7 +33,7 @@ class TopKSAE(SparseSAE):
     equation: ClassVar[str] = "min |h - z D - b|^2,  z = top_k(relu(W (h - b) + c))"
     reference: ClassVar[str] = "Gao et al. 2024, arXiv 2406.04093"
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
     split: Literal["rows", "atoms"] = "rows"
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ class Conv(Network):
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
 
     channels: tuple[int, ...] = (32, 32, 64, 64)
-    hidden: int = Field(256, ge=1)
+    hidden: int = Field(default=256, ge=1)
 
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         used = self.channels[: _halvings(shape, len(self.channels), self.kind)]
@@ -54,7 +54,7 @@ class ConvDecoder(Decoder):
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
 
     channels: tuple[int, ...] = (32, 32, 64, 64)
-    hidden: int = Field(256, ge=1)
+    hidden: int = Field(default=256, ge=1)
 
     def _build(self, width: int, shape: tuple[int, ...]) -> nn.Module:
         used = self.channels[: _halvings(shape, len(self.channels), self.kind)]

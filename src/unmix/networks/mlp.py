@@ -25,7 +25,7 @@ class MLP(Network):
     hidden: tuple[int, ...] = (128, 128, 128)
     activation: Literal["relu", "leaky", "gelu", "tanh"] = "leaky"
     normalise: Literal["batch", "layer", "none"] = "batch"
-    slope: float = Field(0.2, ge=0, lt=1)
+    slope: float = Field(default=0.2, ge=0, lt=1)
     bias: bool = True
 
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
@@ -55,7 +55,7 @@ class MLPDecoder(Decoder):
     hidden: tuple[int, ...] = (128, 128, 128)
     activation: Literal["relu", "leaky", "gelu", "tanh"] = "leaky"
     normalise: Literal["batch", "layer", "none"] = "none"
-    slope: float = Field(0.2, ge=0, lt=1)
+    slope: float = Field(default=0.2, ge=0, lt=1)
     bias: bool = True
 
     def _build(self, width: int, shape: tuple[int, ...]) -> nn.Module:

@@ -24,7 +24,7 @@ class ResNet(Network):
     equation: ClassVar[str] = "h = W mean(b_L(... b_1(stem(x)))) + b,  b(a) = relu(a + N conv relu N conv a)"
     reference: ClassVar[str] = "He, Zhang, Ren, Sun 2015, arXiv 1512.03385"
 
-    channels: int = Field(64, ge=1)
+    channels: int = Field(default=64, ge=1)
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     stem: Literal["small", "standard"] = "small"
     linear: bool = True

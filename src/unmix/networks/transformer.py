@@ -24,12 +24,12 @@ class Transformer(Network):
     equation: ClassVar[str] = "h = W N(b_L(... b_1(E_x + P))_T) + b,  b(t) = N(u + mlp(u)), u = N(t + attend(t))"
     reference: ClassVar[str] = "Vaswani et al. 2017, arXiv 1706.03762; Power et al. 2022, arXiv 2201.02177"
 
-    vocabulary: int = Field(99, ge=2)
-    tokens: int = Field(128, ge=1)
-    depth: int = Field(1, ge=1)
-    heads: int = Field(4, ge=1)
-    ratio: float = Field(4.0, gt=0)
-    places: int = Field(5, ge=1)
+    vocabulary: int = Field(default=99, ge=2)
+    tokens: int = Field(default=128, ge=1)
+    depth: int = Field(default=1, ge=1)
+    heads: int = Field(default=4, ge=1)
+    ratio: float = Field(default=4.0, gt=0)
+    places: int = Field(default=5, ge=1)
 
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         if len(shape) != 1 or shape[0] > self.places:

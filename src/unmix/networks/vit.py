@@ -23,11 +23,11 @@ class ViT(Network):
     equation: ClassVar[str] = "h = W mean_t N(b_L(... b_1(P x + places))) + b,  b(t) = u + mlp(N u)"
     reference: ClassVar[str] = "Dosovitskiy et al. 2020, arXiv 2010.11929"
 
-    patch: int = Field(4, ge=1)
-    tokens: int = Field(192, ge=1)
-    depth: int = Field(6, ge=1)
-    heads: int = Field(3, ge=1)
-    ratio: float = Field(2.0, gt=0)
+    patch: int = Field(default=4, ge=1)
+    tokens: int = Field(default=192, ge=1)
+    depth: int = Field(default=6, ge=1)
+    heads: int = Field(default=3, ge=1)
+    ratio: float = Field(default=2.0, gt=0)
 
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         if len(shape) != 3 or shape[1] % self.patch or shape[2] % self.patch:

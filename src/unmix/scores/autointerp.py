@@ -102,17 +102,17 @@ class AutoInterp(Score):
 
     judge: Annotated[Any, BeforeValidator(JUDGES.make)] = "TokenJudge"
     task: Literal["detect", "fuzz"] = "detect"
-    features: int = Field(100, ge=1)
+    features: int = Field(default=100, ge=1)
     only: tuple[int, ...] = ()
-    contexts: int = Field(40, ge=4)
-    least: int = Field(8, ge=4)
-    before: int = Field(12, ge=0)
-    after: int = Field(8, ge=0)
-    random: float = Field(1.0, ge=0)
-    neighbour: float = Field(1.0, ge=0)
-    token: float = Field(1.0, ge=0)
+    contexts: int = Field(default=40, ge=4)
+    least: int = Field(default=8, ge=4)
+    before: int = Field(default=12, ge=0)
+    after: int = Field(default=8, ge=0)
+    random: float = Field(default=1.0, ge=0)
+    neighbour: float = Field(default=1.0, ge=0)
+    token: float = Field(default=1.0, ge=0)
     spread: bool = False
-    background: int = Field(1000, ge=1)
+    background: int = Field(default=1000, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> AutoInterp:

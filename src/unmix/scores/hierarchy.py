@@ -124,8 +124,8 @@ class Absorption(Score):
     reference: ClassVar[str] = "Chanin et al. 2024, arXiv 2409.14507"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z", "parents", "atoms", "truth"})
 
-    carried: float = Field(0.1, ge=0, le=1)
-    found: float = Field(FOUND, ge=0, le=1)
+    carried: float = Field(default=0.1, ge=0, le=1)
+    found: float = Field(default=FOUND, ge=0, le=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         known = (inputs.codes, inputs.z, inputs.parents, inputs.atoms, inputs.truth)
@@ -144,8 +144,8 @@ class Splitting(Score):
     reference: ClassVar[str] = "Bricken et al. 2023, Towards Monosemanticity; arXiv 2409.14507"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z", "atoms", "truth"})
 
-    alike: float = Field(0.8, ge=0, le=1)
-    precise: float = Field(0.9, ge=0, le=1)
+    alike: float = Field(default=0.8, ge=0, le=1)
+    precise: float = Field(default=0.9, ge=0, le=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         return splitting(inputs.codes, inputs.z, inputs.atoms, inputs.truth, self.alike, self.precise, rng)
@@ -160,7 +160,7 @@ class Hedging(Score):
     reference: ClassVar[str] = "Chanin et al. 2025, arXiv 2505.11756"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z", "parents", "atoms", "truth"})
 
-    found: float = Field(FOUND, ge=0, le=1)
+    found: float = Field(default=FOUND, ge=0, le=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         known = (inputs.codes, inputs.z, inputs.parents, inputs.atoms, inputs.truth)

@@ -112,7 +112,7 @@ class Mcc(Score):
     reference: ClassVar[str] = "Hyvarinen, Morioka 2016, arXiv 1605.06336"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z"})
 
-    draws: int | None = Field(None, ge=1)
+    draws: int | None = Field(default=None, ge=1)
     signed: bool = False
     compat: COMPAT = None
 
@@ -132,7 +132,7 @@ class DictionaryMcc(Score):
     reference: ClassVar[str] = "Sharkey, Braun, Millidge 2022; O'Neill et al. 2024, arXiv 2411.13117"
     needs: ClassVar[frozenset[str]] = frozenset({"atoms", "truth"})
 
-    draws: int | None = Field(None, ge=1)
+    draws: int | None = Field(default=None, ge=1)
     signed: bool = False
     compat: COMPAT = None
 
@@ -148,7 +148,7 @@ class Found(Score):
     reference: ClassVar[str] = "recall of the matching in arXiv 2411.13117"
     needs: ClassVar[frozenset[str]] = frozenset({"atoms", "truth"})
 
-    threshold: float = Field(0.9, ge=0, lt=1)
+    threshold: float = Field(default=0.9, ge=0, lt=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         matched = dictionary_mcc(inputs.atoms, inputs.truth, rng, draws=1)

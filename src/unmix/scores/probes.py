@@ -59,7 +59,7 @@ class SparseProbe(Recipe):
 
     active: tuple[int | None, ...] = (1, 2, 5, 16, None)
     select: Literal["anova", "mean"] = "anova"
-    strengths: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
+    strengths: tuple[float, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
 
     def measure(self, train: Labelled, validation: Labelled, test: Labelled, rng: int | Stream = 0) -> list[Probed]:
         """One result for each k. Features are chosen and weights fitted on `train`, C on `validation`; `test` is only

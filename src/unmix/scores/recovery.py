@@ -56,7 +56,7 @@ class RareRecovery(Score):
     reference: ClassVar[str] = "arXiv 2602.14687"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z"})
 
-    bins: int = Field(4, ge=1)
+    bins: int = Field(default=4, ge=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         z = as_codes(inputs.z)

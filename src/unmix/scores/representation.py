@@ -123,7 +123,7 @@ class Lidar(Score):
     reference: ClassVar[str] = "Thilak et al. 2023, arXiv 2312.04000"
     needs: ClassVar[frozenset[str]] = frozenset({"h", "group"})
 
-    ridge: float = Field(1e-4, gt=0)
+    ridge: float = Field(default=1e-4, gt=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         return lidar(inputs.h, inputs.group, self.ridge)
@@ -154,7 +154,7 @@ class Uniformity(Score):
     reference: ClassVar[str] = "Wang, Isola 2020, arXiv 2005.10242"
     needs: ClassVar[frozenset[str]] = frozenset({"h"})
 
-    temperature: float = Field(2.0, gt=0)
+    temperature: float = Field(default=2.0, gt=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         return uniformity(inputs.h, self.temperature)

@@ -110,7 +110,7 @@ class L0(Score):
     reference: ClassVar[str] = "arXiv 2309.08600"
     needs: ClassVar[frozenset[str]] = frozenset({"codes"})
 
-    threshold: float = Field(0.0, ge=0)
+    threshold: float = Field(default=0.0, ge=0)
     at: tuple[float, ...] = (0.0, 1e-5, 1e-4, 1e-3)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
@@ -160,7 +160,7 @@ class Dense(Score):
     reference: ClassVar[str] = "Bricken et al. 2023, Towards Monosemanticity"
     needs: ClassVar[frozenset[str]] = frozenset({"codes"})
 
-    above: float = Field(0.1, ge=0, lt=1)
+    above: float = Field(default=0.1, ge=0, lt=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         codes = _some_rows(inputs.codes, self.name)

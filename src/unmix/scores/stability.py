@@ -79,8 +79,8 @@ class Stability(Score):
     reference: ClassVar[str] = "Paulo, Belrose 2025, arXiv 2501.16615; arXiv 2505.20254"
     needs: ClassVar[frozenset[str]] = frozenset({"atoms", "others"})
 
-    threshold: float = Field(0.9, ge=0, lt=1)
-    share: float = Field(0.5, gt=0, le=1)
+    threshold: float = Field(default=0.9, ge=0, lt=1)
+    share: float = Field(default=0.5, gt=0, le=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         return stability([inputs.atoms, *(inputs.others or ())], inputs.readers, self.threshold, self.share, rng)

@@ -80,7 +80,7 @@ class Support(Score):
     reference: ClassVar[str] = "arXiv 2602.14687"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z"})
 
-    threshold: float = Field(0.0, ge=0)
+    threshold: float = Field(default=0.0, ge=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         return support(inputs.codes, inputs.z, self.threshold, rng=rng)
@@ -94,7 +94,7 @@ class ExactSupport(Score):
     reference: ClassVar[str] = "Tropp 2004, exact recovery"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z"})
 
-    threshold: float = Field(0.0, ge=0)
+    threshold: float = Field(default=0.0, ge=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         outcome = support(inputs.codes, inputs.z, self.threshold, rng=rng)

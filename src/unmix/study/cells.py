@@ -39,10 +39,10 @@ class Cell(Recipe):
     world: Annotated[Any, BeforeValidator(WORLDS.make)]
     finder: Annotated[Any, BeforeValidator(FINDERS.make)]
     encoder: Annotated[Any, BeforeValidator(lambda value: None if value is None else ENCODERS.make(value))] = None
-    samples: int | None = Field(None, ge=2)
-    l0: float | None = Field(None, gt=0)
+    samples: int | None = Field(default=None, ge=2)
+    l0: float | None = Field(default=None, gt=0)
     seed: int = 0
-    test: int = Field(8192, ge=3)
+    test: int = Field(default=8192, ge=3)
     scores: tuple[str, ...] = ("fvu", "l0", "dead")
     start: tuple[str, str] | None = None
 

@@ -45,9 +45,9 @@ class Study(Recipe):
     finders: Annotated[tuple[Any, ...], _each(FINDERS)]
     encoders: Annotated[tuple[Any, ...], _each(ENCODERS, optional=True)] = (None,)
     samples: tuple[int | None, ...] = (None,)
-    l0: float | None = Field(None, gt=0)
+    l0: float | None = Field(default=None, gt=0)
     seeds: tuple[int, ...] = (0,)
-    test: int = Field(8192, ge=3)
+    test: int = Field(default=8192, ge=3)
     scores: tuple[str, ...] = ("fvu", "l0", "dead")
     start: tuple[str, str] | None = None
 

@@ -36,12 +36,12 @@ class ClusterWorld(LatentWorld):
     reference: ClassVar[str] = "Reizinger et al. 2025, Cross-entropy is all you need, arXiv 2410.21869"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "z", "y", "index"})
 
-    classes: int = Field(100, ge=2)
-    instances: int | None = Field(None, ge=1)
+    classes: int = Field(default=100, ge=2)
+    instances: int | None = Field(default=None, ge=1)
     vectors: Literal["uniform", "clustered", "laplace", "subspace"] = "uniform"
-    rank: int | None = Field(None, ge=1)
+    rank: int | None = Field(default=None, ge=1)
     balance: Literal["uniform", "zipf"] = "uniform"
-    label_noise: float = Field(0.0, ge=0, le=1)
+    label_noise: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

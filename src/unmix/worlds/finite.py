@@ -24,7 +24,7 @@ class FiniteWorld(World):
     seed: fixes the rule and the training rows.
     """
 
-    rows: int | None = Field(None, ge=1)
+    rows: int | None = Field(default=None, ge=1)
     part: Literal["train", "held-out"] = "train"
     seed: int = 0
 

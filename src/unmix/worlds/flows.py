@@ -28,9 +28,9 @@ class CouplingFlow(Mixing):
     equation: ClassVar[str] = "(a, b) -> (a, b exp(strength tanh(s(a))) + strength t(a)), then a rotation"
     reference: ClassVar[str] = "Dinh, Sohl-Dickstein, Bengio 2017, arXiv 1605.08803"
 
-    layers: int = Field(4, ge=1)
-    hidden: int = Field(16, ge=1)
-    strength: float = Field(0.5, ge=0)
+    layers: int = Field(default=4, ge=1)
+    hidden: int = Field(default=16, ge=1)
+    strength: float = Field(default=0.5, ge=0)
 
     def _build(self, d: int, width: int, rng: Stream) -> Maps:
         if d < 2:
@@ -79,7 +79,7 @@ class Spiral(Mixing):
     reference: ClassVar[str] = "unmix"
 
     turns: float = 0.25
-    sweeps: int = Field(2, ge=1)
+    sweeps: int = Field(default=2, ge=1)
 
     def _build(self, d: int, width: int, rng: Stream) -> Maps:
         if d < 2:

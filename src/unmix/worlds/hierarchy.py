@@ -30,11 +30,11 @@ class RandomHierarchy(FiniteWorld):
     reference: ClassVar[str] = "Cagnetta, Petrini, Tomasini, Favero, Wyart 2023, arXiv 2307.02129"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "y", "z", "index"})
 
-    classes: int = Field(8, ge=2)
-    synonyms: int = Field(4, ge=1)
-    branching: int = Field(2, ge=2)
-    vocabulary: int = Field(8, ge=2)
-    depth: int = Field(3, ge=1)
+    classes: int = Field(default=8, ge=2)
+    synonyms: int = Field(default=4, ge=1)
+    branching: int = Field(default=2, ge=2)
+    vocabulary: int = Field(default=8, ge=2)
+    depth: int = Field(default=3, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -57,10 +57,10 @@ class Images(FileWorld):
     reference: ClassVar[str] = "scikit-learn's digits: Alpaydin, Kaynak 1998, UCI"
 
     within: str = ""
-    side: int | None = Field(None, ge=1)
-    held: float = Field(0.2, ge=0, lt=1)
+    side: int | None = Field(default=None, ge=1)
+    held: float = Field(default=0.2, ge=0, lt=1)
     part: Literal["train", "held-out", "all"] = "train"
-    most: int | None = Field(None, ge=2)
+    most: int | None = Field(default=None, ge=2)
     seed: int = 0
 
     @cached_property

@@ -66,8 +66,8 @@ class GeneralisedLaplace(Increments):
     equation: ClassVar[str] = "p(d) = a r / (2 Gamma(1 / a)) exp(-(r |d|)^a)"
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
 
-    shape: float = Field(0.5, gt=0)
-    rate: float = Field(2.0, gt=0)
+    shape: float = Field(default=0.5, gt=0)
+    rate: float = Field(default=2.0, gt=0)
 
     def _draw(self, n: int, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
         size = draw.gamma(1 / self.shape, size=(n, len(factors))) ** (1 / self.shape)
@@ -80,7 +80,7 @@ class Laplace(Increments):
     equation: ClassVar[str] = "p(d) = r / 2 exp(-r |d|)"
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
 
-    rate: float = Field(2.0, gt=0)
+    rate: float = Field(default=2.0, gt=0)
 
     def _draw(self, n: int, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
         return draw.laplace(scale=1 / self.rate, size=(n, len(factors)))
@@ -92,8 +92,8 @@ class ZeroInflated(Increments):
     equation: ClassVar[str] = "d = b e,  b ~ Bernoulli(move),  p(e) = r / 2 exp(-r |e|)"
     reference: ClassVar[str] = "unmix"
 
-    move: float = Field(0.5, gt=0, le=1)
-    rate: float = Field(1.0, gt=0)
+    move: float = Field(default=0.5, gt=0, le=1)
+    rate: float = Field(default=1.0, gt=0)
 
     def _draw(self, n: int, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
         moves = draw.random((n, len(factors))) < self.move
@@ -106,7 +106,7 @@ class Gaussian(Increments):
     equation: ClassVar[str] = "d ~ N(0, scale^2)"
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
 
-    scale: float = Field(0.5, gt=0)
+    scale: float = Field(default=0.5, gt=0)
 
     def _draw(self, n: int, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
         return self.scale * draw.standard_normal((n, len(factors)))
@@ -118,7 +118,7 @@ class Uniform(Increments):
     equation: ClassVar[str] = "d ~ U(-width / 2, width / 2)"
     reference: ClassVar[str] = "unmix"
 
-    width: float = Field(1.0, gt=0)
+    width: float = Field(default=1.0, gt=0)
 
     def _draw(self, n: int, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
         return draw.uniform(-self.width / 2, self.width / 2, (n, len(factors)))

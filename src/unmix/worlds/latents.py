@@ -36,15 +36,15 @@ class LatentWorld(World):
 
     provides: ClassVar[frozenset[str]] = frozenset({"x", "z"})
 
-    latents: int = Field(5, ge=1)
+    latents: int = Field(default=5, ge=1)
     space: Literal["sphere", "box", "euclidean"] = "sphere"
     conditional: str = "vmf"
-    concentration: float = Field(10.0, gt=0, allow_inf_nan=False)
-    shape: float = Field(1.5, gt=0, le=10)
-    anisotropy: float = Field(4.0, ge=1)
-    cap: float | None = Field(None, gt=0, le=np.pi)
+    concentration: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    shape: float = Field(default=1.5, gt=0, le=10)
+    anisotropy: float = Field(default=4.0, ge=1)
+    cap: float | None = Field(default=None, gt=0, le=np.pi)
     mixing: Annotated[Any, BeforeValidator(MIXINGS.make)] = InvertibleMLP()
-    width: int | None = Field(None, ge=1)
+    width: int | None = Field(default=None, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -36,10 +36,10 @@ class MaskWorld(FileWorld):
     equation: ClassVar[str] = "z = (mean column, mean row, sum) of the mask"
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
 
-    length: int = Field(2, ge=1)
-    gap: int = Field(1, ge=1)
+    length: int = Field(default=2, ge=1)
+    gap: int = Field(default=1, ge=1)
     split: Literal["train", "test", "all"] = "train"
-    held: float = Field(0.2, gt=0, lt=1)
+    held: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
 
     @model_validator(mode="after")

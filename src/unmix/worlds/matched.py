@@ -39,8 +39,8 @@ class MatchedWorld(DictionaryWorld):
     rates: tuple[float, ...]
     amplitudes: tuple[float, ...]
     shape: tuple[float, ...]
-    mean_norm: float = Field(0.0, ge=0)
-    negative: float = Field(0.0, ge=0, le=1)
+    mean_norm: float = Field(default=0.0, ge=0)
+    negative: float = Field(default=0.0, ge=0, le=1)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -120,10 +120,10 @@ class InvertibleMLP(Mixing):
     equation: ClassVar[str] = "x = W_L s(W_{L-1} ... s(W_1 z)),  s(t) = max(t, slope t)"
     reference: ClassVar[str] = "Hyvarinen, Morioka 2016, arXiv 1605.06336; Reizinger et al. 2025, arXiv 2410.21869"
 
-    layers: int = Field(3, ge=1)
-    slope: float = Field(0.2, gt=0, lt=1)
-    condition: float | None = Field(None, ge=1)
-    draws: int = Field(1000, ge=1)
+    layers: int = Field(default=3, ge=1)
+    slope: float = Field(default=0.2, gt=0, lt=1)
+    condition: float | None = Field(default=None, ge=1)
+    draws: int = Field(default=1000, ge=1)
 
     def weights(self, d: int, width: int, rng: Stream) -> list[Tensor]:
         """The layers' matrices, applied to rows from the right: [d, D], then [D, D]; float64."""

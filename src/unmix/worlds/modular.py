@@ -36,9 +36,9 @@ class ModularArithmetic(FiniteWorld):
     reference: ClassVar[str] = "Power, Burda, Edwards, Babuschkin, Misra 2022, arXiv 2201.02177"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "y", "z", "index"})
 
-    modulus: int = Field(97, ge=2)
+    modulus: int = Field(default=97, ge=2)
     operation: Literal["a+b", "a-b", "a*b", "a/b", "a^2+b^2", "a^2+ab+b^2", "a^3+ab"] = "a+b"
-    fraction: float = Field(0.5, gt=0, le=1)
+    fraction: float = Field(default=0.5, gt=0, le=1)
     encoding: Literal["onehot", "tokens"] = "onehot"
 
     @model_validator(mode="after")

@@ -38,11 +38,11 @@ class TransitionWorld(SequenceWorld):
     equation: ClassVar[str] = "x_t = g(z_t) + noise,  z_t ~ p(. | z_{t-1})"
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
 
-    latents: int = Field(4, ge=1)
+    latents: int = Field(default=4, ge=1)
     start: Literal["normal", "uniform"] = "normal"
     mixing: Annotated[Any, BeforeValidator(_mixing)] = "linear"
-    width: int | None = Field(None, ge=1)
-    noise: float = Field(0.0, ge=0)
+    width: int | None = Field(default=None, ge=1)
+    noise: float = Field(default=0.0, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")

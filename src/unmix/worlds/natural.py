@@ -36,7 +36,7 @@ class Natural(Increments):
     path: str
     source: str = ""
     joint: bool = False
-    size: float = Field(0.5, gt=0)
+    size: float = Field(default=0.5, gt=0)
     content: str | None = None
 
     @property

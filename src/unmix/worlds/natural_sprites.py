@@ -39,8 +39,8 @@ class NaturalSprites(FileWorld):
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930; Watters et al. 2019, Spriteworld"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "z", "index", "group", "time"})
 
-    quantile: float = Field(0.05, ge=0, lt=0.5)
-    anti_alias: int = Field(5, ge=1, le=16)
+    quantile: float = Field(default=0.05, ge=0, lt=0.5)
+    anti_alias: int = Field(default=5, ge=1, le=16)
 
     @property
     def factors(self) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ class PairWorld(LatentWorld):
     reference: ClassVar[str] = "Zimmermann et al. 2021, arXiv 2102.08850; Rusak et al. 2024, arXiv 2407.00143"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "z", "group", "time"})
 
-    length: int = Field(2, ge=2)
-    memory: float = Field(1.0, ge=0, le=1)
+    length: int = Field(default=2, ge=2)
+    memory: float = Field(default=1.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

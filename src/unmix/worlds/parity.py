@@ -27,8 +27,8 @@ class Parity(FiniteWorld):
     provides: ClassVar[frozenset[str]] = frozenset({"x", "y", "z", "index"})
     classes: ClassVar[int] = 2
 
-    bits: int = Field(40, ge=2)
-    order: int = Field(2, ge=1)
+    bits: int = Field(default=40, ge=2)
+    order: int = Field(default=2, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

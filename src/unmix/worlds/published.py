@@ -192,7 +192,7 @@ class Cars3D(PublishedGrid):
         Factor("car", "categorical", 183),
     )
 
-    pixels: int = Field(64, ge=1)
+    pixels: int = Field(default=64, ge=1)
 
     def _load(self, path: Path) -> np.ndarray:
         from scipy import io
@@ -229,7 +229,7 @@ class SmallNORB(PublishedGrid):
         Factor("lighting", "categorical", 6),
     )
 
-    pixels: int = Field(64, ge=1)
+    pixels: int = Field(default=64, ge=1)
 
     def _load(self, path: Path) -> np.ndarray:
         images = np.zeros((self.size, self.pixels, self.pixels), np.uint8)

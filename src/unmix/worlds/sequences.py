@@ -31,8 +31,8 @@ class SequenceWorld(World):
     """
 
     transition: Annotated[Any, BeforeValidator(_transition)] = None
-    length: int = Field(2, ge=2)
-    gap: int = Field(1, ge=1)
+    length: int = Field(default=2, ge=2)
+    gap: int = Field(default=1, ge=1)
 
     @property
     def digest(self) -> str:

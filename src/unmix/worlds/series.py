@@ -29,10 +29,10 @@ class Series(FileWorld):
     equation: ClassVar[str] = "x_t, x_{t+1}, ... of one group"
     reference: ClassVar[str] = "unmix"
 
-    length: int = Field(2, ge=1)
-    gap: int = Field(1, ge=1)
+    length: int = Field(default=2, ge=1)
+    gap: int = Field(default=1, ge=1)
     split: Literal["train", "test", "all"] = "train"
-    held: float = Field(0.2, gt=0, lt=1)
+    held: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
 
     @property

@@ -45,24 +45,24 @@ class SparseWorld(DictionaryWorld):
     reference: ClassVar[str] = "O'Neill, Gumran, Klindt 2024, arXiv 2411.13117"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "z", "atoms"})
 
-    latents: int = Field(16, ge=1)
-    width: int = Field(8, ge=1)
-    active: int = Field(3, ge=1)
+    latents: int = Field(default=16, ge=1)
+    width: int = Field(default=8, ge=1)
+    active: int = Field(default=3, ge=1)
     rates: float | tuple[float, ...] | None = None
     amplitudes: Literal["halfnormal", "uniform", "exponential", "one", "lognormal", "bounded"] = "halfnormal"
     dictionary: Literal["gaussian", "orthogonal", "coherent", "hierarchical"] = "gaussian"
-    coherence: float = Field(0.9, gt=0, lt=1)
-    similarity: float = Field(0.5, ge=0, lt=1)
-    zipf: float = Field(0.0, ge=0)
-    correlation: float = Field(0.0, ge=0, lt=1)
-    block: int = Field(2, ge=1)
-    roots: int | None = Field(None, ge=1)
-    branching: int = Field(2, ge=1)
-    depth: int | None = Field(None, ge=0)
+    coherence: float = Field(default=0.9, gt=0, lt=1)
+    similarity: float = Field(default=0.5, ge=0, lt=1)
+    zipf: float = Field(default=0.0, ge=0)
+    correlation: float = Field(default=0.0, ge=0, lt=1)
+    block: int = Field(default=2, ge=1)
+    roots: int | None = Field(default=None, ge=1)
+    branching: int = Field(default=2, ge=1)
+    depth: int | None = Field(default=None, ge=0)
     exclusive: bool = False
-    banned: float = Field(0.1, ge=0, le=1)
+    banned: float = Field(default=0.1, ge=0, le=1)
     pairs: Literal["all", "train", "held-out", "split"] = "all"
-    noise: float = Field(0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -44,14 +44,14 @@ class SpritesWorld(SequenceWorld):
 
     shapes: tuple[str, ...] = ("square", "ellipse", "heart")
     free: tuple[str, ...] = ("shape", "scale", "orientation", "x", "y")
-    scale: float = Field(0.8, gt=0, le=1.5)
+    scale: float = Field(default=0.8, gt=0, le=1.5)
     orientation: float = 0.0
     x: float = 0.5
     y: float = 0.5
     hue: float = 0.0
     grid: bool = True
-    pixels: int = Field(64, ge=8)
-    anti_alias: int = Field(1, ge=1, le=16)
+    pixels: int = Field(default=64, ge=8)
+    anti_alias: int = Field(default=1, ge=1, le=16)
     colour: Literal["white", "hue"] = "white"
 
     @model_validator(mode="after")

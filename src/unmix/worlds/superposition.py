@@ -30,13 +30,13 @@ class SuperpositionWorld(DictionaryWorld):
     reference: ClassVar[str] = "Klindt et al. 2023, arXiv 2310.11431; Elhage et al. 2022, arXiv 2209.10652"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "h", "z", "atoms"})
 
-    latents: int = Field(32, ge=1)
-    width: int = Field(16, ge=1)
-    rate: float = Field(0.06, gt=0, le=1)
+    latents: int = Field(default=32, ge=1)
+    width: int = Field(default=16, ge=1)
+    rate: float = Field(default=0.06, gt=0, le=1)
     dictionary: Literal["gaussian", "identity"] = "gaussian"
-    noise: float = Field(0.01, ge=0)
-    grain: float = Field(0.3, ge=0)
-    side: int = Field(16, ge=4)
+    noise: float = Field(default=0.01, ge=0)
+    grain: float = Field(default=0.3, ge=0)
+    side: int = Field(default=16, ge=4)
     patterns: Literal["noise", "gabor"] = "noise"
     seed: int = 0
 

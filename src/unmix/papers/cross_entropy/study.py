@@ -32,7 +32,7 @@ class CrossEntropy(Recipe):
 
     seeds: tuple[int, ...] | None = None
     sections: tuple[Literal["theorem", "tables", "violations", "objectives", "sprites", "pretrained"], ...] = SECTIONS
-    training: float = Field(1.0, gt=0, le=1)
+    training: float = Field(default=1.0, gt=0, le=1)
     photographs: str | None = None
     objects: str | None = None
 

@@ -40,9 +40,9 @@ class Crossings(Recipe):
     starts: tuple[str, ...] = grids.STARTS
     finders: tuple[str, ...] = grids.FINDERS
     encoders: tuple[str, ...] = grids.ENCODERS
-    samples: int = Field(4096, ge=100)
-    test: int = Field(2000, ge=100)
-    training: float = Field(1.0, gt=0, le=1)
+    samples: int = Field(default=4096, ge=100)
+    test: int = Field(default=2000, ge=100)
+    training: float = Field(default=1.0, gt=0, le=1)
 
     @model_validator(mode="after")
     def _named(self) -> Self:

@@ -38,13 +38,13 @@ class DietStudy(Recipe):
 
     sections: tuple[Literal["digits", "images", "sensitivity", "linear", "latents"], ...] = SECTIONS
     images: str | None = None
-    side: int | None = Field(None, ge=1)
+    side: int | None = Field(default=None, ge=1)
     seeds: tuple[int, ...] | None = None
     image_seeds: tuple[int, ...] | None = None
-    compute: float | None = Field(None, gt=0)
-    image_compute: float | None = Field(None, gt=0)
-    most: int | None = Field(None, ge=2)
-    training: float = Field(1.0, gt=0, le=1)
+    compute: float | None = Field(default=None, gt=0)
+    image_compute: float | None = Field(default=None, gt=0)
+    most: int | None = Field(default=None, ge=2)
+    training: float = Field(default=1.0, gt=0, le=1)
 
     def chosen_seeds(self, section: str, small: bool) -> tuple[int, ...]:
         """The seeds given, or as many as a section takes."""

@@ -50,24 +50,24 @@ class GetRichQuick(Recipe):
     sections: tuple[Literal["exact", "teacher", "parity", "hierarchy", "grokking", "filters"], ...] = SECTIONS
     seeds: tuple[int, ...] | None = None
     slow_seeds: tuple[int, ...] | None = None
-    cases: int = Field(200, ge=8)
+    cases: int = Field(default=200, ge=8)
     scales: tuple[float, ...] | None = None
     balances: tuple[float, ...] | None = None
-    steps: int = Field(100, ge=1)
-    parity_steps: int | None = Field(None, ge=1)
+    steps: int = Field(default=100, ge=1)
+    parity_steps: int | None = Field(default=None, ge=1)
     hierarchy_alphas: tuple[float, ...] | None = None
     rows: tuple[int, ...] | None = None
-    epochs: int = Field(250, ge=1)
-    modulus: int = Field(31, ge=3)
-    fraction: float = Field(0.6, gt=0, lt=1)
+    epochs: int = Field(default=250, ge=1)
+    modulus: int = Field(default=31, ge=3)
+    fraction: float = Field(default=0.6, gt=0, lt=1)
     operation: str = "a+b"
-    tokens: int = Field(64, ge=4, multiple_of=4)
-    level: float = Field(0.99, gt=0, le=1)
+    tokens: int = Field(default=64, ge=4, multiple_of=4)
+    level: float = Field(default=0.99, gt=0, le=1)
     grokking_alphas: tuple[float, ...] | None = None
     taus: tuple[float, ...] | None = None
-    budget: int | None = Field(None, ge=1)
+    budget: int | None = Field(default=None, ge=1)
     filter_alphas: tuple[float, ...] = (10.0, 1.0, 0.1)
-    filter_steps: int = Field(400, ge=1)
+    filter_steps: int = Field(default=400, ge=1)
 
     def chosen(self, small: bool) -> dict[str, tuple[Any, ...]]:
         """What fields that are None stand for in a study of this size."""

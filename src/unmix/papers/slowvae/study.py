@@ -43,13 +43,13 @@ class SlowVaeStudy(Recipe):
     seeds: tuple[int, ...] | None = None
     sections: tuple[Literal["motion", "latents", "choice", "sprites"], ...] = SECTIONS
     tracks: str | None = None
-    latents: int = Field(4, ge=2)
+    latents: int = Field(default=4, ge=2)
     mixing: Literal["linear", "mlp"] = "linear"
-    gamma: float = Field(5.0, gt=0)
-    steps: int | None = Field(None, ge=1)
-    sprite_steps: int | None = Field(None, ge=1)
-    training: float = Field(1.0, gt=0, le=1)
-    test: int = Field(10_000, ge=100)
+    gamma: float = Field(default=5.0, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    sprite_steps: int | None = Field(default=None, ge=1)
+    training: float = Field(default=1.0, gt=0, le=1)
+    test: int = Field(default=10_000, ge=100)
 
     def chosen_seeds(self, small: bool, count: int, first: int = 0) -> tuple[int, ...]:
         """The seeds given, or in the small study `count` of them from `first` on, or ten."""

@@ -36,7 +36,7 @@ class TrustStudy(Recipe):
     sections: tuple[Literal["features", "classifiers", "motion"], ...] = SECTIONS
     worlds: tuple[str, ...] | None = None
     samples: tuple[int, ...] = (4096,)
-    training: float = Field(1.0, gt=0, le=1)
+    training: float = Field(default=1.0, gt=0, le=1)
 
     def chosen_seeds(self, small: bool) -> tuple[int, ...]:
         """The seeds given, or the first two or five."""

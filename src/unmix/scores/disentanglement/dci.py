@@ -233,10 +233,10 @@ class DciDisentanglement(Disentanglement):
 
     compat: COMPAT = None
     exact: bool = False
-    rounds: int = Field(100, ge=1)
-    depth: int = Field(3, ge=1, le=8)
-    bins: int | None = Field(None, ge=2, le=256)
-    rows: int = Field(15000, ge=12)
+    rounds: int = Field(default=100, ge=1)
+    depth: int = Field(default=3, ge=1, le=8)
+    bins: int | None = Field(default=None, ge=2, le=256)
+    rows: int = Field(default=15000, ge=12)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         fields = {name: getattr(self, name) for name in type(self).model_fields}

@@ -92,7 +92,7 @@ class DciEs(Disentanglement):
     equation: ClassVar[str] = "mean_j (1 - 2 AULCC_j / ((kappa_max - kappa_min) loss of the mean))"
     reference: ClassVar[str] = "Eastwood et al. 2023, arXiv 2210.00364"
 
-    rows: int = Field(6000, ge=12)
+    rows: int = Field(default=6000, ge=12)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         return dci_es(inputs.codes, inputs.z, inputs.factors, inputs.group, rng, self.rows)

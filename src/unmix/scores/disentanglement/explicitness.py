@@ -73,8 +73,8 @@ class Explicitness(Disentanglement):
     reference: ClassVar[str] = "Ridgeway, Mozer 2018, arXiv 1802.05312"
 
     compat: COMPAT = None
-    bins: int = Field(10, ge=2, le=64)
-    rows: int = Field(6000, ge=12)
+    bins: int = Field(default=10, ge=2, le=64)
+    rows: int = Field(default=6000, ge=12)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         given = inputs.codes, inputs.z, inputs.factors, inputs.group

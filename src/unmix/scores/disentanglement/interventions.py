@@ -135,10 +135,10 @@ class FactorVae(Disentanglement):
     reference: ClassVar[str] = "Kim, Mnih 2018, arXiv 1802.05983"
 
     compat: COMPAT = None
-    train: int = Field(10000, ge=1)
-    test: int = Field(5000, ge=1)
-    batch: int = Field(64, ge=2)
-    bins: int = Field(20, ge=2, le=1000)
+    train: int = Field(default=10000, ge=1)
+    test: int = Field(default=5000, ge=1)
+    batch: int = Field(default=64, ge=2)
+    bins: int = Field(default=20, ge=2, le=1000)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         fields = {name: getattr(self, name) for name in type(self).model_fields}
@@ -157,10 +157,10 @@ class BetaVae(Disentanglement):
     reference: ClassVar[str] = "Higgins et al. 2017, openreview Sy2fzU9gl"
 
     compat: COMPAT = None
-    train: int = Field(3000, ge=2)
-    test: int = Field(1500, ge=1)
-    batch: int = Field(64, ge=1)
-    bins: int = Field(20, ge=2, le=1000)
+    train: int = Field(default=3000, ge=2)
+    test: int = Field(default=1500, ge=1)
+    batch: int = Field(default=64, ge=1)
+    bins: int = Field(default=20, ge=2, le=1000)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         fields = {name: getattr(self, name) for name in type(self).model_fields}

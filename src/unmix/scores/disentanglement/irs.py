@@ -93,8 +93,8 @@ class Irs(Disentanglement):
     reference: ClassVar[str] = "Suter et al. 2019, arXiv 1811.00007"
 
     compat: COMPAT = None
-    quantile: float = Field(0.99, gt=0, le=1)
-    bins: int = Field(20, ge=2, le=1000)
+    quantile: float = Field(default=0.99, gt=0, le=1)
+    bins: int = Field(default=20, ge=2, le=1000)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         fields = {name: getattr(self, name) for name in type(self).model_fields}

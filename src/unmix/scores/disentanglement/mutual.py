@@ -226,8 +226,8 @@ class Mig(Disentanglement):
     reference: ClassVar[str] = "Chen et al. 2018, arXiv 1802.04942"
 
     compat: COMPAT = None
-    bins: int = Field(20, ge=2, le=1000)
-    resamples: int = Field(RESAMPLES, ge=0)
+    bins: int = Field(default=20, ge=2, le=1000)
+    resamples: int = Field(default=RESAMPLES, ge=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         given = inputs.codes, inputs.z, inputs.factors, inputs.group
@@ -246,8 +246,8 @@ class Modularity(Disentanglement):
     reference: ClassVar[str] = "Ridgeway, Mozer 2018, arXiv 1802.05312"
 
     compat: COMPAT = None
-    bins: int = Field(20, ge=2, le=1000)
-    resamples: int = Field(RESAMPLES, ge=0)
+    bins: int = Field(default=20, ge=2, le=1000)
+    resamples: int = Field(default=RESAMPLES, ge=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         given = inputs.codes, inputs.z, inputs.factors, inputs.group

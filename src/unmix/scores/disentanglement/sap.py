@@ -112,8 +112,8 @@ class Sap(Disentanglement):
 
     compat: COMPAT = None
     discrete: bool = True
-    draws: int = Field(8, ge=1)
-    resamples: int = Field(60, ge=0)
+    draws: int = Field(default=8, ge=1)
+    resamples: int = Field(default=60, ge=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         fields = {name: getattr(self, name) for name in type(self).model_fields}

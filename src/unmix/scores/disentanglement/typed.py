@@ -194,8 +194,8 @@ class TypedMcc(Disentanglement):
 
     correlation: Correlation = "pearson"
     null: Literal["projection", "shuffle"] = "projection"
-    draws: int = Field(16, ge=1)
-    resamples: int = Field(60, ge=0)
+    draws: int = Field(default=16, ge=1)
+    resamples: int = Field(default=60, ge=0)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         fields = {name: getattr(self, name) for name in type(self).model_fields}

@@ -60,7 +60,7 @@ class MccSpearman(Score):
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "z"})
 
-    draws: int | None = Field(None, ge=1)
+    draws: int | None = Field(default=None, ge=1)
     signed: bool = False
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:

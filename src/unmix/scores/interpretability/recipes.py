@@ -44,7 +44,7 @@ class InterpretabilityIndex(_OfImages):
     equation: ClassVar[str] = "(1/m) sum_u 2 / (M (M - 1)) sum_(i<j) s(x_i, x_j) over the M most exciting images of u"
     reference: ClassVar[str] = "Klindt et al. 2023, arXiv 2310.11431"
 
-    count: int = Field(5, ge=2)
+    count: int = Field(default=5, ge=2)
 
     def _judge(self, codes: Any, alike: Alike, rng: Stream) -> Judged:
         return interpretability_index(codes, alike, self.count, rng)
@@ -60,7 +60,7 @@ class Clarity(_OfImages):
     equation: ClassVar[str] = "(1/m) sum_u (|mean e|^2 - 1/M) M / (M - 1)"
     reference: ClassVar[str] = "Dreyer et al. 2025, arXiv 2501.05398"
 
-    count: int = Field(5, ge=2)
+    count: int = Field(default=5, ge=2)
 
     def _judge(self, codes: Any, alike: Alike, rng: Stream) -> Judged:
         return clarity(codes, alike, self.count, rng)
@@ -76,7 +76,7 @@ class Monosemanticity(_OfImages):
     equation: ClassVar[str] = "(1/m) sum_u sum_(i<j) a_i a_j s_ij / sum_(i<j) a_i a_j"
     reference: ClassVar[str] = "Pach et al. 2025, arXiv 2504.02821; linear time: arXiv 2602.12403"
 
-    draws: int = Field(20, ge=2)
+    draws: int = Field(default=20, ge=2)
 
     def _judge(self, codes: Any, alike: Alike, rng: Stream) -> Judged:
         return monosemanticity(codes, alike, rng, self.draws, errors=False)
@@ -93,10 +93,10 @@ class MachineInterpretability(_OfImages):
     equation: ClassVar[str] = "(1/N) sum_n sigmoid(alpha (D(q+_n) - D(q-_n))),  D(q) = s(q, E+) - s(q, E-)"
     reference: ClassVar[str] = "Zimmermann, Klindt, Brendel 2024"
 
-    trials: int = Field(20, ge=1)
-    references: int = Field(9, ge=1)
-    quantile: float = Field(0.25, gt=0, le=0.5)
-    alpha: float | None = Field(0.16, gt=0)
+    trials: int = Field(default=20, ge=1)
+    references: int = Field(default=9, ge=1)
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    alpha: float | None = Field(default=0.16, gt=0)
 
     def _judge(self, codes: Any, alike: Alike, rng: Stream) -> Judged:
         return machine_interpretability(
@@ -114,9 +114,9 @@ class TwoChoices(_OfImages):
     equation: ClassVar[str] = "(1/N) sum_n [s(q+_n, E+) > s(q_n, E+)], q_n a random image"
     reference: ClassVar[str] = "Borowski et al. 2021, arXiv 2010.12606; Klindt et al. 2023, arXiv 2310.11431"
 
-    trials: int = Field(20, ge=1)
-    references: int = Field(9, ge=1)
-    pool: int = Field(20, ge=2)
+    trials: int = Field(default=20, ge=1)
+    references: int = Field(default=9, ge=1)
+    pool: int = Field(default=20, ge=2)
 
     def _judge(self, codes: Any, alike: Alike, rng: Stream) -> Judged:
         return two_choices(codes, alike, self.trials, self.references, self.pool, rng)
@@ -132,9 +132,9 @@ class Intruder(_OfImages):
     equation: ClassVar[str] = "(1/N) sum_n [argmin_i sum_j s(x_i, x_j) is the intruder]"
     reference: ClassVar[str] = "Chang et al. 2009; Klindt et al. 2025, arXiv 2503.01824"
 
-    count: int = Field(5, ge=2)
-    trials: int = Field(20, ge=1)
-    pool: int = Field(10, ge=2)
+    count: int = Field(default=5, ge=2)
+    trials: int = Field(default=20, ge=1)
+    pool: int = Field(default=10, ge=2)
 
     def _judge(self, codes: Any, alike: Alike, rng: Stream) -> Judged:
         return intruder(codes, alike, self.count, self.trials, self.pool, rng)
@@ -151,7 +151,7 @@ class LabelPurity(Score):
     reference: ClassVar[str] = "Klindt et al. 2023, arXiv 2310.11431"
     needs: ClassVar[frozenset[str]] = frozenset({"codes", "items"})
 
-    count: int = Field(20, ge=1)
+    count: int = Field(default=20, ge=1)
 
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         labels = getattr(inputs.items, "labels", None)

@@ -36,9 +36,9 @@ class CommandJudge(Judge):
 
     reference: ClassVar[str] = "protocol of unmix; tasks as in Paulo et al. 2024, arXiv 2410.13928"
 
-    command: str = Field("", description="program and arguments")
-    timeout: float = Field(120.0, gt=0)
-    examples: int = Field(20, ge=1)
+    command: str = Field(default="", description="program and arguments")
+    timeout: float = Field(default=120.0, gt=0)
+    examples: int = Field(default=20, ge=1)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[AtWork]:

@@ -35,8 +35,8 @@ class TokenJudge(Judge):
     equation: ClassVar[str] = "w(t) = log((c_t + a p_t) / (n + a)) - log p_t;  yes where sum w > threshold"
     reference: ClassVar[str] = "unmix; naive Bayes with the prior of Monroe, Colaresi, Quinn 2008"
 
-    prior: float = Field(10.0, gt=0)
-    surprise: float = Field(1e-3, gt=0, le=1)
+    prior: float = Field(default=10.0, gt=0)
+    surprise: float = Field(default=1e-3, gt=0, le=1)
 
     def explain(self, evidence: Evidence) -> Explanation:
         seen = [_sightings(context) for context in evidence.examples]

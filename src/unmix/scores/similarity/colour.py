@@ -22,8 +22,8 @@ class ColourHistogram(Similarity):
     equation: ClassVar[str] = "s(i, j) = sum_b sqrt(p_i(b) p_j(b))"
     reference: ClassVar[str] = "Bhattacharyya 1943"
 
-    bins: int = Field(6, ge=2)
-    side: int = Field(64, ge=1)
+    bins: int = Field(default=6, ge=2)
+    side: int = Field(default=64, ge=1)
 
     def _bind(self, images: Tensor) -> Alike:
         given = torch.cat([smaller(block, self.side) for block in images.split(256)])

@@ -28,9 +28,9 @@ class OrientedEnergy(Similarity):
     reference: ClassVar[str] = "Daugman 1985 (Gabor filters)"
 
     frequencies: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
-    orientations: int = Field(6, ge=1)
-    grid: int = Field(4, ge=1)
-    side: int = Field(56, ge=4)
+    orientations: int = Field(default=6, ge=1)
+    grid: int = Field(default=4, ge=1)
+    side: int = Field(default=56, ge=4)
 
     def _bind(self, images: Tensor) -> Alike:
         filters: Tensor | None = None

@@ -47,7 +47,7 @@ class Network(Similarity):
     needs_weights: ClassVar[bool] = True
 
     make: str
-    batch: int = Field(64, ge=1)
+    batch: int = Field(default=64, ge=1)
     rule: Rule = "cosine"
 
     def _bind(self, images: Tensor) -> Alike:

@@ -21,7 +21,7 @@ class Pixels(Similarity):
     equation: ClassVar[str] = "s(i, j) = cos(x_i - mean(x), x_j - mean(x)), or -|x_i - x_j| / sqrt(pixels)"
     reference: ClassVar[str] = "Klindt et al. 2023, arXiv 2310.11431"
 
-    side: int = Field(16, ge=1)
+    side: int = Field(default=16, ge=1)
     rule: Rule = "cosine"
 
     def _bind(self, images: Tensor) -> Alike:
@@ -42,8 +42,8 @@ class Structural(Similarity):
     equation: ClassVar[str] = "mean (2 m_i m_j + a)(2 c_ij + b) / ((m_i^2 + m_j^2 + a)(v_i + v_j + b))"
     reference: ClassVar[str] = "Wang et al. 2004"
 
-    side: int = Field(32, ge=4)
-    window: int = Field(7, ge=2)
+    side: int = Field(default=32, ge=4)
+    window: int = Field(default=7, ge=2)
 
     def _bind(self, images: Tensor) -> Alike:
         small = torch.cat([smaller(grey(block), self.side) for block in images.split(256)])

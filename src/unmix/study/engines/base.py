@@ -70,7 +70,7 @@ class Pooled(Engine):
     retries: of one job; other jobs go on meanwhile.
     """
 
-    retries: int = Field(2, ge=0)
+    retries: int = Field(default=2, ge=0)
 
     @abstractmethod
     def _open(self) -> Pool:

@@ -25,7 +25,7 @@ class Dask(Pooled):
 
     name: ClassVar[str] = "dask"
     address: str | None = None
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
 
     def _threads(self) -> int | None:
         if self.address is not None:

@@ -35,7 +35,7 @@ class Processes(Pooled):
     """
 
     name: ClassVar[str] = "processes"
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
 
     def _threads(self) -> int | None:
         return max(1, (os.cpu_count() or 1) // (self.workers or default_workers()))

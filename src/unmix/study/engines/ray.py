@@ -23,8 +23,8 @@ class Ray(Pooled):
 
     name: ClassVar[str] = "ray"
     address: str | None = None
-    workers: int | None = Field(None, ge=1)
-    cpus: int = Field(1, ge=1)
+    workers: int | None = Field(default=None, ge=1)
+    cpus: int = Field(default=1, ge=1)
 
     def _threads(self) -> int | None:
         return self.cpus

@@ -28,11 +28,11 @@ class Slurm(Pooled):
     folder: str = "slurm"
     partition: str | None = None
     account: str | None = None
-    hours: float = Field(4.0, gt=0)
-    cpus: int = Field(2, ge=1)
-    memory_gb: float = Field(8.0, gt=0)
-    gpus: int = Field(0, ge=0)
-    workers: int | None = Field(None, ge=1)
+    hours: float = Field(default=4.0, gt=0)
+    cpus: int = Field(default=2, ge=1)
+    memory_gb: float = Field(default=8.0, gt=0)
+    gpus: int = Field(default=0, ge=0)
+    workers: int | None = Field(default=None, ge=1)
     cluster: Literal["slurm", "local"] = "slurm"
 
     def _threads(self) -> int | None:
