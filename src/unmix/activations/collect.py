@@ -51,15 +51,15 @@ class TextActivations(Recipe):
 
     model: str
     layer: str = Field(min_length=1)
-    tokens: int = Field(100_000, ge=1)
-    context: int = Field(128, ge=1)
-    batch: int = Field(32, ge=1)
+    tokens: int = Field(default=100_000, ge=1)
+    context: int = Field(default=128, ge=1)
+    batch: int = Field(default=32, ge=1)
     start: Choice = "exclude"
     end: Choice = "exclude"
     special: Choice = "keep"
     padding: Literal["exclude"] = "exclude"
     massive: Choice = "exclude"
-    massive_factor: float = Field(10.0, gt=1)
+    massive_factor: float = Field(default=10.0, gt=1)
     dtype: Literal["float32", "float16"] = "float32"
 
     def collect(

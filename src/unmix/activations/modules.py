@@ -52,13 +52,13 @@ class ModuleActivations(Recipe):
     layer: str = ""
     arguments: dict[str, Any] = Field(default_factory=dict)
     pooling: Literal["mean", "centre", "position", "all"] = "mean"
-    position: int = Field(0, ge=0)
-    side: int | None = Field(None, ge=1)
+    position: int = Field(default=0, ge=0)
+    side: int | None = Field(default=None, ge=1)
     channels: Literal[1, 3] | None = None
     mean: float | tuple[float, ...] = 0.0
     deviation: Positive | tuple[Positive, ...] = 1.0
-    crop: float | None = Field(None, gt=0, le=1)
-    batch: int = Field(256, ge=1)
+    crop: float | None = Field(default=None, gt=0, le=1)
+    batch: int = Field(default=256, ge=1)
     dtype: Literal["float32", "float16"] = "float32"
 
     def collect(

@@ -142,7 +142,7 @@ class TransformedRows:
 class Transform(Recipe):
     """A recipe whose verb `fit` gives an affine map. limit: fit on so many rows drawn by rng; None takes all."""
 
-    limit: int | None = Field(None, ge=2)
+    limit: int | None = Field(default=None, ge=2)
 
     def fit(self, rows: Any, rng: int | Stream = 0) -> Affine:
         """The map fitted on rows [n, d], in float64, kept in float32. Raises `UsageError` for rows that are all 0."""
@@ -202,8 +202,8 @@ class Whiten(Transform):
 
     equation: ClassVar[str] = "x = (h - mean) C^-1/2"
 
-    ridge: float = Field(1e-6, ge=0)
-    rank: int | None = Field(None, ge=1)
+    ridge: float = Field(default=1e-6, ge=0)
+    rank: int | None = Field(default=None, ge=1)
 
     def _fit(self, rows: Rows) -> Affine:
         n, d = rows.shape

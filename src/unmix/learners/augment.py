@@ -32,15 +32,15 @@ class Augment(Recipe):
     equation: ClassVar[str] = "x' = T(x), T drawn anew for every row"
     reference: ClassVar[str] = "Riba et al. 2019, arXiv 1910.02190 (kornia)"
 
-    crop: float = Field(0.2, gt=0, le=1)
-    flip: float = Field(0.5, ge=0, le=1)
-    rotate: float = Field(0.0, ge=0, le=180)
-    shift: float = Field(0.0, ge=0, lt=1)
-    colour: float = Field(0.4, ge=0, le=1)
-    colour_share: float = Field(0.3, ge=0, le=1)
-    gray: float = Field(0.2, ge=0, le=1)
-    blur: float = Field(0.2, ge=0, le=1)
-    erase: float = Field(0.25, ge=0, le=1)
+    crop: float = Field(default=0.2, gt=0, le=1)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    shift: float = Field(default=0.0, ge=0, lt=1)
+    colour: float = Field(default=0.4, ge=0, le=1)
+    colour_share: float = Field(default=0.3, ge=0, le=1)
+    gray: float = Field(default=0.2, ge=0, le=1)
+    blur: float = Field(default=0.2, ge=0, le=1)
+    erase: float = Field(default=0.25, ge=0, le=1)
 
     def __call__(self, x: Tensor, rng: Stream) -> Tensor:
         """A view of every row, [n, channels, height, width]; global random state is not touched."""
@@ -88,7 +88,7 @@ class Noise(Recipe):
     equation: ClassVar[str] = "x' = x + scale n,  n ~ N(0, 1)"
     reference: ClassVar[str] = "Bishop 1995, Training with noise is equivalent to Tikhonov regularization"
 
-    scale: float = Field(0.1, ge=0)
+    scale: float = Field(default=0.1, ge=0)
 
     def __call__(self, x: Tensor, rng: Stream) -> Tensor:
         """A view of every row, of the shape of x."""

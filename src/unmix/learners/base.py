@@ -46,18 +46,18 @@ class Learner(Recipe):
     couples: ClassVar[bool] = False
 
     network: Annotated[Any, BeforeValidator(NETWORKS.make)] = MLP()
-    width: int = Field(5, ge=1)
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(1024, ge=1)
-    lr: float = Field(2e-3, gt=0)
+    width: int = Field(default=5, ge=1)
+    steps: int = Field(default=2000, ge=1)
+    batch: int = Field(default=1024, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
     schedule: Literal["constant", "cosine", "warm-cosine", "warm-decay"] = "cosine"
-    warm: float = Field(0.05, ge=0, lt=1)
+    warm: float = Field(default=0.05, ge=0, lt=1)
     optimiser: Literal["adam", "adamw", "sgd", "muon"] = "adam"
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    head_rate: float = Field(1.0, gt=0)
-    accumulate: int = Field(1, ge=1)
-    clip: float | None = Field(None, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    head_rate: float = Field(default=1.0, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    clip: float | None = Field(default=None, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     init: Annotated[Any, BeforeValidator(lambda value: None if value is None else INITIALISATIONS.make(value))] = None
 

@@ -83,7 +83,7 @@ class InfoNCE(Paired):
     reference: ClassVar[str] = "van den Oord et al. 2018, arXiv 1807.03748; Zimmermann et al. 2021, arXiv 2102.08850"
 
     similarity: Similarity = "vmf"
-    beta: float = Field(1.0, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     learn_beta: bool = True
     symmetric: bool = True
 
@@ -120,7 +120,7 @@ class AnisotropicInfoNCE(Paired):
     equation: ClassVar[str] = "L = -mean_i log softmax_j(-(h_i - h'_j)^T Lambda (h_i - h'_j))_i,  Lambda diagonal > 0"
     reference: ClassVar[str] = "Rusak et al. 2024, arXiv 2407.00143"
 
-    metric: float = Field(1.0, gt=0)
+    metric: float = Field(default=1.0, gt=0)
     symmetric: bool = True
 
     def _network(self) -> Network:

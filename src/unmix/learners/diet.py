@@ -60,17 +60,17 @@ class Diet(ViewLearner):
     needs: ClassVar[frozenset[str]] = frozenset({"x", "index"})
     label: ClassVar[str] = "index"
 
-    smoothing: float = Field(0.8, ge=0, lt=1)
+    smoothing: float = Field(default=0.8, ge=0, lt=1)
     unit_features: bool = False
-    beta: float = Field(1.0, gt=0)
-    mixup: float = Field(0.0, ge=0)
-    cutmix: float = Field(0.0, ge=0)
-    mix_share: float = Field(1.0, gt=0, le=1)
-    classes: int | None = Field(None, ge=2)
+    beta: float = Field(default=1.0, gt=0)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    mix_share: float = Field(default=1.0, gt=0, le=1)
+    classes: int | None = Field(default=None, ge=2)
     head: Literal["exact", "fused", "sharded", "batch", "sampled", "low_rank", "grouped"] = "exact"
-    negatives: int = Field(4096, ge=1)
-    rank: int = Field(64, ge=1)
-    groups: int = Field(10_000, ge=2)
+    negatives: int = Field(default=4096, ge=1)
+    rank: int = Field(default=64, ge=1)
+    groups: int = Field(default=10_000, ge=2)
     store: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

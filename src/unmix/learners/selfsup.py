@@ -36,7 +36,7 @@ class Projected(ViewLearner):
 
     pairs: Literal["views", "time"] = "views"
     hidden: tuple[int, ...] = (256,)
-    projection: int | None = Field(128, ge=2)
+    projection: int | None = Field(default=128, ge=2)
 
     def _needed(self) -> frozenset[str]:
         return super()._needed() | ({"group", "time"} if self.pairs == "time" else frozenset())
@@ -102,7 +102,7 @@ class SimCLR(TwoViews):
     equation: ClassVar[str] = "L = -mean log [ exp(cos(z, z') / t) / sum_k exp(cos(z, z_k) / t) ]"
     reference: ClassVar[str] = "Chen et al. 2020, arXiv 2002.05709"
 
-    temperature: float = Field(0.5, gt=0)
+    temperature: float = Field(default=0.5, gt=0)
 
     def _compare(self, first: Tensor, second: Tensor) -> Tensor:
         return nt_xent(first, second, self.temperature)
@@ -117,7 +117,7 @@ class BarlowTwins(TwoViews):
     equation: ClassVar[str] = "L = sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2"
     reference: ClassVar[str] = "Zbontar et al. 2021, arXiv 2103.03230"
 
-    off_diagonal: float = Field(5e-3, ge=0)
+    off_diagonal: float = Field(default=5e-3, ge=0)
 
     def _compare(self, first: Tensor, second: Tensor) -> Tensor:
         return barlow_twins(first, second, self.off_diagonal)
@@ -132,9 +132,9 @@ class VICReg(TwoViews):
     equation: ClassVar[str] = "L = lambda mean (z - z')^2 + sum_views mu mean_j max(0, 1 - sd_j) + nu / d sum C_ij^2"
     reference: ClassVar[str] = "Bardes, Ponce, LeCun 2021, arXiv 2105.04906"
 
-    invariance: float = Field(25.0, ge=0)
-    variance: float = Field(25.0, ge=0)
-    covariance: float = Field(1.0, ge=0)
+    invariance: float = Field(default=25.0, ge=0)
+    variance: float = Field(default=25.0, ge=0)
+    covariance: float = Field(default=1.0, ge=0)
 
     def _compare(self, first: Tensor, second: Tensor) -> Tensor:
         return vicreg(first, second, self.invariance, self.variance, self.covariance)
@@ -166,7 +166,7 @@ class BYOL(Projected):
     )
     reference: ClassVar[str] = "Grill et al. 2020, arXiv 2006.07733"
 
-    tau: float = Field(0.99, ge=0, le=1)
+    tau: float = Field(default=0.99, ge=0, le=1)
 
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         modules = super()._build(shape, world, rng)

@@ -52,11 +52,11 @@ class SlowVAE(Variational):
     reference: ClassVar[str] = "Klindt et al. 2021, arXiv 2007.10930"
     needs: ClassVar[frozenset[str]] = frozenset({"x", "group", "time"})
 
-    beta: float = Field(1.0, ge=0)
-    gamma: float = Field(10.0, ge=0)
-    rate_prior: float = Field(6.0, gt=0)
+    beta: float = Field(default=1.0, ge=0)
+    gamma: float = Field(default=10.0, ge=0)
+    rate_prior: float = Field(default=6.0, gt=0)
     learn_prior: bool = False
-    shape: float = Field(1.0, gt=0, le=2)
+    shape: float = Field(default=1.0, gt=0, le=2)
     convention: Convention = "paper"
     two_sided: bool = False
 
@@ -123,7 +123,7 @@ class AdaGVAE(Variational):
     reference: ClassVar[str] = "Locatello et al. 2020, arXiv 2002.02886"
     needs: ClassVar[frozenset[str]] = frozenset({"x", "group", "time"})
 
-    beta: float = Field(1.0, ge=0)
+    beta: float = Field(default=1.0, ge=0)
 
     def _check(self, world: Any, sample: Sample) -> None:
         super()._check(world, sample)
@@ -153,7 +153,7 @@ class Slowness(Paired):
     reference: ClassVar[str] = "Wiskott, Sejnowski 2002"
 
     power: Literal[1, 2] = 2
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
 
     def _check(self, world: Any, sample: Sample) -> None:
         Learner._check(self, world, sample)

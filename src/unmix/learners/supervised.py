@@ -74,14 +74,14 @@ class Supervised(Learner):
     needs: ClassVar[frozenset[str]] = frozenset({"x", "y"})
     label: ClassVar[str] = "y"
 
-    classes: int | None = Field(None, ge=2)
+    classes: int | None = Field(default=None, ge=2)
     unit_features: bool = False
     unit_weights: bool = False
-    beta: float = Field(1.0, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     learn_beta: bool = True
     bias: bool = False
-    smoothing: float = Field(0.0, ge=0, lt=1)
-    head_rate: float = Field(5.0, gt=0)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    head_rate: float = Field(default=5.0, gt=0)
 
     def _network(self) -> Network:
         return OnSphere(network=self.network) if self.unit_features else self.network

@@ -30,7 +30,7 @@ class SupervisedViews(ViewLearner):
     needs: ClassVar[frozenset[str]] = frozenset({"x", "y"})
     label: ClassVar[str] = "y"
 
-    smoothing: float = Field(0.0, ge=0, lt=1)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         modules = super()._build(shape, world, rng)

@@ -31,8 +31,8 @@ class TimeContrastive(Learner):
     reference: ClassVar[str] = "Hyvarinen, Morioka 2016, arXiv 1605.06336"
     needs: ClassVar[frozenset[str]] = frozenset({"x", "time"})
 
-    segments: int = Field(..., ge=2)
-    length: int = Field(..., ge=1)
+    segments: int = Field(ge=2)
+    length: int = Field(ge=1)
 
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         head = nn.Linear(self.width, self.segments, device="meta").to_empty(device="cpu")
@@ -89,8 +89,8 @@ class PermutationContrastive(Paired):
     )
     reference: ClassVar[str] = "Hyvarinen, Morioka 2017, Nonlinear ICA of temporally dependent stationary sources"
 
-    units: int = Field(32, ge=1)
-    head_rate: float = Field(5.0, gt=0)
+    units: int = Field(default=32, ge=1)
+    head_rate: float = Field(default=5.0, gt=0)
 
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         modules = super()._build(shape, world, rng)
@@ -116,9 +116,9 @@ class GeneralisedContrastive(Learner):
     couples: ClassVar[bool] = True
 
     auxiliary: Literal["y", "previous"] = "y"
-    classes: int | None = Field(None, ge=2)
-    units: int = Field(32, ge=1)
-    head_rate: float = Field(5.0, gt=0)
+    classes: int | None = Field(default=None, ge=2)
+    units: int = Field(default=32, ge=1)
+    head_rate: float = Field(default=5.0, gt=0)
 
     def _needed(self) -> frozenset[str]:
         return self.needs if self.auxiliary == "y" else frozenset({"x", "group", "time"})

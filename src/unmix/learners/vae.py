@@ -40,12 +40,12 @@ class Variational(Learner):
     network: Annotated[Any, BeforeValidator(NETWORKS.make)] = MLP(hidden=UNITS, activation="leaky", normalise="none")
     decoder: Annotated[Any, BeforeValidator(lambda given: None if given is None else DECODERS.make(given))] = None
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
-    deviation: float = Field(0.3, gt=0)
+    deviation: float = Field(default=0.3, gt=0)
     kaiming: bool = False
-    heat: float = Field(1.0, ge=1)
-    cooling: float = Field(0.5, gt=0, le=1)
-    width: int = Field(4, ge=1)
-    batch: int = Field(256, ge=1)
+    heat: float = Field(default=1.0, ge=1)
+    cooling: float = Field(default=0.5, gt=0, le=1)
+    width: int = Field(default=4, ge=1)
+    batch: int = Field(default=256, ge=1)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values; without `heat` and `cooling` where there is none."""
@@ -139,7 +139,7 @@ class BetaVAE(Variational):
     equation: ClassVar[str] = "L = E_q[-ln p(x | z)] + beta KL(q(z | x) || N(0, I))"
     reference: ClassVar[str] = "Higgins et al. 2017; Kingma, Welling 2014, arXiv 1312.6114"
 
-    beta: float = Field(1.0, ge=0)
+    beta: float = Field(default=1.0, ge=0)
 
     def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
         mean, logvar = self._posterior(modules, batch.x)
@@ -159,7 +159,7 @@ class BetaTCVAE(Variational):
     reference: ClassVar[str] = "Chen et al. 2018, arXiv 1802.04942"
     couples: ClassVar[bool] = True
 
-    beta: float = Field(6.0, ge=0)
+    beta: float = Field(default=6.0, ge=0)
 
     def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
         mean, logvar = self._posterior(modules, batch.x)

@@ -33,13 +33,13 @@ class ViewLearner(Learner):
     """
 
     network: Annotated[Any, BeforeValidator(NETWORKS.make)] = ResNet(channels=16, blocks=(1, 1, 1))
-    width: int = Field(64, ge=1)
-    batch: int = Field(256, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    width: int = Field(default=64, ge=1)
+    batch: int = Field(default=256, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
     schedule: Literal["constant", "cosine", "warm-cosine", "warm-decay"] = "warm-cosine"
-    warm: float = Field(0.1, ge=0, lt=1)
+    warm: float = Field(default=0.1, ge=0, lt=1)
     optimiser: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     augment: Annotated[Any, BeforeValidator(_augmentation)] = "auto"
     online: bool = False
 

@@ -50,7 +50,7 @@ class Upstream(Initialisation):
 
     equation: ClassVar[str] = "w <- w / alpha, a <- a alpha, alpha > 1"
 
-    alpha: float = Field(10.0, gt=1)
+    alpha: float = Field(default=10.0, gt=1)
     layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
 
     def _apply(self, module: nn.Module) -> Report:
@@ -65,7 +65,7 @@ class Downstream(Initialisation):
 
     equation: ClassVar[str] = "w <- w alpha, a <- a / alpha, alpha > 1"
 
-    alpha: float = Field(10.0, gt=1)
+    alpha: float = Field(default=10.0, gt=1)
     layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
 
     def _apply(self, module: nn.Module) -> Report:
