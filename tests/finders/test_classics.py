@@ -15,6 +15,7 @@ from unmix.finders.features import replace
 from unmix.finders.linear import NMF, PCA, FastICA, MiniBatchDictionary, _numpy_untouched
 from unmix.scores.matching import dictionary_mcc
 from unmix.worlds.sparse import SparseWorld
+from unmix.worlds.superposition import SuperpositionWorld
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,32 @@ def test_spherical_k_means_finds_directions_whatever_the_lengths():
     assert features.about["cosine"] == pytest.approx(
         float((torch.nn.functional.normalize(x) @ features.atoms.T).max(1).values.mean()), abs=1e-4
     )
+
+
+def test_spherical_k_means_about_0_leaves_out_rows_of_zeros_and_asks_for_angles_alone():
+    world = SparseWorld(latents=12, width=8, active=2, noise=0.05)
+    x, draw = world.sample(500, 0).x, torch.Generator().manual_seed(0)
+    recipe = SphericalKMeans(width=12, centre=False)
+    plain = recipe.fit(x)
+    assert (plain.bias == 0).all()
+    padded = recipe.fit(torch.cat([torch.zeros(40, 8), x, torch.zeros(60, 8)]))
+    torch.testing.assert_close(padded.atoms, plain.atoms, atol=1e-5, rtol=0)
+    lengths = 0.1 + 10 * torch.rand(500, 1, generator=draw)
+    torch.testing.assert_close(recipe.fit(lengths * x).atoms, plain.atoms, atol=1e-5, rtol=0)
+    assert not torch.allclose(SphericalKMeans(width=12).fit(lengths * x).atoms, plain.atoms, atol=0.1)
+    torch.testing.assert_close(plain.encode(x).values[:, 0], (x @ plain.atoms.T).max(1).values.clamp_min(0))
+
+
+def test_about_the_mean_an_atom_weighs_what_it_does_not_show():
+    x = SuperpositionWorld(latents=16, width=16, dictionary="identity", noise=0).sample(2000, 0).h
+    centred, plain = (SphericalKMeans(width=16, centre=centre).fit(x).atoms for centre in (True, False))
+    assert centred.amin(1).median() < -0.02 and (plain >= 0).all()
+
+
+def test_where_k_means_is_centred_came_later_and_leaves_stored_digests_alone():
+    assert "centre" not in SphericalKMeans(width=4).as_dict()
+    assert SphericalKMeans(width=4, centre=False).as_dict()["centre"] is False
+    assert SphericalKMeans(width=4, centre=False).digest != SphericalKMeans(width=4).digest
 
 
 def test_more_starts_do_not_fit_worse(rows):

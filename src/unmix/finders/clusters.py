@@ -28,9 +28,9 @@ class KMeans(Finder):
     equation: ClassVar[str] = "min sum_n |h_n - b - d_{c(n)}|^2"
     reference: ClassVar[str] = "scikit-learn, sklearn.cluster.KMeans"
 
-    width: int = Field(16, ge=1)
-    starts: int = Field(3, ge=1)
-    limit: int = Field(200_000, ge=2)
+    width: int = Field(default=16, ge=1)
+    starts: int = Field(default=3, ge=1)
+    limit: int = Field(default=200_000, ge=2)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         with untouched():
@@ -54,22 +54,28 @@ class SphericalKMeans(Finder):
 
     Rows are taken about their mean and count alike, whatever their length; an atom is the direction of the sum of its
     unit rows. Atoms that lose all rows take the rows that fit worst.
-    width: number of atoms. starts: restarts, the best mean cosine is kept. iterations: at most; it ends when no row
-    changes its atom. limit: rows used at most.
+    width: number of atoms. centre: False takes rows about 0, where a row of zeros means that nothing is there; about
+    the mean, an atom weighs all that it does not show against what it shows. starts: restarts, the best mean cosine
+    is kept. iterations: at most; it ends when no row changes its atom. limit: rows used at most.
     """
 
     equation: ClassVar[str] = "max sum_n max_j <d_j, (h_n - b) / |h_n - b|>,  |d_j| = 1;  z_j = relu(<d_j, h - b>)"
     reference: ClassVar[str] = "Dhillon, Modha 2001"
+    # `centre` came later: runs that were stored before it keep their digests.
+    running: ClassVar[tuple[str, ...]] = (*Finder.running, "centre")
 
-    width: int = Field(16, ge=1)
-    starts: int = Field(3, ge=1)
-    iterations: int = Field(100, ge=1)
-    limit: int = Field(200_000, ge=2)
+    width: int = Field(default=16, ge=1)
+    centre: bool = True
+    starts: int = Field(default=3, ge=1)
+    iterations: int = Field(default=100, ge=1)
+    limit: int = Field(default=200_000, ge=2)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         if self.width > rows.shape[0]:
             raise UsageError(f"SphericalKMeans.width={self.width}: at most the number of rows, {rows.shape[0]}")
         mean, scale = centre_and_scale(rows, rng)
+        if not self.centre:
+            mean = torch.zeros_like(mean)
         x = (gather(rows, self.limit, rng.child("rows")).float().to(device) - mean.to(device)) / scale
         x = torch.nn.functional.normalize(x[x.norm(dim=1) > 1e-6])
         found = [self._start(x, rng.child(f"start {number}")) for number in range(self.starts)]
