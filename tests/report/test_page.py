@@ -16,6 +16,7 @@ from unmix.report.page import (
     DataTable,
     Facts,
     Figure,
+    Link,
     Page,
     Paragraph,
     Section,
@@ -114,6 +115,14 @@ def test_hostile_strings_are_shown_and_not_run():
 
 def test_words_between_backticks_become_code_and_stay_escaped():
     assert "run <code>unmix trust &lt;b&gt;</code> now" in page(Paragraph("run `unmix trust <b>` now"))
+
+
+def test_links_lead_to_files_beside_the_page():
+    text = page(Link("The <atlas>", "atlas/index.html", "of `h`."))
+    assert '<p><a href="atlas/index.html">The &lt;atlas&gt;</a> of <code>h</code>.</p>' in text
+    for elsewhere in ("https://a.b/c", "javascript:alert(1)", "//a.b", "../x.html"):
+        with pytest.raises(UsageError, match="below the folder"):
+            Link("words", elsewhere)
 
 
 def test_claims_carry_their_verdict_as_a_badge():

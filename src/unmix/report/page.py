@@ -113,7 +113,24 @@ class Code:
         return self.lines if isinstance(self.lines, str) else "\n".join(self.lines)
 
 
-Block = Paragraph | Figure | DataTable | Facts | Claims | Code
+@dataclass(frozen=True)
+class Link:
+    """A link to a file beside the page, with what to say of it behind it.
+
+    to: the file's path from the folder of the page. Raises `UsageError` for one that is not below it.
+    """
+
+    kind: ClassVar[str] = "link"
+    words: str
+    to: str
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if ":" in self.to or self.to.startswith(("/", "\\", "..")):
+            raise UsageError(f"to={self.to}: must lie below the folder of the page")
+
+
+Block = Paragraph | Figure | DataTable | Facts | Claims | Code | Link
 
 
 @dataclass(frozen=True)
