@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from unmix.core.statistics import seed_interval
+from unmix.papers.claimed import NO_CLAIM, claimed, counted
 
 PAPER = "arXiv 2406.06158"
 FILES = f"{PAPER}, the authors' results of figure 1b at step 100"
@@ -33,14 +34,14 @@ def compared(claim: str, source: str, published: float, values: Sequence[float])
         many = f"{len(values)} seeds" if len(values) > 1 else "one seed"
         verdict, why = "not comparable", f"{far:+.0%}, but {many} cannot tell them apart"
     interval = "" if low != low else f"{low:.3g} to {high:.3g}"
-    return _claim(claim, source, published, float(f"{mean:.3g}"), verdict, why, len(values), interval)
+    return claimed(claim, source, published, float(f"{mean:.3g}"), verdict, why, len(values), interval)
 
 
 def stated(
     claim: str, source: str, published: str, measured: str, holds: bool, why: str, seeds: int
 ) -> dict[str, Any]:
     """A claim that is a statement rather than a number."""
-    return _claim(claim, f"{PAPER}, {source}", published, measured, "replicates" if holds else "differs", why, seeds)
+    return claimed(claim, f"{PAPER}, {source}", published, measured, holds, why, seeds)
 
 
 def exact_claims(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -186,19 +187,8 @@ def filter_claims(runs: pd.DataFrame) -> list[dict[str, Any]]:
 def headline(claims: Sequence[Mapping[str, Any]]) -> str:
     """What came out, in a sentence or two."""
     if not claims:
-        return "No published number belongs to these sections: what was measured is below."
-    words = {"replicates": "replicate", "differs": "differ", "not comparable": "cannot be told apart or compared"}
-    counts = {word: sum(c["verdict"] == verdict for c in claims) for verdict, word in words.items()}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        return NO_CLAIM
+    told = counted(claims, "cannot be told apart or compared")
     differing = [c["claim"] for c in claims if c["verdict"] == "differs"]
     end = f" What differs: {'; '.join(differing)}." if differing else ""
     return f"Of {len(claims)} claims {told}.{end}"
-
-
-def _claim(
-    claim: str, source: str, published: Any, measured: Any, verdict: str, why: str, seeds: int, interval: str = ""
-) -> dict[str, Any]:
-    return {
-        "claim": claim, "source": source, "published": published, "measured": measured, "seeds": seeds,
-        "interval": interval, "verdict": verdict, "why": why,
-    }  # fmt: skip

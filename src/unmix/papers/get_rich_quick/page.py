@@ -9,26 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmix.core.store import write_json
 from unmix.papers.get_rich_quick import claims as claim
-from unmix.papers.parts import command_of
+from unmix.papers.pages import publish
 from unmix.papers.parts import results as part_results
 from unmix.regimes.exact import neuron
 from unmix.regimes.measures import verdict
 from unmix.report import regimes as pictures
-from unmix.report.page import (
-    Block,
-    Claims,
-    Code,
-    DataTable,
-    Facts,
-    Figure,
-    Page,
-    Paragraph,
-    Section,
-    beside,
-    write_page,
-)
+from unmix.report.page import Block, DataTable, Figure, Paragraph, Section, beside
 from unmix.report.published import curves, summarised
 
 NOTE = (
@@ -78,18 +65,10 @@ def write(study: Any, folder: Path, small: bool) -> Path:
         if len(frame):
             found += claims(frame)
             sections.append(section(frame))
-    write_json(folder / "claims.json", found)
-    claimed = [Section("Published and measured", [Claims(found, NOTE)])] if found else []
-    command = command_of(study, small)
-    page = Page(
-        "Get rich quick: what the start decides",
-        f"Exact solutions and small networks over the scale and balance of the start, after {study.reference}"
-        + (", in a version that takes minutes." if small else "."),
-        claim.headline(found),
-        [*claimed, *sections, _methods(study, small, command)],
-        command,
-    )
-    return write_page(folder / "report.html", page)
+    title = "Get rich quick: what the start decides"
+    lead = f"Exact solutions and small networks over the scale and balance of the start, after {study.reference}"
+    methods, headline = _methods(study, small), claim.headline(found)
+    return publish(study, folder, small, title, lead, headline, sections, methods, found, NOTE)
 
 
 def _gathered(study: Any, folder: Path, small: bool) -> tuple[dict[str, Any], Runs]:
@@ -287,15 +266,15 @@ def _narrow(lines: pd.DataFrame, *halves: str) -> pd.DataFrame:
     return lines[keep]
 
 
-def _methods(study: Any, small: bool, command: str) -> Section:
+def _methods(study: Any, small: bool) -> dict[str, Any]:
     made = study.chosen(small)
 
     def listed(values: Sequence[Any]) -> str:
         return ", ".join(f"{value:g}" for value in values)
 
-    facts = {
+    return {
         "source": study.reference,
-        "seeds": f"{listed(made['seeds'])}; of the slow runs {listed(made['slow_seeds'])}",
+        "seeds": f"{listed(made['seeds'])}; of the slow runs {listed(study.slow_seeds)}",
         "convention": "alpha above 1 is upstream: the first layer is divided by it (inverted in the authors' code)",
         "kernel distance": "with the moved read-out in the norm of the moved kernel; the authors' notebook has the "
         "one at the start there, which changes their curves between the ends",
@@ -308,4 +287,3 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "does not state its modulus, operation and fraction",
         "not repeated": "LeNet on MNIST, residual networks on CIFAR-10, modulus 97",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])

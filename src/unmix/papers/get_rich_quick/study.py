@@ -33,7 +33,7 @@ class GetRichQuick(Recipe):
     """Learning regimes: exact solutions beside simulation, small networks over the scale and balance of the start.
 
     sections: which parts to run. seeds: of the quick runs; None takes 4 (on the grid 2) in the small study and 6 in
-    the full one. slow_seeds: of the random hierarchy model, grokking and filters; None takes 1 and 3. cases: random
+    the full one. slow_seeds: of the random hierarchy model, grokking and filters. cases: random
     starts that closed forms are compared on. scales, balances: of two-layer networks that learn a teacher; None takes
     5 of each and 9 of each. steps: of these networks. parity_steps: after which a parity run is censored, None takes
     2,000 and 16,000. hierarchy_alphas, rows, epochs: of the random hierarchy model; None takes 3 and 6 alphas, 1 and
@@ -49,7 +49,7 @@ class GetRichQuick(Recipe):
 
     sections: tuple[Literal["exact", "teacher", "parity", "hierarchy", "grokking", "filters"], ...] = SECTIONS
     seeds: tuple[int, ...] | None = None
-    slow_seeds: tuple[int, ...] | None = None
+    slow_seeds: tuple[int, ...] = (0, 1, 2)
     cases: int = Field(default=200, ge=8)
     scales: tuple[float, ...] | None = None
     balances: tuple[float, ...] | None = None
@@ -73,7 +73,6 @@ class GetRichQuick(Recipe):
         """What fields that are None stand for in a study of this size."""
         sizes: dict[str, tuple[Any, Any]] = {
             "seeds": ((0, 1, 2, 3), (0, 1, 2, 3, 4, 5)),
-            "slow_seeds": ((0,), (0, 1, 2)),
             "scales": ((0.1, 0.2, 0.5, 1.0, 2.0), (0.1, 0.15, 0.2, 0.3, 0.45, 0.65, 1.0, 1.4, 2.0)),
             "balances": ((-1.0, -0.5, 0.0, 0.5, 1.0), (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)),
             "parity_steps": ((2000,), (16_000,)),
@@ -162,7 +161,7 @@ class GetRichQuick(Recipe):
             Part(f"{HERE}runs:hierarchy", {"alpha": alpha, "rows": rows, "seed": seed, "epochs": self.epochs})
             for rows in made["rows"]
             for alpha in made["hierarchy_alphas"]
-            for seed in made["slow_seeds"]
+            for seed in self.slow_seeds
         ]
 
     def _grokking(self, made: dict[str, Any], small: bool) -> list[Part]:
@@ -174,12 +173,12 @@ class GetRichQuick(Recipe):
             )
             for tau in made["taus"]
             for alpha in reversed(made["grokking_alphas"])
-            for seed in made["slow_seeds"]
+            for seed in self.slow_seeds
         ]
 
     def _filters(self, made: dict[str, Any], small: bool) -> list[Part]:
         return [
             Part(f"{HERE}runs:filters", {"alpha": alpha, "seed": seed, "steps": self.filter_steps})
             for alpha in self.filter_alphas
-            for seed in made["slow_seeds"]
+            for seed in self.slow_seeds
         ]
