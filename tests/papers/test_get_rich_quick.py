@@ -44,7 +44,7 @@ def test_plans_and_refusals():
     for small in (True, False):
         parts = study.parts(small)
         assert len({str(part) for part in parts}) == len(parts)
-    assert "6 x grokking" in study.plan(True) and "105 x grokking" in study.plan(False)
+    assert "18 x grokking" in study.plan(True) and "105 x grokking" in study.plan(False)
     assert "hierarchy" not in GetRichQuick(sections=("exact",)).plan(True) and len(SECTIONS) == 6
     with pytest.raises(UsageError, match="sections"):
         GetRichQuick(sections=("lazy",))
