@@ -94,6 +94,9 @@ def test_monitors_of_an_interrupted_fit_go_on_from_its_start():
     assert [r["step"] for r in resumed.records] == [0, 20, 40, 60]
     assert resumed.records == whole.records
     assert resumed.records[-1]["conservation"] == "applies" and resumed.records[-1]["drift"] < 1e-5
+    other = RegimeWatch(probe.x, every=20, inner=Stopping(state=broken.inner.state), pairs=[])
+    with pytest.raises(UsageError, match="the checkpoint followed the pairs"):
+        up.fit(WORLD, 1, other)
 
 
 def test_learn_stores_what_the_monitors_saw(tmp_path):
@@ -104,6 +107,17 @@ def test_learn_stores_what_the_monitors_saw(tmp_path):
     assert table["verdict"].tolist() == [records[-1]["verdict"]] and records[0]["kernel distance"] < 1e-9
     assert 0 <= table["hamming"][0] <= 1
     assert job.but(watch=None).digest != job.digest
+    # The same pair given by hand is another job with the same numbers; one that is not there is refused in time.
+    (name,) = records[0]["balance"]
+    learn(WORLD, [up], tmp_path, watch="regime", pairs=[name])
+    by_hand = job.but(pairs=(name,))
+    assert by_hand.digest != job.digest
+    assert json.loads((tmp_path / "learned" / by_hand.digest / "regime.json").read_text()) == records
+    with pytest.raises(UsageError, match=r"watch\.pairs: .*no layer 'encoder\.9'.*modules of Regression are encoder"):
+        learn(WORLD, [up], tmp_path / "no", watch="regime", pairs=["encoder.9 -> encoder.2"])
+    with pytest.raises(UsageError, match="give watch=regime"):
+        learn(WORLD, [up], tmp_path / "no", pairs=[name])
+    assert not (tmp_path / "no").exists()
     # A head of classes, and an optimiser without a law of conservation.
     world = Parity(bits=8, order=2, rows=32)
     table = learn(world, [plain], tmp_path / "classes", test=64, watch="regime").table()

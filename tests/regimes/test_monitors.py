@@ -130,6 +130,35 @@ def test_a_learners_modules_are_looked_at_through_encoder_and_head():
         RegimeWatch(x[:1])
 
 
+class Hidden(nn.Module):
+    """Two layers with ReLUs between that no trace can follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = network()[0], network()[2]
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.second(torch.relu(h) if float(h.detach().sum()) < math.inf else h)
+
+
+def test_pairs_given_by_hand_are_followed_where_none_are_found():
+    x, y = data()
+    for pairs, followed in ((None, {}), (["first -> second"], {"first -> second"})):
+        model = Hidden().double()
+        watch = RegimeWatch(x, every=10, kernel=False, pairs=pairs)
+        last = train(model, watch, torch.optim.SGD(model.parameters(), lr=5e-3), x, y, 20)[-1]
+        assert set(last["balance"]) == set(followed)
+    assert last["conservation"] == "applies" and last["drift"] < 1e-12
+    # Pairs are taken at their word: smooth units have no such law, which the drift says.
+    smooth = network(unit=nn.GELU).double()
+    watch = RegimeWatch(x, every=10, kernel=False, pairs=["0 -> 2"])
+    last = train(smooth, watch, torch.optim.SGD(smooth.parameters(), lr=5e-3), x, y, 20)[-1]
+    assert last["conservation"] == "applies" and last["drift"] > 1e-4
+    with pytest.raises(UsageError, match="no layer 'third'"):
+        RegimeWatch(x, pairs=["first -> third"]).before_step(1, model, None)
+
+
 def test_roughness_of_known_filters():
     impulse = torch.zeros(5, 5)
     impulse[2, 2] = 1.0

@@ -89,3 +89,12 @@ def test_the_table_prints_the_worst_dimension_beside_the_mean(run, capsys):
     show_learned(run[2])
     shown = capsys.readouterr().out
     assert "worst" in shown and "start" in shown and "InstanceDiscrimination" in shown
+
+
+def test_a_beta_that_is_no_factor_is_not_shown(run, tmp_path, capsys):
+    show_learned(run[2])
+    assert " beta" in capsys.readouterr().out
+    fixed = Supervised(**{**FIELDS, "steps": 2}, learn_beta=False)
+    show_learned(learn(WORLD, [fixed], tmp_path / "run", test=400))
+    shown = capsys.readouterr().out
+    assert "Supervised" in shown and " beta" not in shown

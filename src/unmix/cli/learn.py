@@ -30,8 +30,9 @@ def learn(
     """Learn representations: unmix learn ClusterWorld learner=Supervised learner.steps=2000 seed=0..2 -o run/
 
     init=Upstream init.alpha=10 shares scale between layers (`unmix list initialisations`); watch=regime says on the
-    way whether learning is lazy or rich. Each goes to RUN/learned/ with its scores on held-out rows. Run it again to
-    go on where it stopped; under torchrun several processes train together.
+    way whether learning is lazy or rich, and watch.pairs="encoder.0 -> encoder.2" names the layers it follows where
+    none are found. Each goes to RUN/learned/ with its scores on held-out rows. Run it again to go on where it
+    stopped; under torchrun several processes train together.
     """
     from unmix.core.options import finish, parse, recipes
     from unmix.learners import LEARNERS
@@ -41,11 +42,14 @@ def learn(
     seeds, test = given.pop("seed", [0]), given.pop("test", [8192])[0]
     world = _from_path(data, given) or world_of(data, given)
     learners = recipes(LEARNERS, "learner", given, ["Supervised"])
-    watched = given.pop("watch", [None])[0]
+    watched, followed = given.pop("watch", [None])[0], list(map(str, given.pop("watch.pairs", [])))
     if "init" in given:
         starts = recipes(INITIALISATIONS, "init", given, [])
         learners = [made.but(init=start) for made in learners for start in starts]
-    finish(given, ["learner", "learner.FIELD", "KIND.FIELD", "init", "watch", "seed", "test", "world.FIELD"])
+    finish(
+        given,
+        ["learner", "learner.FIELD", "KIND.FIELD", "init", "watch", "watch.pairs", "seed", "test", "world.FIELD"],
+    )
     from unmix.learners import parallel
     from unmix.study import learning
 
@@ -56,7 +60,7 @@ def learn(
         return
     for sentence in learning.warnings_of(world) if first else ():
         typer.echo(f"warning: {sentence}", err=True)
-    learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched, start)
+    learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched, start, followed)
     if first:
         learning.show_learned(learned)
         if probes and hasattr(world, "pictures") and len(learned.table()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from unmix.core.watch import Watch
 from unmix.regimes import measures
 from unmix.regimes.jacobian import Forward, Transformed, frozen_copy
 from unmix.regimes.kernel import tangent_kernel
-from unmix.regimes.pairs import Pair, Sides, find_pairs, sides
+from unmix.regimes.pairs import Pair, Sides, find_pairs, given_pairs, sides
 
 RELU = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6)
 OWN = "watch."  # the watch's own tensors in a checkpoint
@@ -30,7 +30,9 @@ class RegimeWatch(Watch):
     steps between looks (the balance is followed in every step). kernel: whether to take the tangent kernel of the
     probe (its trace over outputs) at each look. memory: its bound in bytes. forward: called with (module, x);
     without, a module with parts "encoder" and maybe "head" is run through both, any other is called. inner: a watch
-    to pass everything on.
+    to pass everything on. pairs: of layers whose balance is followed, by hand and instead of those that are found,
+    named as in the module that is watched: "encoder.q -> encoder.k query-key 4" (`pairs.given_pairs`). They are taken
+    at their word; one that is no such pair shows as drift.
 
     A record has: step; balance (mean, variance, least and largest of every unit, by pair); drift, the largest change
     of a unit's balance beyond the exact law of gradient descent, sum_t h_t^2 (|g_out|^2 - |g_in|^2) (and decay), or
@@ -47,11 +49,12 @@ class RegimeWatch(Watch):
         memory: int = 2**28,
         forward: Forward | None = None,
         inner: Watch | None = None,
+        pairs: Sequence[Pair | str] | None = None,
     ) -> None:
         if len(probe) < 2 or every < 1 or (targets is not None and len(targets) != len(probe)):
             raise UsageError(f"RegimeWatch: {len(probe)} probe rows (2 or more, as many targets), every={every}")
         self.probe, self.targets, self.every = probe, targets, every
-        self.kernel, self.memory, self.inner = kernel, memory, inner or Watch()
+        self.kernel, self.memory, self.inner, self.pairs = kernel, memory, inner or Watch(), pairs
         self.forward: Forward = forward or _run
         self.records: list[dict[str, Any]] = []
         self._start: _Look | None = None
@@ -64,7 +67,7 @@ class RegimeWatch(Watch):
         """Look at the module as it is before step `step`, whose gradients lie in it."""
         self.inner.before_step(step, module, optimiser)
         if self._law is None:
-            self._law = _Law(module)
+            self._law = _Law(module, self.pairs)
             self._begin(module)
         self._law.measure()
         if self._start is None or (step - 1) % self.every == 0:
@@ -110,6 +113,8 @@ class RegimeWatch(Watch):
             return
         told = json.loads(bytes(self._kept["told"].tolist()))
         self.records, self._law.refusal = told["records"], told["refusal"]
+        if (followed := list(self.records[0]["balance"])) != (now := [pair.name for pair, _ in self._law.pairs]):
+            raise UsageError(f"RegimeWatch: the checkpoint followed the pairs {followed}, this watch {now}")
         self._first = {n.removeprefix("start."): t for n, t in self._kept.items() if n.startswith("start.")}
         numbers = range(len(self._law.pairs))
         self._law.start = [self._kept[f"law.{k}.start"] for k in numbers]
@@ -178,17 +183,11 @@ class _Look:
 
 
 class _Law:
-    """The balance of every legal pair and what gradient descent must do to it, exactly."""
+    """The balance of every legal pair, or of those given, and what gradient descent must do to it, exactly."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.pairs: list[tuple[Pair, Sides]] = []
-        parts = module.items() if isinstance(module, nn.ModuleDict) else [("", module)]
-        for name, part in parts:
-            for pair in find_pairs(part):
-                if pair.legal:
-                    at = f"{name}." if name else ""
-                    placed = replace(pair, first=at + pair.first, second=at + pair.second)
-                    self.pairs.append((placed, sides(part, pair)))
+    def __init__(self, module: nn.Module, given: Sequence[Pair | str] | None) -> None:
+        followed = _found(module) if given is None else given_pairs(module, given)
+        self.pairs: list[tuple[Pair, Sides]] = [(pair, sides(module, pair)) for pair in followed]
         self.now: list[Tensor] = []
         self.start: list[Tensor] = []
         self.predicted: list[Tensor] = []
@@ -234,6 +233,16 @@ class _Law:
             return {"balance": balance, "drift": None, "conservation": self.refusal}
         beyond = [now - start - p for now, start, p in zip(self.now, self.start, self.predicted, strict=True)]
         return {"balance": balance, "drift": max(float(b.abs().max()) for b in beyond), "conservation": "applies"}
+
+
+def _found(module: nn.Module) -> list[Pair]:
+    """The legal pairs of a module, part by part where it is made of several."""
+    parts = module.items() if isinstance(module, nn.ModuleDict) else [("", module)]
+    legal = [(name, pair) for name, part in parts for pair in find_pairs(part) if pair.legal]
+    return [
+        replace(pair, first=f"{name}.{pair.first}".strip("."), second=f"{name}.{pair.second}".strip("."))
+        for name, pair in legal
+    ]
 
 
 def _full(parameter: Tensor, decay: float) -> Tensor:

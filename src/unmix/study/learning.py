@@ -19,13 +19,14 @@ from unmix.core.errors import UnmixError, UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, untouched
-from unmix.core.store import read_json, read_tensors, write_json
-from unmix.core.watch import Checkpoint, Watch
+from unmix.core.store import read_json, write_json
+from unmix.core.watch import Checkpoint, Following, Watch
 from unmix.learners import LEARNERS, parallel
 from unmix.learners.base import _first as first_batch
 from unmix.learners.loop import moved
 from unmix.learners.representation import Representation
 from unmix.regimes.monitors import RegimeWatch
+from unmix.regimes.pairs import given_pairs
 from unmix.scores import SCORES
 from unmix.scores.base import Inputs
 from unmix.study.cells import _stored, world_label
@@ -47,22 +48,24 @@ class Learning(Recipe):
     """One learner on one world with one seed.
 
     world, learner, seed: what is trained. test: held-out rows, at most, that scores are measured on. watch: "regime"
-    looks on at training with the monitors of lazy and rich learning; None does not. start, begun: folder and digest
+    looks on at training with the monitors of lazy and rich learning; None does not. pairs: of layers that they
+    follow, by hand, such as "encoder.0 -> encoder.2"; none for those that are found. start, begun: folder and digest
     of a representation to go on from; None begins anew.
     """
 
     world: Annotated[Any, BeforeValidator(WORLDS.make)]
     learner: Annotated[Any, BeforeValidator(LEARNERS.make)]
     seed: int = 0
-    test: int = Field(8192, ge=8)
+    test: int = Field(default=8192, ge=8)
     watch: Literal["regime"] | None = None
+    pairs: tuple[str, ...] = ()
     start: str | None = None
     begun: str | None = None
 
     @property
     def digest(self) -> str:
         """Digest of what decides the result; data enter by their content, not by their path."""
-        watched = [self.watch] if self.watch else []
+        watched = [self.watch, *self.pairs] if self.watch else []
         started = ["start", self.begun] if self.begun else []
         return digest([self.world.digest, self.learner.as_dict(), self.seed, self.test, *watched, *started])
 
@@ -81,19 +84,26 @@ def learn(
     engine: Engine | None = None,
     watch: Literal["regime"] | None = None,
     start: str | Path | None = None,
+    pairs: Sequence[str] = (),
 ) -> Learned:
     """Train every learner with every seed on a world; folder/learned/DIGEST/ holds representation and outcome.
 
     What is there is not trained again; an interrupted one goes on from its checkpoint; one that fails is stored with
     its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. start: folder of a representation
-    that each learner goes on from. Raises `UsageError`, before anything is trained, where the world lacks what a
-    learner needs or the start is of another network, shape or width.
+    that each learner goes on from. pairs: of layers that the monitors follow, by hand and instead of those that are
+    found: "encoder.0 -> encoder.2" (`regimes.pairs.given_pairs`). Raises `UsageError`, before anything is trained,
+    where the world lacks what a learner needs, the start is of another network, shape or width, or a pair is not in
+    the network.
     """
     for learner in learners:
         if reason := learner.refusal(world):
             raise UsageError(reason)
+    if pairs and not watch:
+        raise UsageError("pairs: of layers that the monitors follow; give watch=regime with them")
+    if pairs:
+        _followable(learners, world, pairs)
     store = Store(folder).create()
-    shared: dict[str, Any] = {"world": world, "test": test, "watch": watch}
+    shared: dict[str, Any] = {"world": world, "test": test, "watch": watch, "pairs": tuple(pairs)}
     if start is not None:
         shared |= {"start": str(Path(start).resolve()), "begun": _startable(learners, world, start)}
     jobs = [Learning(learner=made, seed=seed, **shared) for made in learners for seed in seeds]
@@ -116,8 +126,10 @@ def run_learning(root: Path, job: Learning) -> bool:
         if (folder / "representation.json").is_file():
             learnt = Representation.load(folder, trust=trusted([job.learner]))
         else:
-            watch: Watch = Checkpoint(working, job.label) if first else _Follower(working)
-            if first and job.watch:
+            watch: Watch = Checkpoint(working, job.label)
+            if not first:
+                watch = Following(watch)
+            elif job.watch:
                 watch = _regime_watch(job, watch)
             start = None if job.start is None else Representation.load(job.start, trust=trusted([job.learner]))
             learnt = job.learner.fit(job.world, job.seed, watch, start=start)
@@ -146,7 +158,19 @@ def _regime_watch(job: Learning, inner: Watch) -> RegimeWatch:
     """Monitors on a few held-out rows, some twenty looks in all."""
     sample = held_out(job)
     probe = sample.take(np.arange(min(PROBE, len(sample))))
-    return RegimeWatch(probe.x, probe.y, every=max(1, job.learner.steps // 20), inner=inner)
+    return RegimeWatch(probe.x, probe.y, every=max(1, job.learner.steps // 20), inner=inner, pairs=job.pairs or None)
+
+
+def _followable(learners: Sequence[Any], world: Any, pairs: Sequence[str]) -> None:
+    """Raise `UsageError` where a learner's modules lack one of the pairs."""
+    for learner in learners:
+        modules = learner._prepared(world, Stream(0).child("pairs"), "cpu", None)[1]
+        try:
+            given_pairs(modules, pairs)
+        except UsageError as error:
+            raise UsageError(
+                f"watch.pairs: {error} (the modules of {learner.kind} are {', '.join(modules)})"
+            ) from None
 
 
 def _startable(learners: Sequence[Any], world: Any, start: str | Path) -> str:
@@ -161,16 +185,6 @@ def trusted(learners: Sequence[Any]) -> frozenset[str]:
     """The modules that learners' networks are built by: who gives a recipe trusts them."""
     codes = (learner._network().code for learner in learners)
     return frozenset(code.partition(":")[0] for code in codes if code is not None)
-
-
-class _Follower(Watch):
-    """Takes up the first process's checkpoint and keeps none."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "checkpoint.safetensors"
-
-    def restore(self) -> dict[str, torch.Tensor] | None:
-        return read_tensors(self.file) if self.file.is_file() else None
 
 
 def measure(job: Learning, learnt: Representation) -> dict[str, Any]:
@@ -350,6 +364,7 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
         part = frame[frame["world"] == world]
         names = [name for name in SHOWN if name in part and part[name].notna().any()]
         names = [name for name in names if name != "loss" or "excess_loss" not in names]
+        names = [name for name in names if name != "beta" or (part["beta"].dropna() != 1).any()]  # a factor of 1
         grid = Table(box=None, pad_edge=False, header_style="bold")
         # Several recipes of one learner are told by their fields, which are long: they are folded, never the numbers.
         long = bool((part.groupby("learner")["recipe"].nunique() > 1).any())
