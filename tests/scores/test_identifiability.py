@@ -19,6 +19,7 @@ from unmix.scores.identifiability.linear import LeastSquares, r2
 from unmix.scores.identifiability.procrustes import procrustes
 from unmix.scores.identifiability.spectrum import isotropy, singular_values
 from unmix.scores.identifiability.warp import mcc_spearman
+from unmix.scores.identifiability.weights import weights_r2
 from unmix.scores.matching import mcc
 
 SEEDS = st.integers(0, 10_000)
@@ -211,6 +212,30 @@ def test_angles_count_by_cosine_and_sine_and_categories_by_accuracy():
         balanced_accuracy(h, z[:, :1], factors[:1])
     with pytest.raises(UsageError, match="2 given for 3 latents"):
         r2(h, z, factors=factors[:2])
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_units_do_not_matter_however_large_or_small(size):
+    _, z, h = noisy(11)
+    huge, units = h * [size, 1, 1, 1], np.array([1, size, 1, 1])
+    assert r2(huge, z * units).value == pytest.approx(r2(h, z).value, abs=1e-12)
+    one, two = r2(h, z, x=h[:, :2]), r2(huge, z, x=huge[:, :2])
+    assert two.detail["baselines"]["x"] == pytest.approx(one.detail["baselines"]["x"], abs=1e-12)
+    assert two.detail["back"]["value"] == pytest.approx(one.detail["back"]["value"], abs=1e-12)
+    assert mcc(huge, z * units).value == pytest.approx(mcc(h, z).value, abs=1e-12)
+    assert weights_r2(huge, z * units).value == pytest.approx(weights_r2(h, z).value, abs=1e-12)
+    # An angle's cosine and sine keep their common scale.
+    factors = (Factor("angle", "circular", None, 0, 2 * np.pi), Factor("x"))
+    angle = np.stack([np.linspace(0, 6, 120), z[:, 0]], 1)
+    wanted = r2(h, angle, factors=factors).detail["per_dimension"]
+    assert r2(h, angle * [1, size], factors=factors).detail["per_dimension"] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_scores_in_which_units_matter_name_the_column_that_is_too_large():
+    _, z, h = noisy(11)
+    for score in (procrustes, isotropy):
+        with pytest.raises(UsageError, match=r"column 2 of h reaches .*e\+200; give smaller units"):
+            score(h * [1, 1, 1e200, 1], z)
 
 
 def test_groups_stay_on_one_side_and_widen_the_interval():

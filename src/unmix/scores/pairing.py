@@ -14,6 +14,7 @@ from unmix.core.errors import UsageError
 from unmix.core.rows import as_tensor, require_finite
 
 COMPAT = Literal["greedy-pearson"] | None
+LARGEST = 1e100  # of what is squared and summed as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +94,24 @@ def greedy(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows), np.array(columns)
 
 
+def near_one(columns: Tensor, owners: np.ndarray | None = None) -> Tensor:
+    """Columns [n, f]; where squares would overflow or vanish, each times a power of two, which rounds nothing.
+
+    owners: [f] of which columns with one owner keep their common scale (an angle has two).
+    """
+    largest = columns.abs().amax(0)
+    if bool(((largest == 0) | ((largest > 1 / LARGEST) & (largest < LARGEST))).all()):
+        return columns
+    if owners is not None:
+        owner = torch.from_numpy(owners).to(columns.device)
+        largest = torch.zeros_like(largest).scatter_reduce(0, owner, largest, "amax")[owner]
+    exponent = torch.frexp(largest).exponent.double()
+    return columns * torch.pow(2.0, -exponent.clamp_min(-1000))
+
+
 def standardised(columns: Tensor) -> Tensor:
     """Columns [n, f] with mean 0 and variance 1; a constant column becomes 0."""
+    columns = near_one(columns)
     centred = columns - columns.mean(0)
     deviation = centred.square().mean(0).sqrt()
     constant = deviation <= 1e-10 * (columns.abs().amax(0) + 1e-300)

@@ -13,7 +13,7 @@ from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import aligned, baselines, numbered
+from unmix.scores.identifiability.explained import baselines, moderate, numbered
 from unmix.scores.identifiability.linear import LeastSquares
 from unmix.scores.identifiability.maps import linear_map, resampled
 from unmix.scores.identifiability.spectrum import positive
@@ -45,7 +45,7 @@ def duality(
     Interval: bootstrap over rows or groups, the weights as they are.
     Raises `UsageError` for unlike widths, or class vectors or latents whose affine span is less than f dimensions.
     """
-    a, z = aligned("duality", 4, h=h, latents=latents)
+    a, z = moderate("duality", 4, h=h, latents=latents)
     w, v, _ = vectors_of(weights, class_vectors, weight_classes)
     if w.shape[1] != a.shape[1] or v.shape[1] != z.shape[1]:
         raise UsageError(

@@ -14,7 +14,7 @@ from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
 from unmix.core.statistics import bootstrap_sums, percentiles
 from unmix.scores.base import Outcome
-from unmix.scores.pairing import columns_of
+from unmix.scores.pairing import LARGEST, columns_of
 
 CHANCE_DRAWS = 8
 
@@ -31,6 +31,21 @@ def aligned(name: str, least: int, **given: Any) -> list[Tensor]:
     if next(iter(counts.values())) < least:
         raise UsageError(f"{name}: needs at least {least} rows, got {next(iter(counts.values()))}")
     return list(matrices.values())
+
+
+def moderate(name: str, least: int, **given: Any) -> list[Tensor]:
+    """As `aligned`, for scores in which units matter, so that columns cannot be scaled before they are squared.
+
+    Raises `UsageError` that names a column with a number above 1e100.
+    """
+    matrices = aligned(name, least, **given)
+    for key, matrix in zip(given, matrices, strict=True):
+        largest = matrix.abs().amax(0)
+        column = int(largest.argmax())
+        if largest[column] > LARGEST:
+            reached = f"{largest[column].item():.3g}"
+            raise UsageError(f"{name}: column {column} of {key} reaches {reached}; give smaller units")
+    return matrices
 
 
 def baselines(

@@ -17,6 +17,7 @@ from unmix.core.seeds import Stream, as_stream, untouched
 from unmix.core.statistics import bootstrap_sums, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.explained import aligned, baselines, halves, numbered
+from unmix.scores.pairing import near_one
 
 
 def described(factors: Sequence[Factor], z: Tensor) -> Sequence[Factor]:
@@ -96,6 +97,7 @@ def balanced_accuracy(
 
     def guessed(source: Tensor) -> list[np.ndarray]:
         """For each factor: right and of class k, and of class k, of every held-out row."""
+        source = near_one(source)
         scaled = (source - source[fit].mean(0)) / source[fit].std(0, correction=0).clamp_min(1e-12)
         right = [_guesses(scaled[fit].numpy(), y[fit], scaled[held].numpy()) == y[held] for y in labels]
         return [np.concatenate([k & r[:, None], k], axis=1) for k, r in zip(classes, right, strict=True)]

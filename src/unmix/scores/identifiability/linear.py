@@ -24,6 +24,7 @@ from unmix.scores.identifiability.explained import (
     with_chance,
 )
 from unmix.scores.identifiability.kinds import targets
+from unmix.scores.pairing import near_one
 
 
 class LeastSquares:
@@ -78,6 +79,7 @@ def r2(
     name = "r2" if intercept else "r2_linear"
     a, z = aligned(name, 4, h=h, latents=latents)
     columns, owners, names = targets(z, factors)
+    a, columns = near_one(a), near_one(columns, owners)
     stream, member = as_stream(rng), numbered(group, len(a))
     fit, held = (torch.from_numpy(part) for part in halves(member, stream))
 
@@ -94,6 +96,7 @@ def r2(
     back = score(read(columns), columns, a, np.arange(a.shape[1]))
 
     def beside(source: Tensor) -> dict[str, float]:
+        source = near_one(source)
         found = score(read(source), source, columns, owners)
         return {"value": found.value, "minimum": found.minimum}
 

@@ -14,10 +14,10 @@ from unmix.core.seeds import Stream, as_stream
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.explained import (
     Explained,
-    aligned,
     baselines,
     explained,
     halves,
+    moderate,
     numbered,
     shuffle,
     with_chance,
@@ -48,7 +48,7 @@ def procrustes(
     """
     name = "procrustes_scaled" if scaled else "procrustes"
     require_numbers(name, factors)
-    a, z = aligned(name, 4, h=h, latents=latents)
+    a, z = moderate(name, 4, h=h, latents=latents)
     require_same_width(name, a, z)
     stream, member = as_stream(rng), numbered(group, len(a))
     fit, held = (torch.from_numpy(part) for part in halves(member, stream))

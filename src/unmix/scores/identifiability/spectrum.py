@@ -15,7 +15,7 @@ from unmix.core.factors import Factor
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import CHANCE_DRAWS, aligned, baselines, chance_of, numbered, shuffle
+from unmix.scores.identifiability.explained import CHANCE_DRAWS, baselines, chance_of, moderate, numbered, shuffle
 from unmix.scores.identifiability.kinds import require_numbers
 from unmix.scores.identifiability.maps import linear_map, resampled, widened
 
@@ -83,7 +83,7 @@ def isotropy(
     def of(source: Any, truth: Any) -> float:
         return float(ratio(_values("isotropy", source, truth, None, intercept, group, factors)[0]))
 
-    a, z = aligned("isotropy", 4, h=h, latents=latents)
+    a, z = moderate("isotropy", 4, h=h, latents=latents)
     stream = as_stream(rng)
     orders = [stream.child(f"shuffle {draw}").numpy().permutation(len(z)) for draw in range(CHANCE_DRAWS)]
     chance, around = chance_of([of(a, shuffle(z, order)) for order in orders])
@@ -149,7 +149,7 @@ def _values(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Singular values [f] from the largest, zeros where d < f, and their resamples [draws, f], none without rng."""
     require_numbers(name, factors)
-    a, z = aligned(name, 4, h=h, latents=latents)
+    a, z = moderate(name, 4, h=h, latents=latents)
 
     def spectrum(mapped: Tensor) -> np.ndarray:
         singular = torch.linalg.svdvals(mapped).numpy()

@@ -21,7 +21,7 @@ from unmix.scores.identifiability.explained import (
     with_chance,
 )
 from unmix.scores.identifiability.linear import LeastSquares
-from unmix.scores.pairing import columns_of
+from unmix.scores.pairing import columns_of, near_one
 
 FOLDS = 10
 
@@ -59,7 +59,7 @@ def weights_r2(
     count = int(member.max()) + 1
     if count < w.shape[1] + 2:
         raise UsageError(f"weights_r2: needs at least {w.shape[1] + 2} classes for width {w.shape[1]}, got {count}")
-    stream = as_stream(rng)
+    w, v, stream = near_one(w), near_one(v), as_stream(rng)
     fold = (stream.child("folds").numpy().permutation(count) % min(FOLDS, count))[member]
 
     def errors(source: Tensor, truth: Tensor) -> Tensor:
