@@ -19,6 +19,7 @@ from unmix.learners.slow import Slowness
 from unmix.learners.supervised import Supervised
 from unmix.learners.vae import BetaVAE
 from unmix.networks.mlp import MLP
+from unmix.report.run import match_figures
 from unmix.study import verbs
 from unmix.study.justified import signs, unjustified
 from unmix.study.learning import Learned, learn
@@ -67,11 +68,18 @@ def test_trust_goes_by_the_fit_that_is_a_sparse_sum(rows, tmp_path):
     assert verbs.best_fit(results).finder.kind == "PCA", "all of the variance is explained by as many axes"
     world, count = verbs.matched_world(results)
     assert world.latents <= 12 and max(world.rates) < 0.9 and count == 1800
-    with pytest.raises(UsageError, match="was not tried on a matched world"):
+    with pytest.raises(UsageError, match="tried on a matched world"):
         verbs.departure(results)
     verbs.trust(tmp_path / "run", sizes=(0.5,))
     away = verbs.departure(Results(tmp_path / "run"))
     assert set(away) == {"together", "alike"} and all(abs(value) < 0.5 for value in away.values())
+    # A better fit that comes later is not what was tried: the noted one stays, and is what is drawn.
+    verbs.fit(data, [SparseCoding(width=12, active=2.0, passes=40)], tmp_path / "run")
+    later = Results(tmp_path / "run")
+    tried, cell = verbs.tried_world(later)
+    assert tried == world and cell.finder.passes == 5 and verbs.matched_world(later)[0] != world
+    assert verbs.departure(later) == away
+    assert f"of {tried.latents} on the matched world" in match_figures(later).caption
     verbs.fit(data, [PCA(width=8)], tmp_path / "dense")
     with pytest.raises(UsageError, match=r"no matched world is justified.*no sparse sum.*fit TopKSAE"):
         verbs.trust(tmp_path / "dense")

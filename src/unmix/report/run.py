@@ -19,7 +19,7 @@ from unmix.report.style import Look
 from unmix.study.agreement import agreement
 from unmix.study.present import summary
 from unmix.study.study import Results
-from unmix.study.verbs import best_fit, chosen, data_split
+from unmix.study.verbs import best_fit, data_split, tried_world
 from unmix.study.verdict import verdict
 
 LABELS = {
@@ -163,15 +163,18 @@ def _recovery(results: Results, table: pd.DataFrame, look: Look) -> Section:
 
 
 def match_figures(results: Results) -> Figure:
-    """How the matched world resembles the data: eigenvalues of the covariance, and firing rates, side by side."""
-    world = next(cell.world for cell, _ in results.cells() if cell.world.kind == "MatchedWorld")
-    cell = best_fit(results)
-    part = data_split(results)
-    _, features, _, _ = chosen(results, cell.finder.kind, cell.seed)
-    h = gather(part.train, 16384, Stream(0).child("report"))
+    """How the matched world resembles the data: eigenvalues of the covariance, and firing rates, side by side.
+
+    Rates are those of the fit that the world was matched to.
+    """
+    world, cell = tried_world(results)
+    features = results.store.features(cell)
+    if features is None:
+        raise UsageError(f"{results.store.root}: the fit of {cell.label} is missing; fit again")
+    h = gather(data_split(results).train, 16384, Stream(0).child("report"))
     drawn = world.sample(len(h), Stream(0).child("report"))
     rates = features.encode(h).firing().double() / len(h)
-    matched = (drawn.z > 0).double().mean(0)
+    matched = (drawn.z != 0).double().mean(0)
     figures = spectrum(_spectrum(h), _spectrum(drawn.h)), firing_rates(rates.numpy(), matched.numpy())
     return beside(*figures)
 

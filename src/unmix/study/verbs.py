@@ -14,6 +14,7 @@ import torch
 from unmix.core.errors import UsageError
 from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
+from unmix.core.store import read_json, write_json
 from unmix.finders.features import Features
 from unmix.study.cells import Cell, Split, all_rows, split
 from unmix.study.engines import Engine
@@ -100,7 +101,9 @@ def trust(
     """
     results = Results(folder)
     fits = _fits(results)
-    world, rows = matched_world(results)
+    cell, features, part = _matchable(results)
+    world, rows = MatchedWorld.of(features, part.train), part.train.shape[0]
+    write_json(_noted(results, world), {"fit": cell.fit_digest})
     samples = sorted({max(2, round(share * rows)) for share in sizes})
     finders = {cell.finder.digest: cell.finder for cell, _ in fits}
     return fit(world, list(finders.values()), folder, seeds, samples, engine, fits[0][0].test)
@@ -108,7 +111,7 @@ def trust(
 
 def best_fit(results: Results) -> Cell:
     """The fit on data that explains most of the held-out rows with its own encoder."""
-    return min(_fits(results), key=lambda pair: pair[1]["scores"]["fvu"]["value"])[0]
+    return _by_explained(results)[0][0]
 
 
 def chosen(results: Results, finder: str | None = None, seed: int | None = None) -> tuple[Cell, Features, Rows, Any]:
@@ -139,14 +142,31 @@ def matched_world(results: Results) -> tuple[MatchedWorld, int]:
     return MatchedWorld.of(features, part.train), part.train.shape[0]
 
 
+def tried_world(results: Results) -> tuple[MatchedWorld, Cell]:
+    """The matched world that a run's finders were tried on, and the fit on data that it was matched to.
+
+    Of several, the one matched to the fit that explains most. Raises `UsageError` where there is none.
+    """
+    worlds = {cell.world.digest: cell.world for cell, _ in results.cells() if cell.world.kind == "MatchedWorld"}
+    if not worlds:
+        raise UsageError(f"{results.store.root}: no finder was tried on a matched world; run unmix trust")
+    files = {digest: _noted(results, world) for digest, world in worlds.items()}
+    of = {read_json(file)["fit"]: worlds[digest] for digest, file in files.items() if file.is_file()}
+    for cell, _ in _by_explained(results):
+        if cell.fit_digest in of:
+            return of[cell.fit_digest], cell
+    # Runs from before the fit was noted: the one that would be matched now.
+    return next(iter(worlds.values())), _matchable(results)[0]
+
+
 def departure(results: Results) -> dict[str, float]:
     """By how much the run's data and its matched world differ in each of `signs`, for the finder matched to.
 
     Raises `UsageError` where the finder was not tried on the matched world.
     """
-    cell, features, part = _matchable(results)
-    tried = [c for c, _ in results.cells() if c.world.kind == "MatchedWorld" and c.finder == cell.finder]
-    tried = [c for c in tried if c.encoder is None]
+    world, cell = tried_world(results)
+    features, part = _features(results, cell), split(cell)
+    tried = [c for c, _ in results.cells() if c.world == world and c.finder == cell.finder and c.encoder is None]
     if not tried:
         raise UsageError(
             f"{results.store.root}: {cell.finder.kind} was not tried on a matched world; run unmix trust"
@@ -159,9 +179,8 @@ def departure(results: Results) -> dict[str, float]:
 
 def _matchable(results: Results) -> tuple[Cell, Features, Split]:
     """Of the fits on data that are sparse sums, the one that explains most; its features and rows."""
-    fits = sorted(_fits(results), key=lambda pair: pair[1]["scores"]["fvu"]["value"])
     reasons: dict[str, str] = {}
-    for cell, _ in fits:
+    for cell, _ in _by_explained(results):
         features, part = _features(results, cell), split(cell)
         if (reason := unjustified(features, part.train)) is None:
             return cell, features, part
@@ -228,6 +247,16 @@ def _features(results: Results, cell: Cell) -> Features:
     if features is None:
         raise UsageError(f"{results.store.root}: the fit of {cell.label} is missing; fit again")
     return features
+
+
+def _noted(results: Results, world: MatchedWorld) -> Path:
+    """Where a run notes the fit that a world was matched to."""
+    return results.store.root / "matched" / f"{world.digest}.json"
+
+
+def _by_explained(results: Results) -> list[tuple[Cell, dict[str, Any]]]:
+    """The fits on data, the one that explains most of the held-out rows first."""
+    return sorted(_fits(results), key=lambda pair: pair[1]["scores"]["fvu"]["value"])
 
 
 def _fits(results: Results) -> list[tuple[Cell, dict[str, Any]]]:
