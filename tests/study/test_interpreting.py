@@ -41,6 +41,7 @@ def test_every_basis_and_feature_is_scored_on_held_out_images(run):
     assert {"neurons", "SphericalKMeans", "PCA", "random pools", "PCA on shuffled neurons"} <= set(
         found.bases["basis"]
     )
+    assert found.told[-1].startswith(f"Only {found.images} images are scored") and "2,000" in found.told[-1]
     clusters = found.features["SphericalKMeans"]
     assert (
         len(clusters) == 12 and clusters["z"].mean() > 2 and (clusters["q"].dropna() >= clusters["p"].dropna()).all()

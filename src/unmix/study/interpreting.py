@@ -28,6 +28,7 @@ from unmix.study.study import Results
 
 FOLDER = "interpretability"
 FEWEST = 30  # held-out images; with fewer the null says nothing
+MANY = 200  # held-out images; with fewer there is a word of caution
 TRIALS = 60  # held-out images from which choices of two are drawn
 PURITY = 10  # images of a feature whose labels are counted
 
@@ -98,6 +99,11 @@ def interpret(
         features[label] = feature_scores(found, given, shown, alike, _labels(items, test), count, draws, rng)
         write_table(features[label], folder / f"{one.fit_digest}.csv")
     told = findings(frame)
+    if len(test) < MANY:
+        told.append(
+            f"Only {len(test)} images are scored, the tenth that fit holds out: intervals are wide and features may "
+            f"be missed. Take {10 * MANY:,} images or more, or in Python compare_bases, which scores on half of them"
+        )
     write_table(frame.drop(columns="split"), folder / "bases.csv")
     about = {"similarity": str(SIMILARITIES.make(similarity)), "count": count, "draws": draws, "images": len(test)}
     write_json(folder / "about.json", {**about, "findings": told})
