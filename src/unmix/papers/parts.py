@@ -69,6 +69,13 @@ def results(root: Path, parts: Iterable[Part]) -> Iterator[tuple[Part, Any]]:
             yield part, read_json(part.file(root))["result"]
 
 
+def each_result(pieces: Iterable[tuple[dict[str, Any], Part]], root: Path) -> Iterator[tuple[dict[str, Any], Any]]:
+    """What each piece of work is, with its result, of those whose result is there."""
+    for what, part in pieces:
+        if part.file(root).is_file():
+            yield what, read_json(part.file(root))["result"]
+
+
 def command_of(study: Any, small: bool) -> str:
     """The command that makes this study: its fields that differ from their defaults."""
     words = [f"unmix study {study.name}"]

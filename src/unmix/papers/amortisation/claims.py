@@ -9,6 +9,7 @@ import pandas as pd
 
 from unmix.core.statistics import seed_interval
 from unmix.papers.amortisation.recovery import CERTIFIED, JOINT
+from unmix.papers.claimed import NO_CLAIM, claimed, counted
 
 FILES = "arXiv 2411.13117, the authors' result files, test split"
 CLOSE = 0.05  # a mean this near to the published one counts as the same
@@ -55,32 +56,9 @@ def compared(
     if verdict == "differs" and len(others) and min(others) <= published <= max(others):
         verdict = "not comparable"
         why = f"the dictionary decides: {len(others)} of them give {min(others):.2f} to {max(others):.2f}"
-    return {
-        "claim": claim,
-        "source": source,
-        "published": published,
-        "measured": round(mean, 3),
-        "seeds": len(values),
-        "interval": "" if low != low else f"{low:.3f} to {high:.3f}",
-        "verdict": "not comparable" if caveat else verdict,
-        "why": caveat or why,
-    }
-
-
-def stated(
-    claim: str, source: str, published: str, measured: str, holds: bool, why: str, seeds: int
-) -> dict[str, Any]:
-    """A claim that is a statement rather than a number."""
-    return {
-        "claim": claim,
-        "source": source,
-        "published": published,
-        "measured": measured,
-        "seeds": seeds,
-        "interval": "",
-        "verdict": "replicates" if holds else "differs",
-        "why": why,
-    }
+    interval = "" if low != low else f"{low:.3f} to {high:.3f}"
+    judged = ("not comparable", caveat) if caveat else (verdict, why)
+    return claimed(claim, source, published, round(mean, 3), *judged, len(values), interval)
 
 
 def settings_claims(
@@ -116,7 +94,7 @@ def settings_claims(
         told = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         claim = "both unknown: codes are recovered in the order SAE < MLP < sparse coding"
         seeds = len(_values(own, "SAE", "mcc"))
-        found.append(stated(claim, FILES, "0.566 < 0.623 < 0.691", told, holds, "means over seeds", seeds))
+        found.append(claimed(claim, FILES, "0.566 < 0.623 < 0.691", told, holds, "means over seeds", seeds))
     return [claim for claim in found if claim is not None]
 
 
@@ -136,7 +114,7 @@ def size_claims(frame: pd.DataFrame, caveat: str = "") -> list[dict[str, Any]]:
     if len(chance):
         level, value = chance["dictionary_mcc_paper_chance"].mean(), chance["dictionary_mcc_paper"].mean()
         found.append(
-            stated(
+            claimed(
                 "(128, 8, 3): the SAE's dictionary recovers the true one",
                 FILES,
                 "0.836",
@@ -157,7 +135,9 @@ def theory_claims(ceilings: pd.DataFrame, ranks: pd.DataFrame, transition: pd.Da
         widest, width = int(ranks["rank"].max()), int(ranks["width"].iloc[0])
         told = f"at most {widest} in {len(ranks)} trained encoders"
         claim = "the linear map from codes to pre-activations has rank at most M"
-        found.append(stated(claim, theorem, f"rank <= {width}", told, widest <= width, "singular values", len(ranks)))
+        found.append(
+            claimed(claim, theorem, f"rank <= {width}", told, widest <= width, "singular values", len(ranks))
+        )
     narrow, square = (
         (ceilings[ceilings["share"] < 1], ceilings[ceilings["share"] == 1]) if len(ceilings) else ([], [])
     )
@@ -166,13 +146,13 @@ def theory_claims(ceilings: pd.DataFrame, ranks: pd.DataFrame, transition: pd.Da
         told = f"best encoder {best:.3f}, worst solver {lasso:.3f}"
         claim = "with M < N and the true codes as targets, the encoder stays below a solver on the same dictionary"
         found.append(
-            stated(claim, theorem, "gap > 0", told, best < lasso - 0.02, "supervised to its ceiling", len(narrow))
+            claimed(claim, theorem, "gap > 0", told, best < lasso - 0.02, "supervised to its ceiling", len(narrow))
         )
     if len(square):
         worst = square["encoder"].min()
         claim = "with M = N and orthogonal atoms the gap vanishes"
         found.append(
-            stated(claim, theorem, "gap = 0", f"{worst:.3f} at least", worst >= 0.99, "code MCC", len(square))
+            claimed(claim, theorem, "gap = 0", f"{worst:.3f} at least", worst >= 0.99, "code MCC", len(square))
         )
     if len(transition):
         easy = transition[(transition["width"] == 50) & (transition["active"] <= 18)]["share"].min()
@@ -182,23 +162,22 @@ def theory_claims(ceilings: pd.DataFrame, ranks: pd.DataFrame, transition: pd.Da
         holds = bool(easy > 0.95 and hard < 0.2)
         trials = int(transition["trials"].iloc[0])
         found.append(
-            stated(claim, "compressed sensing, as used by the theorem", "", told, holds, f"{trials} trials", 1)
+            claimed(claim, "compressed sensing, as used by the theorem", "", told, holds, f"{trials} trials", 1)
         )
     return found
 
 
 def judged_claim(name: str, sae: float, mlp: float, interval: tuple[float, float]) -> dict[str, Any]:
     """The paper's automated interpretability beside ours: other network, other judge."""
-    return {
-        "claim": f"automated interpretability, MLP above SAE ({name})",
-        "source": "arXiv 2411.13117, GPT-2 small, 200 latents, judged by GPT-4o",
-        "published": "0.639 (SAE), 0.686 (MLP)",
-        "measured": f"{sae:.3f} (SAE), {mlp:.3f} (MLP)",
-        "seeds": 1,
-        "interval": f"difference {interval[0]:+.3f} to {interval[1]:+.3f}",
-        "verdict": "not comparable",
-        "why": "another network, and a judge that counts tokens",
-    }
+    return claimed(
+        f"automated interpretability, MLP above SAE ({name})",
+        "arXiv 2411.13117, GPT-2 small, 200 latents, judged by GPT-4o",
+        "0.639 (SAE), 0.686 (MLP)",
+        f"{sae:.3f} (SAE), {mlp:.3f} (MLP)",
+        None,
+        "another network, and a judge that counts tokens",
+        interval=f"difference {interval[0]:+.3f} to {interval[1]:+.3f}",
+    )
 
 
 def _values(frame: pd.DataFrame, method: str, score: str) -> list[float]:
@@ -210,10 +189,8 @@ def _values(frame: pd.DataFrame, method: str, score: str) -> list[float]:
 def headline(claims: Sequence[dict[str, Any]], base: pd.DataFrame) -> str:
     """What came out, in one or two sentences."""
     if not claims:
-        return "No published number belongs to these sections: what was measured is below."
-    words = {"replicates": "replicate", "differs": "differ", "not comparable": "are not comparable"}
-    counts = {word: sum(c["verdict"] == verdict for c in claims) for verdict, word in words.items()}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        return NO_CLAIM
+    told = counted(claims)
     own = base[base["encoder"] == "own"] if len(base) else base
     sae, coding = (_values(own, method, "mcc") if len(own) else [] for method in ("SAE", CERTIFIED))
     if not (sae and coding):

@@ -15,21 +15,9 @@ from unmix.papers.amortisation.real_page import real_claims, real_section
 from unmix.papers.amortisation.recovery import CERTIFIED, FULL, JOINT, frame, steps
 from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
 from unmix.papers.amortisation.theory import map_rank
-from unmix.papers.parts import command_of
+from unmix.papers.pages import narrow, publish
 from unmix.papers.parts import results as part_results
-from unmix.report.page import (
-    Block,
-    Claims,
-    Code,
-    DataTable,
-    Facts,
-    Figure,
-    Page,
-    Paragraph,
-    Section,
-    beside,
-    write_page,
-)
+from unmix.report.page import Block, DataTable, Figure, Paragraph, Section, beside
 from unmix.report.published import beside_published, curves, ranked, summarised
 from unmix.study.study import Results
 
@@ -58,18 +46,11 @@ def write(study: Any, folder: Path, results: Results, reports: Sequence[real.Rep
     for report in reports:
         found += real_claims(report)
         sections.append(real_section(report))
-    results.write_claims(found)
-    claimed = [Section("Published and measured", [Claims(found, CLAIMS_NOTE)])] if found else []
-    command = command_of(study, small)
-    page = Page(
-        "The amortisation gap",
-        f"Sparse autoencoders beside sparse coding, after {study.reference}"
-        + (", in a version that takes minutes." if small else "."),
-        claim.headline(found, base),
-        [*claimed, *sections, _methods(study, small, command)],
-        command,
+    lead = f"Sparse autoencoders beside sparse coding, after {study.reference}"
+    methods, headline = _methods(study, small), claim.headline(found, base)
+    return publish(
+        study, folder, small, "The amortisation gap", lead, headline, sections, methods, found, CLAIMS_NOTE
     )
-    return write_page(folder / "report.html", page)
 
 
 CLAIMS_NOTE = (
@@ -234,7 +215,7 @@ def _sizes(cells: pd.DataFrame) -> Section:
         size=[f"({n}, {d}, {k})" for n, d, k in zip(own["latents"], own["width"], own["active"], strict=True)]
     )
     values = ("mcc", "dictionary_mcc", "dictionary_mcc_chance", "l0", "fit_flops", "fit_seconds")
-    lines = _narrow(summarised(own, ("size", "method"), values), "mcc", "dictionary_mcc", seeds=True)
+    lines = narrow(summarised(own, ("size", "method"), values), "mcc", "dictionary_mcc")
     published = {f"({n}, {d}, {k})": table for (n, d, k), table in claim.SIZES.items()}
     panels = []
     for size, group in own.groupby("size", sort=False):
@@ -256,10 +237,8 @@ def _sizes(cells: pd.DataFrame) -> Section:
     return Section("Other sizes", blocks)
 
 
-def _narrow(lines: pd.DataFrame, *halves: str, seeds: bool = False) -> pd.DataFrame:
-    """The table with the half-widths of these columns only, so that it fits a page."""
-    keep = [n for n in lines if not str(n).endswith("_half") or str(n).removesuffix("_half") in halves]
-    return lines[[n for n in keep if seeds or n != "seeds"]]
+def _narrow(lines: pd.DataFrame, *halves: str) -> pd.DataFrame:
+    return narrow(lines, *halves).drop(columns="seeds", errors="ignore")
 
 
 def _weights(cells: pd.DataFrame) -> Section:
@@ -307,6 +286,7 @@ def _theorem(ceilings: pd.DataFrame, ranks: pd.DataFrame, moves: pd.DataFrame, r
     if len(ceilings):
         named = ceilings.assign(dictionary=["M < N" if s < 1 else "M = N, orthogonal" for s in ceilings["share"]])
         lines = summarised(named, ("dictionary",), ("encoder", "lasso", "linear_r2", "share"))
+        lines = narrow(lines, "encoder", "lasso", "linear_r2")
         labels = {
             "encoder": "supervised encoder, MCC",
             "lasso": "lasso on D, MCC",
@@ -314,13 +294,12 @@ def _theorem(ceilings: pd.DataFrame, ranks: pd.DataFrame, moves: pd.DataFrame, r
             "share": "M / N",
             "seeds": "dictionaries",
         }
-        lines = lines.drop(columns=[name for name in ("share_half",) if name in lines])
         blocks.append(DataTable(lines, "The ceiling of one linear-nonlinear pass.", {}, "", labels))
     return Section("The theorem, in numbers", blocks)
 
 
-def _methods(study: Any, small: bool, command: str) -> Section:
-    facts = {
+def _methods(study: Any, small: bool) -> dict[str, Any]:
+    return {
         "source": study.reference,
         "seeds": ", ".join(str(seed) for seed in study.chosen_seeds(small)),
         "paper's methods": "no biases, rows as they are, 1,024 rows in one batch, Adam; 20,000 steps where codes "
@@ -334,4 +313,3 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "score: greedy matching by |correlation| over coordinates, as in the authors' code",
         "not repeated": "activations of GPT-2 small on 410 million tokens, and its judge",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])

@@ -9,6 +9,7 @@ import pandas as pd
 from unmix.papers.amortisation import real
 from unmix.papers.amortisation.claims import judged_claim
 from unmix.papers.amortisation.shown import FORMATS, LABELS, UNITS
+from unmix.papers.pages import narrow
 from unmix.report.page import Block, DataTable, Paragraph, Section
 from unmix.report.pareto import pareto
 from unmix.report.published import summarised
@@ -31,7 +32,6 @@ def real_section(found: real.Representation) -> Section:
     )
     order = order.sort_values(["place", "last", "encoder", "seed"])
     lines = summarised(order, ("method", "encoder"), ("l0", "fvu", "dead", "encode_flops", "fit_seconds"))
-    keep = [n for n in lines if not n.endswith("_half") or n == "fvu_half"]
     pairs = found.agreement
     labels = {
         found.results.label(cell.finder): found.names.get(cell.finder.digest, "") for cell, _ in found.results.cells()
@@ -43,7 +43,7 @@ def real_section(found: real.Representation) -> Section:
     )
     blocks: list[Block] = [
         pareto(data),
-        DataTable(lines[keep], "Held-out rows; encoders at one sparsity.", FORMATS, "", LABELS, UNITS),
+        DataTable(narrow(lines, "fvu"), "Held-out rows; encoders at one sparsity.", FORMATS, "", LABELS, UNITS),
         Paragraph(
             f"Atoms that two seeds share (cosine above .9): {told}." if told else "One seed: no agreement to measure."
         ),

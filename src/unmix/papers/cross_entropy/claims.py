@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from unmix.core.statistics import seed_interval
+from unmix.papers.claimed import NO_CLAIM, claimed, counted
 from unmix.papers.cross_entropy.grids import Row
 from unmix.papers.cross_entropy.pictures import MARKS
 
@@ -37,30 +38,14 @@ def compared(
         why += ": nearer to the truth than published"
     elif apart:
         why += f": {apart}"
-    return {
-        "claim": claim,
-        "source": source,
-        "published": published,
-        "measured": round(mean, 3),
-        "seeds": len(values),
-        "interval": "" if low != low else f"{low:.3f} to {high:.3f}",
-        "verdict": "not comparable" if caveat else verdict,
-        "why": caveat or why,
-    }
+    interval = "" if low != low else f"{low:.3f} to {high:.3f}"
+    judged = ("not comparable", caveat) if caveat else (verdict, why)
+    return claimed(claim, source, published, round(mean, 3), *judged, len(values), interval)
 
 
 def stated(claim: str, published: str, measured: str, holds: bool, why: str, seeds: int, caveat: str = "") -> dict:
     """A statement of the theorem, with the bound that it is held to."""
-    return {
-        "claim": claim,
-        "source": THEOREM,
-        "published": published,
-        "measured": measured,
-        "seeds": seeds,
-        "interval": "",
-        "verdict": "not comparable" if caveat else "replicates" if holds else "differs",
-        "why": caveat or why,
-    }
+    return claimed(claim, THEOREM, published, measured, None if caveat else holds, caveat or why, seeds)
 
 
 def theorem_claims(table: pd.DataFrame, caveat: str = "") -> list[dict[str, Any]]:
@@ -192,10 +177,8 @@ def pretrained_claims(tables: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
 def headline(claims: Sequence[dict[str, Any]], theorem: pd.DataFrame, hard: Sequence[tuple[float, float]]) -> str:
     """What came out. hard: (published, best measured) R2 of the hard lines."""
     if not claims:
-        return "No published number belongs to these sections: what was measured is below."
-    words = {"replicates": "replicate", "differs": "differ", "not comparable": "are not comparable"}
-    counts = {word: sum(c["verdict"] == verdict for c in claims) for verdict, word in words.items()}
-    told = f"Of {len(claims)} claims " + ", ".join(f"{count} {word}" for word, count in counts.items() if count) + "."
+        return NO_CLAIM
+    told = f"Of {len(claims)} claims {counted(claims)}."
     if len(theorem):
         least, raw = theorem["r2_minimum"].min(), theorem["r2_x"].mean()
         told += (

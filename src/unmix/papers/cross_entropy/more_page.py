@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from unmix.papers.cross_entropy.shown import FORMATS, LABELS
+from unmix.papers.pages import narrow
 from unmix.report.page import Block, DataTable, Facts, Figure, Paragraph, Section, beside
 from unmix.report.published import beside_published, summarised
 
@@ -58,14 +59,13 @@ def objectives_section(rows: Sequence[tuple[str, dict[str, Any]]]) -> Section:
     """Contrastive objectives on pairs: what each recovers, up to a linear map and one to one."""
     table = pd.DataFrame([{"world": name, **row} for name, row in rows])
     shown = summarised(table, ("world", "learner", "similarity"), ("r2", "r2_minimum", "r2_x", "mcc"))
-    keep = [n for n in shown if not n.endswith("_half")]
     text = (
         "Two rows of a pair have nearby latents, and no label is given. On the sphere the latents come back up to a "
         "linear map, so that single features are no single latents (a low MCC). In a box with Laplace steps a "
         "distance that fits them tells single latents apart; the wrong distance does not."
     )
     note = "MCC: mean |correlation| of latents with features under the best one-to-one matching."
-    table = DataTable(shown[keep], "Pairs: 5 latents.", FORMATS, note, LABELS)
+    table = DataTable(narrow(shown), "Pairs: 5 latents.", FORMATS, note, LABELS)
     return Section("Other objectives", [Paragraph(text), table])
 
 
@@ -102,13 +102,12 @@ def sprites_section(results: Sequence[dict[str, Any]]) -> Section:
         f"{ahead['untrained']}: much of it needs no training."
     )
     caption = "Least squares from the trained features, held-out rows; grey bars: from raw pixels."
-    keep = [n for n in shown if not n.endswith("_half")]
     note = "An angle counts by the R2 of its cosine and sine, with the symmetry that all shapes share."
     labels = {**LABELS, "trained": "trained", "pixels": "raw pixels"}
     blocks: list[Block] = [
         Paragraph(text),
         Figure(beside(*panels).svg, caption),
-        DataTable(shown[keep], "Factors that no label told of: R2.", FORMATS, note, labels),
+        DataTable(narrow(shown), "Factors that no label told of: R2.", FORMATS, note, labels),
     ]
     return Section("Sprites: the class is the shape", blocks)
 

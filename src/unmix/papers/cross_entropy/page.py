@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.core.store import write_json
 from unmix.papers.cross_entropy import claims as claim
 from unmix.papers.cross_entropy import grids
 from unmix.papers.cross_entropy.more_page import (
@@ -21,21 +20,9 @@ from unmix.papers.cross_entropy.pretrained import tested
 from unmix.papers.cross_entropy.runs import row_of
 from unmix.papers.cross_entropy.shown import FORMATS, LABELS
 from unmix.papers.cross_entropy.sprites import PUBLISHED
-from unmix.papers.parts import command_of
+from unmix.papers.pages import narrow, publish
 from unmix.papers.parts import results as part_results
-from unmix.report.page import (
-    Block,
-    Claims,
-    Code,
-    DataTable,
-    Facts,
-    Figure,
-    Page,
-    Paragraph,
-    Section,
-    beside,
-    write_page,
-)
+from unmix.report.page import Block, DataTable, Figure, Paragraph, Section, beside
 from unmix.report.published import beside_published, curves, summarised
 
 Rows = list[tuple[str, dict[str, Any]]]
@@ -89,19 +76,11 @@ def write(study: Any, folder: Path, small: bool) -> Path:
         found += claim.pretrained_claims(tables)
         missing = [name for name in ("photographs", "objects") if getattr(study, name) is None]
         sections.append(pretrained_section(tables, missing))
-    write_json(folder / "claims.json", found)
-    claimed = [Section("Published and measured", [Claims(found, CLAIMS_NOTE)])] if found else []
-    command = command_of(study, small)
     best = [(old, new) for _, old, new in hard]
-    page = Page(
-        "Cross-entropy and the data-generating process",
-        f"Recovery of latents by classification, after {study.reference}"
-        + (", in a version that takes minutes." if small else "."),
-        claim.headline(found, theorem, best),
-        [*claimed, *sections, _methods(study, small, command)],
-        command,
-    )
-    return write_page(folder / "report.html", page)
+    title = "Cross-entropy and the data-generating process"
+    lead = f"Recovery of latents by classification, after {study.reference}"
+    methods, headline = _methods(study, small), claim.headline(found, theorem, best)
+    return publish(study, folder, small, title, lead, headline, sections, methods, found, CLAIMS_NOTE)
 
 
 CLAIMS_NOTE = (
@@ -126,13 +105,13 @@ def _theorem(table: pd.DataFrame) -> Section:
     first = ("r2", "r2_minimum", "worst_direction", "procrustes_scaled", "r2_x", "r2_x_minimum", "r2_untrained")
     second = ("weights_r2", "singular_values", "beta_ratio", "duality_ratio", "within_class", "excess_loss")
     keys = ("labels", "case")
-    tight = pd.DataFrame(summarised(table, keys, first))
+    tight = narrow(summarised(table, keys, first), "r2", "procrustes_scaled")
     # Only where the theorem fixes them.
     fixed = table.assign(
         singular_values=table["singular_values"].where(table["case"].isin(["C1", "C3"])),
         beta_ratio=table["beta_ratio"].where(table["case"] == "C1"),
     )
-    head = pd.DataFrame(summarised(fixed, keys, second))
+    head = narrow(summarised(fixed, keys, second))
     values = _within(table)
     text = (
         f"In every run the worst latent has an R2 of at least {values['least']:.3f}; the raw observations reach "
@@ -143,12 +122,11 @@ def _theorem(table: pd.DataFrame) -> Section:
         if values["above"]
         else ""
     )
-    keep = [n for n in tight if not n.endswith("_half") or n.removesuffix("_half") in ("r2", "procrustes_scaled")]
     blocks: list[Block] = [
         *([Paragraph(text)] if text else []),
         Figure(beside(*panels).svg, caption),
-        DataTable(tight[keep], "Latents from the representation: R2 of held-out rows.", FORMATS, NOTE, LABELS),
-        DataTable(_bare(head), "The head, the map's scale and the loss.", FORMATS, HEAD_NOTE, LABELS),
+        DataTable(tight, "Latents from the representation: R2 of held-out rows.", FORMATS, NOTE, LABELS),
+        DataTable(head, "The head, the map's scale and the loss.", FORMATS, HEAD_NOTE, LABELS),
     ]
     return Section("The theorem, where its assumptions hold", blocks)
 
@@ -173,10 +151,6 @@ def _within(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _bare(lines: pd.DataFrame) -> pd.DataFrame:
-    return lines[[name for name in lines if not str(name).endswith("_half")]]
-
-
 def _hard(lines: Sequence[Any], better: Sequence[Any]) -> list[tuple[str, float, float]]:
     """(name, published, best mean over seeds) of the hard lines that were run."""
     found = []
@@ -194,7 +168,6 @@ def _lines(lines: Sequence[Any], better: Sequence[Any], hard: Sequence[tuple[str
     table = pd.DataFrame(rows)
     values = ("published", "r2", "r2_minimum", "r2_x", "excess_loss", "seconds")
     shown = summarised(table, ("labels", "case", "row"), values)
-    keep = [n for n in shown if not n.endswith("_half") or n == "r2_half"]
     panels = []
     for (labels, case), group in table.groupby(["labels", "case"], sort=False):
         drawn = group.assign(method=group["row"], value=group["r2"], chance=group["r2_x"])
@@ -205,7 +178,7 @@ def _lines(lines: Sequence[Any], better: Sequence[Any], hard: Sequence[tuple[str
     )
     blocks: list[Block] = [
         Figure(beside(*panels).svg, caption),
-        DataTable(shown[keep], "The paper's lines.", FORMATS, ROW_NOTE, LABELS),
+        DataTable(narrow(shown, "r2"), "The paper's lines.", FORMATS, ROW_NOTE, LABELS),
     ]
     blocks += _on_the_way(table)
     if better:
@@ -269,11 +242,11 @@ def _improved(lines: Sequence[Any], better: Sequence[Any], hard: Sequence[tuple[
         "loss is nearly flat in what identifies the latents, and free features and weights drift. Nothing is lost "
         f"by bringing both to the sphere, where the optimum lies; best of the cases here: {told}."
     )
-    return [Paragraph(text), figure, DataTable(_bare(shown), "Hard lines by case.", FORMATS, "", LABELS)]
+    return [Paragraph(text), figure, DataTable(narrow(shown), "Hard lines by case.", FORMATS, "", LABELS)]
 
 
-def _methods(study: Any, small: bool, command: str) -> Section:
-    facts = {
+def _methods(study: Any, small: bool) -> dict[str, Any]:
+    return {
         "source": study.reference,
         "seeds": ", ".join(str(seed) for seed in study.chosen_seeds(small))
         + "; a seed draws world, start and batches",
@@ -289,4 +262,3 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "learnable inverse temperature. Sprites: pixels and features are read out by ridge regression",
         "not repeated": "ImageNet-X and its networks (ResNet-50, ViT), Shapes3D, MPI3D, Cars3D, smallNORB",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])

@@ -11,8 +11,8 @@ import pandas as pd
 
 from unmix.core.seeds import Stream
 from unmix.core.statistics import percentiles, seed_interval
-from unmix.core.store import read_json
 from unmix.papers.crossings.grids import COLUMNS, RAW, SPARSE, STARTS, UNTRAINED
+from unmix.papers.parts import each_result
 
 SUFFICES = 0.95  # R2 from which on a linear read-out has the latents
 MATTERS = 0.05  # differences below this are called none
@@ -29,10 +29,7 @@ def cells(study: Any, folder: Path, small: bool) -> pd.DataFrame:
     r2_read, r2_worst: of the linear read-out from the representation. failed: why a cell has no scores, or empty.
     """
     rows = []
-    for what, part in study.parts(small):
-        if not part.file(folder).is_file():
-            continue
-        result = read_json(part.file(folder))["result"]
+    for what, result in each_result(study.parts(small), folder):
         shared = {**what, "r2_read": result.get("r2"), "r2_worst": result.get("r2_worst"), "loss": result["loss"]}
         if "error" in result:
             rows.append({**shared, "finder": "", "encoder": "", "failed": result["error"]})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.core.statistics import seed_interval
+from unmix.papers.claimed import claimed, over_seeds
 from unmix.papers.crossings.answers import agreements, main_rows
 from unmix.papers.crossings.grids import COLUMNS, RAW, SPARSE, UNTRAINED
 
@@ -31,7 +31,7 @@ def claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
                 told, interval = f"{row['agreement']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}"
                 why = f"mean over {int(row['worlds'])} worlds; holds where the interval is above {AGREES}"
                 seeds = frame["seed"].nunique()
-                found.append(_judged(text, "asked here", "", told, row["low"] > AGREES, why, seeds, interval))
+                found.append(claimed(text, "asked here", "", told, row["low"] > AGREES, why, seeds, interval))
     return found
 
 
@@ -91,17 +91,8 @@ def headline(frame: pd.DataFrame, told: dict[str, str]) -> str:
 
 
 def _of(text: str, source: str, published: str, values: list[float], holds: bool, why: str) -> dict[str, Any]:
-    _, low, high = seed_interval(values)
-    interval = "" if len(values) < 3 else f"{low:.3f} to {high:.3f}"
-    return _judged(text, source, published, f"{_mean(values):.3f}", holds, why, len(values), interval)
-
-
-def _judged(
-    text: str, source: str, published: str, measured: str, holds: bool, why: str, seeds: int, interval: str
-) -> dict[str, Any]:
-    verdict = "replicates" if holds else "differs"
-    parts = {"claim": text, "source": source, "published": published, "measured": measured}
-    return {**parts, "seeds": int(seeds), "interval": interval, "verdict": verdict, "why": why}
+    told = f"{_mean(values):.3f}"
+    return claimed(text, source, published, told, holds, why, len(values), over_seeds(values))
 
 
 def _mean(values: list[float]) -> float:

@@ -10,9 +10,8 @@ import pandas as pd
 from unmix.papers.crossings import answers, figures, grids
 from unmix.papers.crossings import claims as claim
 from unmix.papers.crossings.runs import DCI
-from unmix.papers.parts import command_of
-from unmix.report.page import Block, Claims, Code, DataTable, Facts, Page, Paragraph, Section, beside, write_page
-from unmix.study.study import Results
+from unmix.papers.pages import failures, publish
+from unmix.report.page import Block, DataTable, Paragraph, Section, beside
 
 LABELS = {
     "r2_read": "R2, linear read-out",
@@ -44,14 +43,11 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     frame = answers.cells(study, folder, small)
     write_table(frame, folder / "cells.csv")
     found, told = claim.claims(frame), answers.sentences(frame)
-    Results(folder).write_claims(found)
-    command = command_of(study, small)
-    sections = [Section("Published and measured", [Claims(found, NOTE)])] if found else []
-    sections += [_read_out(frame, told), _sparse(frame, told), _start(frame, told), _scores(frame, told)]
-    sections += [_given(study, frame), _refused(study), _failures(frame), _methods(study, small, command)]
+    sections = [_read_out(frame, told), _sparse(frame, told), _start(frame, told), _scores(frame, told)]
+    sections += [_given(study, frame), _refused(study), _failures(frame)]
     lead = "Every learner, start, finder and encoder on every world, beside the truth where it is known"
-    lead += ", in a version that takes minutes." if small else "."
-    return write_page(folder / "report.html", Page("Crossings", lead, claim.headline(frame, told), sections, command))
+    methods, headline = _methods(study, small), claim.headline(frame, told)
+    return publish(study, folder, small, "Crossings", lead, headline, sections, methods, found, NOTE)
 
 
 def _read_out(frame: pd.DataFrame, told: dict[str, str]) -> Section:
@@ -146,15 +142,13 @@ def _refused(study: Any) -> Section:
 
 def _failures(frame: pd.DataFrame) -> Section:
     failed = frame[frame["failed"].fillna("") != ""]
-    if failed.empty:
-        return Section("Failures", [Paragraph("None: every cell ended with finite numbers.")])
     kept = failed.groupby(["world", "learner", "finder", "encoder", "failed"], sort=False).size()
-    text = "Cells that failed count as failures, not as missing."
-    return Section("Failures", [Paragraph(text), DataTable(kept.reset_index(name="cells"))])
+    text, none = "Cells that failed count as failures, not as missing.", "None: every cell ended with finite numbers."
+    return failures(kept.reset_index(name="cells"), text, none)
 
 
-def _methods(study: Any, small: bool, command: str) -> Section:
-    facts = {
+def _methods(study: Any, small: bool) -> dict[str, Any]:
+    return {
         "sparse": "32 non-negative latents, 2 active, through a random dictionary in 16 dimensions, noise .02",
         "clusters": "4 latents on the sphere around 50 class vectors, 500 data, 3 layers of mixing to 16 dimensions",
         "motion": "4 latents with Laplace steps, a mixing of 2 layers to 8 dimensions",
@@ -169,4 +163,3 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "DCI": f"disentanglement, {DCI['rounds']} trees on at most {DCI['rows']:,} rows",
         "seeds": ", ".join(map(str, study.chosen_seeds(small))) + "; each has its own world, weights and draws",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.core.statistics import seed_interval
+from unmix.papers.claimed import claimed, over_seeds
 from unmix.papers.diet.grids import BASE, DIET, LABELLED, RAW, UNTRAINED
 
 PAPER, REVISED = "arXiv 2302.10260", "arXiv 2406.10743"
@@ -24,17 +24,7 @@ def claim(
     text: str, source: str, published: str, measured: str, holds: bool | None, why: str, values: Sequence[float] = ()
 ) -> dict[str, Any]:
     """A statement and whether it holds; None where it cannot be compared. values: of the seeds."""
-    verdict = "not comparable" if holds is None else "replicates" if holds else "differs"
-    return {
-        "claim": text,
-        "source": source,
-        "published": published,
-        "measured": measured,
-        "seeds": len(values) or 1,
-        "interval": _interval(values),
-        "verdict": verdict,
-        "why": why,
-    }
+    return claimed(text, source, published, measured, holds, why, len(values) or 1, over_seeds(values))
 
 
 def of(frame: pd.DataFrame, method: str, column: str = "linear") -> list[float]:
@@ -193,10 +183,3 @@ _APART = (LABELLED, UNTRAINED, RAW)
 
 def _mean(values: Sequence[float]) -> float:
     return float(sum(values) / len(values)) if len(values) else float("nan")
-
-
-def _interval(values: Sequence[float]) -> str:
-    if len(values) < 3:
-        return ""
-    _, low, high = seed_interval(values)
-    return f"{low:.3f} to {high:.3f}"

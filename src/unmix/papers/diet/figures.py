@@ -23,7 +23,7 @@ def probes(frame: pd.DataFrame, title: str, caption: str = "") -> Figure:
     rows = frame.dropna(subset=["linear"]) if "linear" in frame else frame.iloc[:0]
     if rows.empty:
         return Figure(nothing(f"{title}: nothing was measured."), caption)
-    methods = sorted(set(rows["method"]), key=lambda m: -rows[rows["method"] == m]["linear"].mean())
+    methods = sorted(dict.fromkeys(rows["method"]), key=lambda m: -rows[rows["method"] == m]["linear"].mean())
     with drawing():
         left = 0.25 + LETTER * max(len(short(method)) for method in methods)
         canvas, axes = panel(left + 3.1, 0.95 + 0.27 * len(methods), left=left, right=0.95)

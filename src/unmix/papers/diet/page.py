@@ -7,27 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.core.store import read_json
 from unmix.papers.diet import claims as claim
 from unmix.papers.diet import figures, grids
 from unmix.papers.diet.grids import DIET, RAW
 from unmix.papers.diet.runs import unpacked, views_of
-from unmix.papers.parts import command_of
-from unmix.report.page import (
-    Block,
-    Claims,
-    Code,
-    DataTable,
-    Facts,
-    Figure,
-    Page,
-    Paragraph,
-    Section,
-    beside,
-    write_page,
-)
+from unmix.papers.pages import failures, narrow, publish
+from unmix.papers.parts import each_result
+from unmix.report.page import Block, DataTable, Figure, Paragraph, Section, beside
 from unmix.report.published import summarised
-from unmix.study.study import Results
 
 NUMBERS = ("alike", "rankme", "uniformity", "lidar", "alignment", "steps", "flops", "seconds", "excess", "plain")
 FORMATS: dict[str, Any] = {
@@ -66,10 +53,9 @@ TITLES = {"digits": "Digits, at equal compute", "images": "Your pictures, at equ
 def outcomes(study: Any, folder: Path, small: bool) -> pd.DataFrame:
     """One row for every piece of work that is there, but the closed form: what it is, its numbers, error."""
     rows = []
-    for what, part in study.parts(small):
-        if what["section"] == "linear" or not part.file(folder).is_file():
+    for what, result in each_result(study.parts(small), folder):
+        if what["section"] == "linear":
             continue
-        result = read_json(part.file(folder))["result"]
         row = {**what, "error": result.get("error", "")}
         row |= {name: result[name]["accuracy"] for name in ("linear", "knn") if isinstance(result.get(name), dict)}
         row |= {name: result[name] for name in (*NUMBERS, "looks", "pictures", "probe", "bayes") if name in result}
@@ -114,14 +100,12 @@ def write(study: Any, folder: Path, small: bool) -> Path:
         found += claim.latent_claims(rows)
         sections.append(_latents(rows))
     found += claim.published_claims()
-    sections.append(_failures(frame))
-    Results(folder).write_claims(found)
-    command = command_of(study, small)
-    claimed = Section("Published and measured", [Claims(found, CLAIMS_NOTE)])
+    names = [name for name in ("section", "method", "factor", "value", "seed", "error") if name in frame]
+    sections.append(failures(frame[frame["error"] != ""][names], "Fits that failed count as failures."))
     lead = "The number of each picture as its label, after Ibrahim et al. 2023 (arXiv 2302.10260) and its revision "
-    lead += "(arXiv 2406.10743)" + (", in a version that takes minutes." if small else ".")
-    sections = [claimed, *sections, _methods(study, small, command)]
-    return write_page(folder / "report.html", Page("DIET", lead, claim.headline(found, frame), sections, command))
+    lead += "(arXiv 2406.10743)"
+    methods, headline = _methods(study, small), claim.headline(found, frame)
+    return publish(study, folder, small, "DIET", lead, headline, sections, methods, found, CLAIMS_NOTE)
 
 
 def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Section:
@@ -216,10 +200,8 @@ def _sensitivity(frame: pd.DataFrame) -> Section:
 
 
 def _records(study: Any, folder: Path, small: bool) -> list[dict[str, Any]]:
-    for what, part in study.parts(small):
-        if what["section"] == "linear" and part.file(folder).is_file():
-            return read_json(part.file(folder))["result"]
-    return []
+    found = each_result(study.parts(small), folder)
+    return next((result for what, result in found if what["section"] == "linear"), [])
 
 
 def _linear(records: list[dict[str, Any]]) -> Section:
@@ -255,28 +237,16 @@ def _table(
     lines = summarised(frame[frame["error"] == ""], keys, values)
     if lines.empty:
         return DataTable(lines, "Nothing ended well.")
-    for name in spread:
-        if f"{name}_half" in lines:
-            lines[f"{name}_half"] = lines[f"{name}_half"].where(lines["seeds"] > 2)
-    halves = [name for name in lines if str(name).endswith("_half") and str(name)[:-5] not in spread]
-    return DataTable(lines.drop(columns=halves), note, FORMATS, "", LABELS)
+    return DataTable(narrow(lines, *spread, least=3), note, FORMATS, "", LABELS)
 
 
 def _captioned(figure: Figure, caption: str) -> Figure:
     return Figure(figure.panels, caption)
 
 
-def _failures(frame: pd.DataFrame) -> Section:
-    failed = frame[frame["error"] != ""] if len(frame) else frame
-    if failed.empty:
-        return Section("Failures", [Paragraph("None: every piece of work ended with finite numbers.")])
-    names = [name for name in ("section", "method", "factor", "value", "seed", "error") if name in failed]
-    return Section("Failures", [Paragraph("Fits that failed count as failures."), DataTable(failed[names])])
-
-
-def _methods(study: Any, small: bool, command: str) -> Section:
+def _methods(study: Any, small: bool) -> dict[str, Any]:
     digits, pictures = study.fields("digits", small), study.fields("images", small)
-    facts = {
+    return {
         "source": study.reference,
         "DIET": "cross-entropy on the number of each picture, smoothing .8, no bias, no projector; AdamW, "
         "weight decay .05, warm-up over a tenth of the steps, then a cosine",
@@ -289,7 +259,6 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "held-out rows; the other objectives have the same learning rate, which was not tuned for them",
         "not repeated": "CIFAR-100, TinyImageNet, ImageNet and the paper's networks, which need days of GPUs",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])
 
 
 def _shared(fields: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.core.statistics import seed_interval
+from unmix.papers.claimed import claimed, over_seeds
 from unmix.papers.slowvae.grids import BETA, SLOW
 
 PAPER = "arXiv 2007.10930"
@@ -21,22 +21,6 @@ ALPHA = {
 GAIN = 0.1  # SlowVAE's excess over the same network without its temporal term
 
 
-def claim(
-    text: str, source: str, published: str, measured: str, holds: bool, why: str, seeds: int, interval: str = ""
-) -> dict[str, Any]:
-    """A statement and whether it holds."""
-    return {
-        "claim": text,
-        "source": source,
-        "published": published,
-        "measured": measured,
-        "seeds": seeds,
-        "interval": interval,
-        "verdict": "replicates" if holds else "differs",
-        "why": why,
-    }
-
-
 def motion_claims(motion: pd.DataFrame) -> list[dict[str, Any]]:
     """Natural motion is sparse: shape parameters, and which law is most likely. motion: rows of `runs.motion`."""
     if motion.empty:
@@ -45,7 +29,7 @@ def motion_claims(motion: pd.DataFrame) -> list[dict[str, Any]]:
     laws = [[row[law] for law in ("generalised Laplace", "Laplace", "Gaussian")] for row in motion["likelihood"]]
     holds = all(best > middle > last for best, middle, last in laws)
     found.append(
-        claim(
+        claimed(
             "object motion: generalised Laplace more likely than Laplace, and that than Gaussian",
             f"{PAPER}, KITTI and YouTube-VOS",
             "in all 6 cells",
@@ -57,7 +41,7 @@ def motion_claims(motion: pd.DataFrame) -> list[dict[str, Any]]:
     )
     most = motion["alpha"].max()
     found.append(
-        claim(
+        claimed(
             "object motion: sparse transitions, alpha < 1 in x, y and area",
             f"{PAPER}, KITTI and YouTube-VOS",
             "0.44 to 0.69",
@@ -74,7 +58,7 @@ def motion_claims(motion: pd.DataFrame) -> list[dict[str, Any]]:
         if published is not None:
             away = row["alpha_scipy"] - published
             found.append(
-                claim(
+                claimed(
                     f"shape of motion, {row['source']}, {row['latent']}",
                     "scipy's gennorm.fit on the same table",
                     f"{published:.3f}",
@@ -104,18 +88,20 @@ def latent_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
             gap = _mean(slow) - _mean(beta)
             told = f"{_mean(slow):.3f} against {_mean(beta):.3f}"
             text = f"{law} transitions: SlowVAE recovers the latents, {GAIN} above the same network without them"
-            found.append(claim(text, theorem, "", told, gap >= GAIN, _level(rows, law), len(slow), _interval(slow)))
+            found.append(
+                claimed(text, theorem, "", told, gap >= GAIN, _level(rows, law), len(slow), over_seeds(slow))
+            )
     slow, chance = values("Gaussian", SLOW), values("Gaussian", SLOW, "chance")
     if slow:
         gap = _mean(slow) - _mean(chance)
         text = "Gaussian transitions leave rotations open: SlowVAE stays at the level of random rotations"
         told = f"{_mean(slow):.3f}, random rotations {_mean(chance):.3f}"
-        found.append(claim(text, theorem, "", told, gap < GAIN, "within 0.1 of it", len(slow), _interval(slow)))
+        found.append(claimed(text, theorem, "", told, gap < GAIN, "within 0.1 of it", len(slow), over_seeds(slow)))
     control = values("Laplace", "ICA of differences")
     if control:
         text = "Laplace transitions, linear mixing: ICA of the differences recovers the latents in closed form"
         told = f"{min(control):.4f} at least"
-        found.append(claim(text, "control", "", told, min(control) >= 0.999, "below 0.999 differs", len(control)))
+        found.append(claimed(text, "control", "", told, min(control) >= 0.999, "below 0.999 differs", len(control)))
     return found
 
 
@@ -132,10 +118,10 @@ def sprite_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
         text = f"sprites, {law}: SlowVAE's MCC is {GAIN} above beta-VAE's, and above random projections"
         told = f"{one:.3f} against {other:.3f}; {one - level:+.3f} and {other - level:+.3f} above projections"
         holds = one >= other + GAIN and one > level
-        interval = _interval(slow["spearman"].tolist())
+        interval = over_seeds(slow["spearman"].tolist())
         worst = slow["spearman"].min()
         why = f"means over seeds, worst seed {worst:.3f}; other networks and images than the paper's"
-        found.append(claim(text, PAPER, "", told, holds, why, len(slow), interval))
+        found.append(claimed(text, PAPER, "", told, holds, why, len(slow), interval))
     return found
 
 
@@ -161,11 +147,6 @@ def headline(claims: Sequence[dict[str, Any]], frame: pd.DataFrame) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return float(sum(values) / len(values))
-
-
-def _interval(values: Sequence[float]) -> str:
-    _, low, high = seed_interval(values)
-    return "" if low != low or len(values) < 3 else f"{low:.3f} to {high:.3f}"
 
 
 def _level(rows: pd.DataFrame, law: str) -> str:

@@ -7,14 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.core.store import read_json
-from unmix.papers.parts import command_of
+from unmix.papers.pages import failures, narrow, publish
+from unmix.papers.parts import each_result
 from unmix.papers.slowvae import claims as claim
 from unmix.papers.slowvae import figures
 from unmix.papers.slowvae.grids import SLOW
-from unmix.report.page import Block, Claims, Code, DataTable, Facts, Page, Paragraph, Section, beside, write_page
+from unmix.report.page import Block, DataTable, Paragraph, Section, beside
 from unmix.report.published import summarised
-from unmix.study.study import Results
 from unmix.study.udr import udr
 
 FORMATS = {
@@ -43,10 +42,9 @@ CLAIMS_NOTE = "Every seed counts, failed ones are listed, and a claim that diffe
 def outcomes(study: Any, folder: Path, small: bool) -> pd.DataFrame:
     """One row for every piece of work that is there: section, law, method, seed, spearman, pearson, ..., error."""
     rows = []
-    for what, part in study.parts(small):
-        if what["section"] == "motion" or not part.file(folder).is_file():
+    for what, result in each_result(study.parts(small), folder):
+        if what["section"] == "motion":
             continue
-        result = read_json(part.file(folder))["result"]
         row = {**what, "seconds": result["seconds"], "error": result.get("error", "")}
         if "error" not in result:
             row |= {rule: result[rule]["value"] for rule in ("spearman", "pearson")}
@@ -77,22 +75,16 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     if "sprites" in study.sections:
         found += claim.sprite_claims(frame)
         sections.append(_sprites(frame, small))
-    sections.append(_failures(frame))
-    Results(folder).write_claims(found)
-    command = command_of(study, small)
-    claimed = [Section("Published and measured", [Claims(found, CLAIMS_NOTE)])] if found else []
+    text = "Fits that failed count as failures, not as missing."
+    sections.append(failures(frame[frame["error"] != ""][["section", "law", "method", "seed", "error"]], text))
     lead = f"Sparse transitions and disentanglement, after {study.reference}"
-    lead += ", in a version that takes minutes." if small else "."
-    sections = [*claimed, *sections, _methods(study, small, command)]
-    page = Page("SlowVAE", lead, claim.headline(found, frame), sections, command)
-    return write_page(folder / "report.html", page)
+    methods, headline = _methods(study, small), claim.headline(found, frame)
+    return publish(study, folder, small, "SlowVAE", lead, headline, sections, methods, found, CLAIMS_NOTE)
 
 
 def _motion(study: Any, folder: Path, small: bool) -> list[dict[str, Any]]:
-    for what, part in study.parts(small):
-        if what["section"] == "motion" and part.file(folder).is_file():
-            return read_json(part.file(folder))["result"]
-    return []
+    found = each_result(study.parts(small), folder)
+    return next((result for what, result in found if what["section"] == "motion"), [])
 
 
 def _flat(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -227,26 +219,14 @@ def _table(rows: pd.DataFrame, keys: tuple[str, ...], values: tuple[str, ...]) -
     if lines.empty:
         return DataTable(lines, "Nothing ended well.")
     worst = rows.groupby(list(keys), sort=False)["spearman"].min().reset_index(name="worst")
-    lines = lines.merge(worst, on=list(keys), how="left")
-    if "spearman_half" in lines:
-        # An interval over two seeds says nothing.
-        lines["spearman_half"] = lines["spearman_half"].where(lines["seeds"] > 2)
-    halves = [name for name in lines if str(name).endswith("_half") and name != "spearman_half"]
+    lines = narrow(lines.merge(worst, on=list(keys), how="left"), "spearman", least=3)
     formats = FORMATS | dict.fromkeys(("mig", "sap", "modularity", "dci_disentanglement"), ".3f")
     labels = LABELS | {"mig": "MIG", "sap": "SAP", "dci_disentanglement": "DCI"}
     said = "Means over seeds; projections: random ones of the true factors."
-    return DataTable(lines.drop(columns=halves), said, formats, "", labels)
+    return DataTable(lines, said, formats, "", labels)
 
 
-def _failures(frame: pd.DataFrame) -> Section:
-    failed = frame[frame["error"] != ""] if len(frame) else frame
-    if failed.empty:
-        return Section("Failures", [Paragraph("None: every piece of work ended with finite numbers.")])
-    text = "Fits that failed count as failures, not as missing."
-    return Section("Failures", [Paragraph(text), DataTable(failed[["section", "law", "method", "seed", "error"]])])
-
-
-def _methods(study: Any, small: bool, command: str) -> Section:
+def _methods(study: Any, small: bool) -> dict[str, Any]:
     steps, drawn = (study.trained_steps(section, small) for section in ("latents", "sprites"))
     slow = (
         f"{SLOW}: gamma {study.gamma:g} and the prior's rate that of the world, {steps:,} steps of Adam (2e-3, "
@@ -260,7 +240,7 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         else "gamma 10, rate 6 by the authors' code, which is rate 12 in the paper's formula; beta-VAE with beta 8 "
         "on the same pairs"
     )
-    facts = {
+    return {
         "source": study.reference,
         "a few latents": slow,
         "beta-VAE": "the same learner with gamma 0",
@@ -270,4 +250,3 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "random projections": "the true factors, standardised and rotated at random, scored in the same way",
         "not repeated": "the published images other than dSprites, which need files; KITTI Masks and Natural Sprites",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmix.core.statistics import seed_interval
+from unmix.papers.claimed import claimed, over_seeds
 from unmix.papers.trust.grids import ASSUMED
 from unmix.papers.trust.lessons import errors
 
@@ -64,26 +64,13 @@ def _claim(text: str, wanted: str, part: pd.DataFrame) -> dict[str, Any]:
     found = errors(part)
     per_seed = (part["promise"] - part["real"]).abs().groupby(part["seed"]).mean().tolist()
     told = f"{found['error']:.3f}; bias {found['bias']:+.3f}; worst {found['worst']:+.3f} ({found['worst_world']})"
-    return _judged(text, wanted, told, found["error"] <= CLOSE, _seeds(part), _interval(per_seed))
+    return _judged(text, wanted, told, found["error"] <= CLOSE, _seeds(part), over_seeds(per_seed))
 
 
 def _judged(text: str, wanted: str, told: str, holds: bool, seeds: int, interval: str = "") -> dict[str, Any]:
-    return {
-        "claim": text,
-        "source": SOURCE,
-        "published": wanted,
-        "measured": told,
-        "seeds": seeds,
-        "interval": interval,
-        "verdict": "replicates" if holds else "differs",
-        "why": "no published number: the bound is what the tool should keep",
-    }
+    why = "no published number: the bound is what the tool should keep"
+    return claimed(text, SOURCE, wanted, told, holds, why, seeds, interval)
 
 
 def _seeds(rows: pd.DataFrame) -> int:
     return int(rows["seed"].nunique())
-
-
-def _interval(values: list[float]) -> str:
-    _, low, high = seed_interval(values)
-    return "" if len(values) < 3 else f"{low:.3f} to {high:.3f}"

@@ -10,6 +10,7 @@ import pandas as pd
 
 from unmix.core.errors import UsageError
 from unmix.core.store import read_json, write_json
+from unmix.papers.parts import each_result
 
 FILE = "promises.json"
 NEAR = ("together", "alike")
@@ -24,10 +25,7 @@ def outcomes(study: Any, folder: Path, small: bool) -> pd.DataFrame:
     much data and matched world differ. Learners: r2 and mcc, with real_mcc and promise_mcc.
     """
     rows = []
-    for what, part in study.parts(small):
-        if not part.file(folder).is_file():
-            continue
-        result = read_json(part.file(folder))["result"]
+    for what, result in each_result(study.parts(small), folder):
         row = {**what, "failed": result.get("error", ""), "refused": result.get("refused", "")}
         if "real" in result and what["section"] == "features":
             row |= {"real": result["real"]["true"], "found": result["real"]["found"], "shared": result["shared"]}

@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.papers.parts import command_of
+from unmix.papers.pages import publish
 from unmix.papers.trust import claims as claim
 from unmix.papers.trust import figures, lessons
 from unmix.papers.trust.grids import ASSUMED, LATENTS
-from unmix.report.page import Block, Claims, Code, DataTable, Facts, Page, Paragraph, Section, beside, write_page
-from unmix.study.study import Results
+from unmix.report.page import Block, DataTable, Paragraph, Section, beside
 
 FORMATS = dict.fromkeys(("promise", "real", "too_high", "worst", "error", "bias", "ranks"), ".2f")
 LABELS = {
@@ -26,6 +25,7 @@ LABELS = {
     "count": "promises",
 }
 NOTE = "A bound that is not kept stays in. No number of others exists to compare with: these are the tool's own."
+HEADING = "What promises should keep, and what they kept"
 TITLES = {"classifiers": "Classifiers", "motion": "Learners of motion"}
 
 
@@ -34,18 +34,14 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     frame = lessons.outcomes(study, folder, small)
     lessons.keep(frame, folder)
     found = claim.claims(frame)
-    Results(folder).write_claims(found)
-    command = command_of(study, small)
-    sections = [Section("What promises should keep, and what they kept", [Claims(found, NOTE)])] if found else []
+    sections: list[Section] = []
     if "features" in study.sections:
         sections.append(_features(frame[frame["section"] == "features"]))
     sections += [_learned(frame, name) for name in ("classifiers", "motion") if name in study.sections]
-    sections += [_failures(frame), _methods(study, small, command)]
-    lead = "What `unmix trust` promises from rows alone, beside what was recovered where the truth is known"
-    lead += ", in a version that takes minutes." if small else "."
-    return write_page(
-        folder / "report.html", Page("Trust", lead.replace("`", ""), claim.headline(frame), sections, command)
-    )
+    sections.append(_failures(frame))
+    lead = "What unmix trust promises from rows alone, beside what was recovered where the truth is known"
+    methods, headline = _methods(study, small), claim.headline(frame)
+    return publish(study, folder, small, "Trust", lead, headline, sections, methods, found, NOTE, HEADING)
 
 
 def _features(rows: pd.DataFrame) -> Section:
@@ -117,8 +113,8 @@ def _failures(frame: pd.DataFrame) -> Section:
     return Section("Refused and failed", blocks or [Paragraph("None.")])
 
 
-def _methods(study: Any, small: bool, command: str) -> Section:
-    facts = {
+def _methods(study: Any, small: bool) -> dict[str, Any]:
+    return {
         "worlds": f"{LATENTS} latents in 32 dimensions, 3 active unless said otherwise, noise .05; classes: 4 "
         "latents on the sphere, 50 classes, 16 observed dimensions; motion: 4 latents, 8 observed dimensions",
         "true": "a found atom that fires, matched one to one with a true atom at |cosine| above .9",
@@ -127,4 +123,3 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "rows": ", ".join(f"{n:,}" for n in study.samples) + " to fit features on",
         "rank correlation": "of promised and recovered, over the means of the worlds",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])
