@@ -12,9 +12,23 @@ import torch
 from PIL import Image
 
 from unmix.core.errors import UsageError
-from unmix.papers.interpretable_features import claims, runs
+from unmix.papers.interpretable_features import atlases, claims, runs
 from unmix.papers.interpretable_features.study import InterpretableFeatures
 from unmix.study.engines import Serial
+from unmix.worlds.superposition import SuperpositionWorld
+
+
+def script(file) -> object:
+    """What a script of an atlas holds."""
+    return json.loads(file.read_text().split(",", 1)[1].removesuffix(");\n"))
+
+
+def summary(atlas) -> dict:
+    return script(atlas / "data" / "summary.js")
+
+
+def texts(atlas) -> list[str]:
+    return script(atlas / "data" / "texts.js")["tokens"]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +108,23 @@ def test_a_trial_ends_in_claims_and_a_page(page):
     assert "random pools" in text and "on shuffled neurons" in text and "half predicts half" in text
 
 
+def test_the_page_has_atlases_of_planted_features_and_of_the_last_layer(study, page):
+    text = page.read_text()
+    for kind, section in (("planted", "Where the features are known"), ("network", "A network")):
+        assert text.index(section) < text.index(f'<a href="atlas-{kind}/index.html">Atlas</a>')
+        assert (page.parent / f"atlas-{kind}" / "index.html").is_file()
+    planted, layer = (summary(page.parent / f"atlas-{kind}") for kind in ("planted", "network"))
+    assert planted["width"] == 32 and planted["rows"] == 150 and layer["width"] == 12 and layer["rows"] == 60
+    assert {column["name"] for column in planted["columns"]} >= {"planted", "cosine", "interpretability", "z", "q"}
+    assert set(texts(page.parent / "atlas-network")) == {"class0", "class1", "class2"}
+    settings = next(part.settings for what, part in study.parts(True) if what.get("of") == "planted")
+    world = SuperpositionWorld(patterns="gabor", seed=settings["seed"])
+    columns = {column["name"]: column["values"] for column in planted["columns"]}
+    found = atlases.planted_features(**settings)
+    cosine = (torch.nn.functional.normalize(torch.tensor(found["atoms"])) @ world.atoms.T).abs().amax(1)
+    assert columns["cosine"] == pytest.approx(cosine.tolist(), abs=1e-3)
+
+
 def test_running_it_again_makes_nothing_anew(study, page, monkeypatch):
     monkeypatch.setattr("unmix.papers.parts.load_class", lambda *_: pytest.fail("a part was run again"))
     assert study.run(page.parent, small=True, engine=Serial()) == page
@@ -122,7 +153,7 @@ def test_stimuli_are_told_apart_and_shuffled_ones_are_not(data):
 def test_claims_are_judged_on_both_sides():
     def result(gain):
         table = [
-            {"basis": basis, "read": read, "role": role, "z": z}
+            {"basis": basis, "read": read, "role": role, "z": z, "beside": z - 1}
             for basis, read, role, z in (
                 ("neurons", "columns", "basis", 1.0),
                 ("neurons", "angles", "basis", 1.0),
@@ -134,13 +165,17 @@ def test_claims_are_judged_on_both_sides():
                 ("shuffled activations", "columns", "control", 0.0),
             )
         ]
-        return {"table": table, "told": ["no sign of superposition"]}
+        centred = {"table": table, "dictionary": 0.9}
+        return {"table": table, "told": ["no sign of superposition"], "centred": centred}
 
     what = {"session": "1", "whiten": None}
     verdicts = [claims.recording_claims([(what, result(gain))])[0]["verdict"] for gain in (0.6, 0.4)]
     assert verdicts == ["replicates", "differs"]
-    single = claims.planted_claims([({"world": "one neuron a feature", "seed": 0}, result(1.4))])
-    assert [claim["verdict"] for claim in single] == ["replicates", "replicates", "differs", "replicates"]
+    what = {"world": "one neuron a feature", "seed": 0}
+    for gain, verdict in ((0.9, "replicates"), (1.4, "differs")):
+        single = claims.planted_claims([(what, result(gain))])
+        assert [claim["verdict"] for claim in single] == ["replicates", verdict, "replicates"]
+        assert single[1]["measured"] == f"{gain:.2f}" and "(k-means, projections)" in single[1]["why"]
     shares = [{"experiment": "I", "images": "natural", "accuracy": a, "error": 0, "people": 10, "trials": 9} for a in
               (0.9222, 0.93)]  # fmt: skip
     found = [claims.people_claims({"accuracies": [row]})[0]["verdict"] for row in shares]

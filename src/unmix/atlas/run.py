@@ -74,23 +74,29 @@ def _scores(results: Results, cell: Cell) -> tuple[pd.DataFrame, dict[str, list[
     if stored is None:
         return pd.DataFrame(), {}, {}
     table, about = stored
+    columns, notes = score_columns(table, about["count"])
+    said = {
+        "interpretability": f"{about['similarity']}, {about['count']} of {about['images']} held-out images; "
+        f"null: {about['draws']} random sets",
+        "bases": " ".join(part if part.endswith(".") else f"{part}." for part in about["findings"]),
+    }
+    return columns, notes, said
+
+
+def score_columns(table: pd.DataFrame, count: int) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """Columns of an atlas, and the notes under them, from a table of `feature_scores` with sets of `count` images."""
     columns = {"interpretability": table["value"], "z": table["z"], "q": table["q"]}
     chance = [
         f"{_short(low)} to {_short(high)}; chance {_short(null)}"
         for low, high, null in table[["low", "high", "chance"]].to_numpy()
     ]
     notes = {"interpretability": chance, "q": ["false discovery rate"] * len(table)}
-    notes["z"] = [f"null deviations; {count:.0f} of {about['count']} images" for count in table["effective"]]
+    notes["z"] = [f"null deviations; {effective:.0f} of {count} images" for effective in table["effective"]]
     for name, words in (("two_choices", "two choices"), ("label_purity", "label purity")):
         if name in table:
             columns[words] = table[name]
             notes[words] = [f"z {_short(z)}" for z in table[f"{name}_z"]]
-    said = {
-        "interpretability": f"{about['similarity']}, {about['count']} of {about['images']} held-out images; "
-        f"null: {about['draws']} random sets",
-        "bases": " ".join(part if part.endswith(".") else f"{part}." for part in about["findings"]),
-    }
-    return pd.DataFrame(columns), notes, said
+    return pd.DataFrame(columns), notes
 
 
 def _short(value: float) -> str:

@@ -10,8 +10,9 @@ import pandas as pd
 
 from unmix.core.store import read_json
 from unmix.papers.interpretable_features import claims as claim
+from unmix.papers.interpretable_features.atlases import write_layer, write_planted
 from unmix.papers.interpretable_features.figures import beside
-from unmix.report.page import Block, Claims, Code, DataTable, Facts, Page, Paragraph, Section, write_page
+from unmix.report.page import Block, Claims, Code, DataTable, Facts, Link, Page, Paragraph, Section, write_page
 from unmix.report.page import beside as side_by_side
 from unmix.study.study import Results
 
@@ -42,7 +43,7 @@ def outcomes(study: Any, folder: Path, small: bool, section: str) -> list[tuple[
 
 
 def write(study: Any, folder: Path, small: bool) -> Path:
-    """Write claims.json and the page; returns the page's path."""
+    """Write claims.json, the atlases and the page; returns the page's path."""
     made = {
         "planted": (claim.planted_claims, _planted),
         "recordings": (claim.recording_claims, _recordings),
@@ -52,11 +53,14 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     }
     told: list[dict[str, Any]] = []
     sections: list[Section] = []
+    atlases = _atlases(study, folder, small)
     for name in study.sections:
         found = outcomes(study, folder, small, name)
         judge, describe = made[name]
         told += judge(found)
-        sections.append(describe(found))
+        section = describe(found)
+        first, *others = section.blocks
+        sections.append(Section(section.title, [first, *atlases.get(name, []), *others]))
     Results(folder).write_claims(told)
     command = _command(study, small)
     claimed = [Section("Published and measured", [Claims(told, CLAIMS_NOTE)])] if told else []
@@ -65,6 +69,21 @@ def write(study: Any, folder: Path, small: bool) -> Path:
     pages = [*claimed, *sections, _methods(study, small, command)]
     page = Page("Interpretable features", lead, claim.headline(told), pages, command)
     return write_page(folder / "report.html", page)
+
+
+def _atlases(study: Any, folder: Path, small: bool) -> dict[str, list[Block]]:
+    """Section -> the link to its atlas, which is written beside the page."""
+    made = {
+        "planted": (write_planted, "of superposed features, with gratings as their patterns so that one sees them."),
+        "network": (write_layer, "of sparse coding's features in the last layer, with the images that excite them."),
+    }
+    links: dict[str, list[Block]] = {}
+    for what, part in study.parts(small):
+        if what["section"] == "atlas" and part.file(folder).is_file():
+            writer, text = made[what["of"]]
+            index = writer(folder / f"atlas-{what['of']}", part.settings, read_json(part.file(folder))["result"])
+            links[what["of"]] = [Link("Atlas", index.relative_to(folder).as_posix(), text)]
+    return links
 
 
 def _first(found: list[tuple[dict[str, Any], Any]]) -> Any:

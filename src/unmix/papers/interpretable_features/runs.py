@@ -39,8 +39,10 @@ SHUFFLES = 20
 def planted(latents: int, seed: int, samples: int, passes: int, draws: int, width: int = 16) -> dict[str, Any]:
     """Bases of a world whose features are known; with as many neurons as features each neuron is one.
 
-    Gives table (means of `compare_bases`), told (`findings`), dictionary (name of the finder -> value and chance of
-    dictionary_mcc with the true directions) and truth (index of the true features by themselves and by projection).
+    A row of zeros means that nothing is there, so k-means takes rows about 0. Gives table (means of `compare_bases`),
+    told (`findings`), dictionary (name of the finder -> value and chance of dictionary_mcc with the true directions),
+    truth (index of the true features by themselves and by projection) and centred (rows of the table of k-means about
+    the mean, with its dictionary).
     """
     world = SuperpositionWorld(
         latents=latents, width=width, dictionary="identity" if latents == width else "gaussian", seed=seed
@@ -48,12 +50,14 @@ def planted(latents: int, seed: int, samples: int, passes: int, draws: int, widt
     sample = world.sample(samples, seed)
     finders = {
         "sparse coding": SparseCoding(width=latents, penalty=0.05, passes=passes),
-        "k-means": SphericalKMeans(width=latents, starts=10),
+        "k-means": SphericalKMeans(width=latents, centre=False, starts=10),
         "ICA": FastICA(width=width),
         "PCA": PCA(width=width),
     }
+    centred = {"k-means": SphericalKMeans(width=latents, starts=10)}
     alike = Pixels().bind(sample.x)
     found = _compared(sample.h, sample.x, finders, alike, rng=seed, draws=draws)
+    other = _compared(sample.h, sample.x, centred, alike, rng=seed, draws=draws)
     fit, score = halves_of_images(sample.x, seed)
     recovered = {}
     for name, finder in finders.items():
@@ -65,7 +69,9 @@ def planted(latents: int, seed: int, samples: int, passes: int, draws: int, widt
         "projections": interpretability_index(sample.h[score] @ world.atoms.T, there, rng=seed, draws=draws),
     }
     known = {name: {"value": judged.mean, "z": judged.mean_z} for name, judged in truth.items()}
-    return {**found, "dictionary": recovered, "truth": known}
+    mcc = float(dictionary_mcc(centred["k-means"].fit(sample.h[fit], seed).atoms, world.atoms).value)
+    rows = [row for row in other["table"] if row["basis"].startswith("k-means")]
+    return {**found, "dictionary": recovered, "truth": known, "centred": {"table": rows, "dictionary": mcc}}
 
 
 def recorded(
@@ -177,12 +183,8 @@ def network(
 
     Gives energy and label (each table and told; label is None without labels), images and width.
     """
-    items = open_images(images, side, inside)
-    if limit is not None and limit < len(items):
-        items = items.take(np.unique(np.linspace(0, len(items) - 1, limit).round().astype(int)))
-    trained = ModuleActivations(
-        model=network, arguments=dict(arguments), layer=layer, mean=tuple(mean), deviation=tuple(deviation)
-    )
+    items = images_of(images, side, inside, limit)
+    trained = layer_of(network, arguments, mean, deviation, layer)
     before = None if untrained is None else trained.but(arguments=dict(untrained))
     found: dict[str, Any] = {"images": len(items)}
     with tempfile.TemporaryDirectory() as folder:
@@ -203,6 +205,23 @@ def network(
             )
             found[kind] = _plain(table.drop(columns="layer"), finders)
     return found
+
+
+def images_of(images: str, side: int | None, inside: str, limit: int | None) -> ImageItems:
+    """The images that a network looks at; limit: so many, evenly over the names."""
+    items = open_images(images, side, inside)
+    if limit is None or limit >= len(items):
+        return items
+    return items.take(np.unique(np.linspace(0, len(items) - 1, limit).round().astype(int)))
+
+
+def layer_of(
+    network: str, arguments: Mapping[str, Any], mean: list[float], deviation: list[float], layer: str
+) -> ModuleActivations:
+    """The recipe of a layer's activations, means over positions."""
+    return ModuleActivations(
+        model=network, arguments=dict(arguments), layer=layer, mean=tuple(mean), deviation=tuple(deviation)
+    )
 
 
 def _compared(rows: Any, images: Any, finders: Mapping[str, Any], alike: Any, **options: Any) -> dict[str, Any]:

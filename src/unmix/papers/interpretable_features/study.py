@@ -14,6 +14,7 @@ from unmix.study.engines import Engine, Processes
 from unmix.study.runs import Store
 
 RUNS = "unmix.papers.interpretable_features.runs:"
+ATLASES = "unmix.papers.interpretable_features.atlases:"
 SECTIONS = ("planted", "recordings", "people", "stimuli", "network")
 GIVEN = {"recordings": "recordings", "people": "choices", "stimuli": "stimuli", "network": "network"}
 
@@ -38,9 +39,9 @@ class InterpretableFeatures(Recipe):
 
     sections: tuple[Literal["planted", "recordings", "people", "stimuli", "network"], ...] = SECTIONS
     seeds: tuple[int, ...] = (0, 1, 2)
-    samples: int = Field(4000, ge=200)
+    samples: int = Field(default=4000, ge=200)
     recordings: str | None = None
-    splits: int | None = Field(None, ge=1)
+    splits: int | None = Field(default=None, ge=1)
     choices: str | None = None
     stimuli: str | None = None
     network: str | None = None
@@ -48,12 +49,12 @@ class InterpretableFeatures(Recipe):
     untrained: dict[str, Any] | None = None
     images: str | None = None
     inside: str = ""
-    side: int | None = Field(None, ge=1)
+    side: int | None = Field(default=None, ge=1)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    limit: int | None = Field(None, ge=100)
-    training: float = Field(1.0, gt=0, le=1)
+    limit: int | None = Field(default=None, ge=100)
+    training: float = Field(default=1.0, gt=0, le=1)
 
     @property
     def left_out(self) -> list[str]:
@@ -74,12 +75,13 @@ class InterpretableFeatures(Recipe):
             "stimuli": self._stimuli,
             "network": self._network,
         }
-        return [
+        found = [
             ({"section": section, **what}, Part(f"{RUNS}{function}", settings))
             for section in SECTIONS
             if section in self.sections
             for what, function, settings in makers[section](small)
         ]
+        return found + [({"section": "atlas", **what}, part) for what, part in self._atlases(found)]
 
     def plan(self, small: bool) -> str:
         """What would be run."""
@@ -89,7 +91,7 @@ class InterpretableFeatures(Recipe):
         return "\n".join([*(f"{name}: {count} pieces of work" for name, count in counts.items()), *self.left_out])
 
     def run(self, folder: str | Path, small: bool, engine: Engine | None = None) -> Path:
-        """Run what is missing, write claims.json and the page; returns the page's path."""
+        """Run what is missing, write claims.json, the atlases and the page; returns the page's path."""
         from unmix.papers.interpretable_features.page import write
 
         folder, parts = Path(folder), [part for _, part in self.parts(small)]
@@ -108,6 +110,19 @@ class InterpretableFeatures(Recipe):
                 settings = {"latents": latents, "seed": seed, "samples": self.samples, "passes": passes}
                 found.append(({"world": world, "seed": seed}, "planted", {**settings, "draws": self._draws()}))
         return found
+
+    def _atlases(self, found: list[tuple[dict[str, Any], Part]]) -> list[tuple[dict[str, Any], Part]]:
+        """Features to look at: of the planted world of the last seed, and of the network's last layer."""
+        last = {what["section"]: part.settings for what, part in found}
+        made = []
+        for section, function, other in (
+            ("planted", "planted_features", "latents"),
+            ("network", "layer_features", "untrained"),
+        ):
+            if section in last:
+                settings = {name: value for name, value in last[section].items() if name != other}
+                made.append(({"of": section}, Part(f"{ATLASES}{function}", settings)))
+        return made
 
     def _recordings(self, small: bool) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
         if self.recordings is None:
