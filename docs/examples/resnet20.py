@@ -1,7 +1,7 @@
 """A vision network for `unmix activations`: ResNet-20 for CIFAR-10, with weights from a state dict.
 
     unmix activations docs/examples/resnet20.py:build --layer layer3 --data cifar10.zip:cifar10/test/ -o acts/ \
-        'arguments={"weights": "resnet20-12fca82f.th"}' mean=[0.485,0.456,0.406] deviation=[0.229,0.224,0.225]
+        'arguments={"weights": "resnet20-12fca82f.th"}' 'mean=[0.485,0.456,0.406]' 'deviation=[0.229,0.224,0.225]'
 
 --data: a folder or .zip of pictures of 32 x 32. Without weights it is the network before training, a control.
 Weights: those of akamaster/pytorch_resnet_cifar10 (BSD-2); the architecture is that of He et al. 2015, arXiv

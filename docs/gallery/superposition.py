@@ -15,7 +15,7 @@ from unmix.study.interpretable import compare_bases, findings
 from unmix.worlds.superposition import SuperpositionWorld
 
 sample = SuperpositionWorld().sample(3000)
-finders = [SparseCoding(width=32, penalty=0.05, passes=60), SphericalKMeans(width=32)]
+finders = [SparseCoding(width=32, penalty=0.05, passes=60), SphericalKMeans(width=32, centre=False)]
 table = compare_bases(sample.h, sample.x, finders, Pixels())
 print("\n".join(findings(table)))
 
