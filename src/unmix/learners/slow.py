@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -95,7 +95,7 @@ class SlowVAE(Variational):
     def _take(self, modules: nn.ModuleDict, start: Any) -> None:
         super()._take(modules, start)
         if self.learn_prior and "rate" in start.parts:
-            modules["rate"].log.copy_(start.parts["rate"].log())
+            cast(_Rates, modules["rate"]).log.copy_(start.parts["rate"].log())
 
 
 class _Rates(nn.Module):
@@ -143,13 +143,14 @@ class AdaGVAE(Variational):
 
 
 class Slowness(Paired):
-    """Plain slowness: features that change little, kept white by a penalty; no decoder, no prior.
+    """Plain slowness: features that change little for their spread, kept white by a penalty; no decoder, no prior.
 
     power: 2 is slow feature analysis, which leaves rotations among equally slow features open; 1 prefers sparse
-    changes. weight: of the penalty.
+    changes. weight: of the penalty. Changes are in units of the feature's deviation s_i over the batch: otherwise
+    shrinking to a constant, which changes nothing, pays at power 1.
     """
 
-    equation: ClassVar[str] = "L = E sum_i |h_i(x_t) - h_i(x_{t-1})|^p + weight |Cov(h) - I|^2"
+    equation: ClassVar[str] = "L = E sum_i |h_i(x_t) - h_i(x_{t-1})|^p / s_i^p + weight |Cov(h) - I|^2"
     reference: ClassVar[str] = "Wiskott, Sejnowski 2002"
 
     power: Literal[1, 2] = 2
@@ -162,9 +163,10 @@ class Slowness(Paired):
     def _compare(
         self, modules: nn.ModuleDict, anchors: Tensor, positives: Tensor, rng: Stream
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        change = (positives - anchors).abs()
-        slow = (change if self.power == 1 else change.square()).sum(1).mean()
         h = torch.cat([anchors, positives])
         centred = h - h.mean(0)
+        spread = centred.square().mean(0).clamp_min(1e-12).sqrt()
+        change = (positives - anchors).abs() / spread
+        slow = (change if self.power == 1 else change.square()).sum(1).mean()
         apart = centred.T @ centred / len(h) - torch.eye(h.shape[1], device=h.device)
         return slow + self.weight * apart.square().sum(), {"change": slow.detach()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -26,7 +26,8 @@ class Conv(Network):
     """Convolutions that halve the image to 4 x 4, one that takes it to a point, and a linear layer.
 
     channels: of the halving convolutions (kernel 4, stride 2, padding 1); a side of 64 uses four of them, 32 the
-    first three, and so on. hidden: channels of the last convolution (kernel 4).
+    first three, and so on. hidden: channels of the last convolution (kernel 4). normalise: batch norm before each
+    rectifier, or none.
     """
 
     equation: ClassVar[str] = "h = W relu(conv4(relu(conv4/2 ... relu(conv4/2(x))))) + b"
@@ -34,14 +35,18 @@ class Conv(Network):
 
     channels: tuple[int, ...] = (32, 32, 64, 64)
     hidden: int = Field(default=256, ge=1)
+    normalise: Literal["batch", "none"] = "none"
 
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
         used = self.channels[: _halvings(shape, len(self.channels), self.kind)]
         layers: list[nn.Module] = []
         for before, after in pairwise((shape[0], *used)):
-            layers += [nn.Conv2d(before, after, 4, 2, 1), nn.ReLU()]
-        layers += [nn.Conv2d(used[-1], self.hidden, 4), nn.ReLU(), nn.Flatten()]
+            layers += [nn.Conv2d(before, after, 4, 2, 1), *self._rectified(after)]
+        layers += [nn.Conv2d(used[-1], self.hidden, 4), *self._rectified(self.hidden), nn.Flatten()]
         return nn.Sequential(*layers, nn.Linear(self.hidden, width))
+
+    def _rectified(self, channels: int) -> list[nn.Module]:
+        return [nn.BatchNorm2d(channels), nn.ReLU()] if self.normalise == "batch" else [nn.ReLU()]
 
 
 class ConvDecoder(Decoder):

@@ -16,7 +16,7 @@ from unmix.worlds.sprites import SpritesWorld
 # All steps but the last have the spread of a Laplace law of rate 2.
 DEVIATION = 0.5**0.5
 RATES = {"zero-inflated": 3.0}  # of the learner's prior; 2 elsewhere
-SLOW, BETA = "SlowVAE", "beta-VAE"
+SLOW, BETA, PCL = "SlowVAE", "beta-VAE", "PCL"
 
 
 def transitions(tracks: str | None) -> dict[str, dict[str, Any]]:
@@ -90,14 +90,15 @@ def sprite_learners(small: bool, steps: int) -> dict[str, Any]:
         BETA: beta,
         "Ada-GVAE": AdaGVAE(beta=1, **shared),
         "beta-TC-VAE": BetaTCVAE(beta=6, **shared),
-        **_paired(plain),
+        # Nothing but the loss holds their scale, so their layers are normalised, as those of the multilayer network.
+        **_paired({**plain, "network": plain["network"].but(normalise="batch")}),
     }
 
 
 def _paired(shared: dict[str, Any]) -> dict[str, Paired]:
     """Rivals without a decoder."""
     return {
-        "PCL": PermutationContrastive(**shared),
+        PCL: PermutationContrastive(**shared),
         "slowness, squares": Slowness(power=2, **shared),
         "slowness, absolute": Slowness(power=1, **shared),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -17,7 +17,8 @@ from unmix.study.present import duration
 from unmix.study.runs import Store
 
 RUNS = "unmix.papers.slowvae.runs:"
-SECTIONS = ("motion", "latents", "choice", "sprites")
+SectionName = Literal["motion", "latents", "choice", "sprites"]
+SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 CHOSEN = (0.0, 1.0, 5.0, 50.0)
 KEPT = 500
 FRESH = 20
@@ -41,7 +42,7 @@ class SlowVaeStudy(Recipe):
     name: ClassVar[str] = "slowvae"
 
     seeds: tuple[int, ...] | None = None
-    sections: tuple[Literal["motion", "latents", "choice", "sprites"], ...] = SECTIONS
+    sections: tuple[SectionName, ...] = SECTIONS
     tracks: str | None = None
     latents: int = Field(default=4, ge=2)
     mixing: Literal["linear", "mlp"] = "linear"
@@ -146,7 +147,7 @@ class SlowVaeStudy(Recipe):
             learners = grids.sprite_learners(small, self.trained_steps("sprites", small))
             for method, learner in learners.items():
                 # The settings of small sprites were found with the truth in view, on seeds below FRESH.
-                count = 3 if method in (grids.SLOW, grids.BETA) else 1
+                count = 3 if method in (grids.SLOW, grids.BETA, grids.PCL) else 1
                 for seed in self.chosen_seeds(small, count, FRESH if small else 0):
                     settings = self._settings(world, learner, seed)
                     more = {"measures": ["mig"] if small else list(MORE_SCORES)}
