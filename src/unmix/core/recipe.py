@@ -90,7 +90,7 @@ class Recipe(BaseModel):
         return f"<table><caption>{html.escape(self.kind)}</caption>{''.join(lines)}</table>"
 
 
-class Table(Mapping[str, type]):
+class Table(Mapping[str, type[Any]]):
     """Names of one noun's classes, resolved when asked for: `FINDERS["TopKSAE"]` imports its module then.
 
     entries: name -> "module:Class". Importing a table imports none of its modules.
@@ -99,7 +99,7 @@ class Table(Mapping[str, type]):
     def __init__(self, noun: str, entries: dict[str, str]) -> None:
         self.noun, self.entries = noun, entries
 
-    def __getitem__(self, name: str) -> type:
+    def __getitem__(self, name: str) -> type[Any]:
         if name in self.entries:
             return load_class(self.entries[name])
         if ":" not in name:

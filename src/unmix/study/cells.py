@@ -74,7 +74,7 @@ class Cell(Recipe):
         if self.world.parents is not None:
             gives |= {"parents"}
         for name in self.scores:
-            missing = sorted(SCORES[name].needs - gives)  # type: ignore[attr-defined]
+            missing = sorted(SCORES[name].needs - gives)
             if missing:
                 return f"{self.label}: score {name} needs {', '.join(missing)}, which {self.world.kind} does not know"
         if self.start is not None and not self.finder.continues:

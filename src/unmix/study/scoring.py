@@ -187,7 +187,7 @@ def minimum_of(outcome: Outcome) -> float:
 
 def _names(metrics: str | Iterable[str]) -> list[str]:
     if metrics == "all":
-        every = [name for name in SCORES if "z" in SCORES[name].needs]  # type: ignore[attr-defined]
+        every = [name for name in SCORES if "z" in SCORES[name].needs]
         first = ("typed_mcc", *DEFAULT)
         return [*first, *(name for name in every if name not in first)]
     words = metrics.split(",") if isinstance(metrics, str) else metrics
@@ -254,7 +254,7 @@ def _with_baselines(name: str, outcome: Outcome, inputs: Inputs, seed: int) -> O
 
 def _about(name: str) -> dict[str, str]:
     cls = SCORES[name]
-    return {"better": cls.better, "meaning": (cls.__doc__ or "").split("\n")[0]}  # type: ignore[attr-defined]
+    return {"better": cls.better, "meaning": (cls.__doc__ or "").split("\n")[0]}
 
 
 def _matrix(values: Any, name: str) -> Tensor:
