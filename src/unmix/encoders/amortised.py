@@ -30,7 +30,7 @@ class Parts(NamedTuple):
     codes: Tensor
     error: Tensor
     activity: Tensor
-    count: Tensor | None = None
+    count: Tensor | None = None  # type: ignore[assignment]  # in place of tuple.count
 
 
 class Amortised(Encoder):

@@ -41,7 +41,7 @@ class Composed(Encoder):
         return ((name, getattr(self, name)) for name in self.parts)
 
     @property
-    def signed(self) -> bool:  # type: ignore[override]
+    def signed(self) -> bool:
         return getattr(self, self.parts[-1]).signed
 
     @property

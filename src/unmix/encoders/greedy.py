@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -31,7 +31,11 @@ class MatchingPursuit(GramEncoder):
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         from unmix.kernels.pursuit import matching_pursuit
 
-        options = {"positive": self.positive, "gram": bound.tensors.get("gram"), "tolerance": self.tolerance}
+        options: dict[str, Any] = {
+            "positive": self.positive,
+            "gram": bound.tensors.get("gram"),
+            "tolerance": self.tolerance,
+        }
         values, indices, _, cost = matching_pursuit(x, bound.atoms, self.k, **options)
         return Codes(values, indices, len(bound.atoms), cost=cost)
 
@@ -58,7 +62,11 @@ class GradientPursuit(GramEncoder):
     def _encode(self, bound: BoundEncoder, x: Tensor) -> Codes:
         from unmix.kernels.pursuit import gradient_pursuit
 
-        options = {"positive": self.positive, "gram": bound.tensors.get("gram"), "tolerance": self.tolerance}
+        options: dict[str, Any] = {
+            "positive": self.positive,
+            "gram": bound.tensors.get("gram"),
+            "tolerance": self.tolerance,
+        }
         values, indices, _, cost = gradient_pursuit(x, bound.atoms, self.k, **options)
         return Codes(values, indices, len(bound.atoms), cost=cost)
 

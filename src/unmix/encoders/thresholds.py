@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -41,7 +41,7 @@ class BatchTopK(_Thresholded):
     sparsity: ClassVar[str | None] = "k"
     readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m", "threshold": ""}
 
-    k: int = Field(32, ge=1)
+    k: int = Field(default=32, ge=1)
 
     @property
     def needs_rows(self) -> bool:
@@ -91,8 +91,8 @@ class JumpReLU(_Thresholded):
     readout: ClassVar[Mapping[str, str]] = {"weight": "m d", "shift": "m", "threshold": "m"}
     latents: ClassVar[tuple[str, ...]] = ("weight", "shift", "threshold")
 
-    active: float | None = Field(None, gt=0)
-    bandwidth: float = Field(0.2, gt=0)
+    active: float | None = Field(default=None, gt=0)
+    bandwidth: float = Field(default=0.2, gt=0)
 
     def _wanted(self) -> float | None:
         return self.active
@@ -164,12 +164,12 @@ class _Jump(torch.autograd.Function):
         return before * gates, gates.to(before.dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs[:2])
         ctx.width = inputs[2]
 
     @staticmethod
-    def backward(ctx, slope: Tensor, gate_slope: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, slope: Tensor, gate_slope: Tensor) -> tuple[Tensor, Tensor, None]:
         before, threshold = ctx.saved_tensors
         near = (before - threshold).abs() < ctx.width / 2
         pull = torch.where(near, slope * threshold + gate_slope, 0).sum(0) / -ctx.width

@@ -11,7 +11,7 @@ LARGE = 30.0
 
 
 @compiled()
-def _shares(raw, share):
+def _shares(raw: np.ndarray, share: np.ndarray) -> None:
     """Probabilities [K, n] of the classes, from scratch: the softmax of raw [K, n], or one sigmoid."""
     width, n = raw.shape
     for i in range(n):
@@ -23,7 +23,9 @@ def _shares(raw, share):
 
 
 @compiled()
-def _residuals(goal, classes, raw, share, total, out):
+def _residuals(
+    goal: np.ndarray, classes: int, raw: np.ndarray, share: np.ndarray, total: np.ndarray, out: np.ndarray
+) -> None:
     """Negative gradient [K, n] of the loss; share [K, n] comes unnormalised and leaves as probabilities."""
     width, n = raw.shape
     if classes == 0:
@@ -45,7 +47,7 @@ def _residuals(goal, classes, raw, share, total, out):
 
 
 @compiled()
-def _root(bins, values, counts, hist):
+def _root(bins: np.ndarray, values: np.ndarray, counts: np.ndarray, hist: np.ndarray) -> None:
     """Counts, which are known, and sums of all rows in every bin of every column: hist [m, size, 2]."""
     n, m = bins.shape
     for j in range(m):
@@ -59,7 +61,7 @@ def _root(bins, values, counts, hist):
 
 
 @compiled()
-def _fill(bins, values, rows, begin, end, hist):
+def _fill(bins: np.ndarray, values: np.ndarray, rows: np.ndarray, begin: int, end: int, hist: np.ndarray) -> None:
     """Counts and sums of rows[begin:end] in every bin of every column: hist [m, size, 2]."""
     m = bins.shape[1]
     hist[:] = 0
@@ -73,7 +75,7 @@ def _fill(bins, values, rows, begin, end, hist):
 
 
 @compiled()
-def _best(hist, count, total, gains):
+def _best(hist: np.ndarray, count: float, total: float, gains: np.ndarray) -> tuple[int, int, float]:
     """Column, last bin on the left and gain of the best split (column -1 for none); gains [m] of every column."""
     m, size = hist.shape[0], hist.shape[1]
     column, cut, best = -1, 0, 0.0
@@ -96,7 +98,7 @@ def _best(hist, count, total, gains):
 
 
 @compiled()
-def _split(bins, rows, spare, begin, end, column, cut):
+def _split(bins: np.ndarray, rows: np.ndarray, spare: np.ndarray, begin: int, end: int, column: int, cut: int) -> int:
     """Put the rows with bin <= cut first, both sides in their order; the place where the right side begins."""
     left, held = begin, 0
     for i in range(begin, end):
@@ -113,7 +115,19 @@ def _split(bins, rows, spare, begin, end, column, cut):
 
 
 @compiled()
-def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_raw, importances):
+def grow(
+    bins: np.ndarray,
+    goal: np.ndarray,
+    classes: int,
+    test_bins: np.ndarray,
+    rounds: int,
+    depth: int,
+    rate: float,
+    size: int,
+    raw: np.ndarray,
+    test_raw: np.ndarray,
+    importances: np.ndarray,
+) -> None:
     """Boost in place: raw [n, K], test_raw [n', K] and importances [m]."""
     n, m = bins.shape
     width = raw.shape[1]

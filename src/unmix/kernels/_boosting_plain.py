@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from scipy import special
 
 TIE = 1e-9
 
+_Node: TypeAlias = "tuple[int, int, _Node, _Node] | tuple[None, float]"
 
-def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_raw, importances):
+
+def grow(
+    bins: np.ndarray,
+    goal: np.ndarray,
+    classes: int,
+    test_bins: np.ndarray,
+    rounds: int,
+    depth: int,
+    rate: float,
+    size: int,
+    raw: np.ndarray,
+    test_raw: np.ndarray,
+    importances: np.ndarray,
+) -> None:
     """Boost in place: raw [n, K], test_raw [n', K] and importances [m]."""
     trees = 0
     for _ in range(rounds):
@@ -29,14 +45,25 @@ def grow(bins, goal, classes, test_bins, rounds, depth, rate, size, raw, test_ra
 class _Tree:
     """A tree as nested tuples (column, cut, left, right), or (None, value) for a leaf."""
 
-    def __init__(self, bins, values, size, depth, floor, classes, width, rate, gained):
+    def __init__(
+        self,
+        bins: np.ndarray,
+        values: np.ndarray,
+        size: int,
+        depth: int,
+        floor: float,
+        classes: int,
+        width: int,
+        rate: float,
+        gained: np.ndarray,
+    ) -> None:
         self.bins, self.residual, self.size, self.floor = bins, values, size, floor
         self.classes, self.width, self.rate, self.gained = classes, width, rate, gained
         self.root = self.node(np.arange(len(bins)), depth)
 
-    def node(self, rows, depth):
+    def node(self, rows: np.ndarray, depth: int) -> _Node:
         values = self.residual[rows]
-        best = (0.0, None, 0)
+        best: tuple[float, int | None, int] = (0.0, None, 0)
         gains = np.zeros(self.bins.shape[1])
         if depth and len(rows) > 1:
             for j in range(self.bins.shape[1]):
@@ -61,10 +88,10 @@ class _Tree:
         goes_left = self.bins[rows, column] <= cut
         return column, cut, self.node(rows[goes_left], depth - 1), self.node(rows[~goes_left], depth - 1)
 
-    def values(self, bins):
+    def values(self, bins: np.ndarray) -> np.ndarray:
         out = np.zeros(len(bins))
 
-        def walk(node, rows):
+        def walk(node: _Node, rows: np.ndarray) -> None:
             if node[0] is None:
                 out[rows] = node[1]
                 return
@@ -76,7 +103,7 @@ class _Tree:
         return out
 
 
-def _residuals(goal, classes, raw):
+def _residuals(goal: np.ndarray, classes: int, raw: np.ndarray) -> np.ndarray:
     if classes == 0:
         return goal[:, None] - raw
     if classes == 2:

@@ -29,7 +29,7 @@ def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Any]:
     import numba
 
     def decorate(function: Callable) -> Any:
-        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
+        options: dict[str, Any] = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:

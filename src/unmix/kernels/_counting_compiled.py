@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from unmix.kernels._compiled import compiled
 
 
 @compiled()
-def insert(found, latents, rows, values, places):
+def insert(found: np.ndarray, latents: np.ndarray, rows: np.ndarray, values: np.ndarray, places: np.ndarray) -> None:
     """Insert codes into values and places [width, size]: falling value, then rising row."""
     last = values.shape[1] - 1
     for i in range(len(found)):

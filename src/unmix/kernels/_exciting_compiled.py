@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from unmix.kernels._compiled import compiled
 
 GROUP = 64  # columns of four rows that are compared before any is looked at: nearly always none is above
 
 
 @compiled()
-def _worth_a_look(first, second, third, fourth, least, sign, largest):
+def _worth_a_look(
+    first: np.ndarray,
+    second: np.ndarray,
+    third: np.ndarray,
+    fourth: np.ndarray,
+    least: np.ndarray,
+    sign: float,
+    largest: float,
+) -> bool:
     """Whether an entry of four rows of a group is above the least of its column, or may not be finite."""
     found = False
     for j in range(GROUP):
@@ -21,7 +31,7 @@ def _worth_a_look(first, second, third, fourth, least, sign, largest):
 
 
 @compiled()
-def _insert(value, number, top, where):
+def _insert(value: float, number: int, top: np.ndarray, where: np.ndarray) -> float:
     """Insert into a falling list, behind equal values; returns the new last value."""
     slot = len(top) - 1
     while slot > 0 and value > top[slot - 1]:
@@ -32,7 +42,17 @@ def _insert(value, number, top, where):
 
 
 @compiled()
-def _insert_row(row, number, low, high, sign, largest, values, rows, least):
+def _insert_row(
+    row: np.ndarray,
+    number: int,
+    low: int,
+    high: int,
+    sign: float,
+    largest: float,
+    values: np.ndarray,
+    rows: np.ndarray,
+    least: np.ndarray,
+) -> bool:
     """Insert some columns of a row; returns whether all are finite."""
     for j in range(low, high):
         value = sign * row[j]
@@ -44,7 +64,18 @@ def _insert_row(row, number, low, high, sign, largest, values, rows, least):
 
 
 @compiled()
-def insert_rows(part, parts, block, numbers, sign, largest, values, rows, least, finite):
+def insert_rows(
+    part: int,
+    parts: int,
+    block: np.ndarray,
+    numbers: np.ndarray,
+    sign: float,
+    largest: float,
+    values: np.ndarray,
+    rows: np.ndarray,
+    least: np.ndarray,
+    finite: np.ndarray,
+) -> None:
     """Insert a block [n, width] into values and rows [width, size]; least [width] holds each column's last value.
 
     largest: of the finite numbers. finite: [parts], made False where an entry is not, and then the part ends there.

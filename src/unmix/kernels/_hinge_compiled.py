@@ -8,7 +8,7 @@ from unmix.kernels._compiled import compiled
 
 
 @compiled()
-def line(x, positive, inside, outside):
+def line(x: np.ndarray, positive: np.ndarray, inside: float, outside: float) -> tuple[float, float]:
     """Slope and offset that minimise the squared hinge loss on sorted x [n]; positive [n] of bool."""
     n = len(x)
     # Prefix sums of 1, x and x^2 over the rows of the class (0) and the others (1).
@@ -44,7 +44,9 @@ def line(x, positive, inside, outside):
 
 
 @compiled()
-def _evaluate(x, sums, w, b, inside, outside, out):
+def _evaluate(
+    x: np.ndarray, sums: np.ndarray, w: float, b: float, inside: float, outside: float, out: np.ndarray
+) -> None:
     """Loss, gradient and curvature at the line (w, b)."""
     n = len(x)
     out[0], out[1], out[2] = (w * w + b * b) / 2, w, b
@@ -55,9 +57,9 @@ def _evaluate(x, sums, w, b, inside, outside, out):
         slope, offset = sign * w, sign * b
         low, high = 0, n
         if slope > 0:
-            high = np.searchsorted(x, (1 - offset) / slope, side="left")
+            high = int(np.searchsorted(x, (1 - offset) / slope, side="left"))
         elif slope < 0:
-            low = np.searchsorted(x, (1 - offset) / slope, side="right")
+            low = int(np.searchsorted(x, (1 - offset) / slope, side="right"))
         elif offset >= 1:
             high = 0
         count = sums[side, high, 0] - sums[side, low, 0]

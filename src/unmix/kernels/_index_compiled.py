@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from unmix.kernels._compiled import compiled
 
 
 @compiled(fastmath={"contract"})
-def adamw(w, g, m, v, keep, beta1, beta2, rate, root, eps):
+def adamw(
+    w: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    keep: float,
+    beta1: float,
+    beta2: float,
+    rate: float,
+    root: float,
+    eps: float,
+) -> None:
     """One step on matrices [c, d] in place; all numbers in the dtype of w.
 
     m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2, w <- keep w - rate m / (sqrt(v) / root + eps).
@@ -25,7 +38,21 @@ def adamw(w, g, m, v, keep, beta1, beta2, rate, root, eps):
 
 
 @compiled(fastmath={"contract"})
-def replay(part, parts, w, m, v, begins, ends, keeps, rates, roots, beta1, beta2, eps):
+def replay(
+    part: int,
+    parts: int,
+    w: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    keeps: np.ndarray,
+    rates: np.ndarray,
+    roots: np.ndarray,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
     """The steps begins[row] .. ends[row] - 1 of AdamW without gradient on rows [n, d], in place.
 
     keeps, rates, roots: [steps] factors of every step, as in `adamw`.

@@ -8,7 +8,15 @@ from unmix.kernels._compiled import compiled
 
 
 @compiled()
-def count(bins, labels, weights, size, classes, information, entropy):
+def count(
+    bins: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    size: int,
+    classes: int,
+    information: np.ndarray,
+    entropy: np.ndarray,
+) -> None:
     """Fill information [r, m, f] and entropy [r, f] from bins [m, g, n], labels [f, n] and weights [r, n]."""
     m, g, n = bins.shape
     joint = np.empty((size, classes), np.int64)
@@ -49,7 +57,7 @@ def count(bins, labels, weights, size, classes, information, entropy):
 
 
 @compiled()
-def _xlogx(count, table):
+def _xlogx(count: int, table: np.ndarray) -> float:
     if count < len(table):
         return table[count]
     return count * np.log(count)

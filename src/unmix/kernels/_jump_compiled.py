@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from unmix.kernels._compiled import compiled
 
 
 @compiled()
-def jump_codes(columns, before, threshold, values):
+def jump_codes(columns: np.ndarray, before: np.ndarray, threshold: np.ndarray, values: np.ndarray) -> None:
     """values = before where it is above the threshold of its column, 0 elsewhere."""
     for slot in range(len(columns)):
         value = before[slot]
@@ -14,7 +16,16 @@ def jump_codes(columns, before, threshold, values):
 
 
 @compiled()
-def jump_slopes(columns, before, slopes, threshold, bandwidth, scale, weight, gradient):
+def jump_slopes(
+    columns: np.ndarray,
+    before: np.ndarray,
+    slopes: np.ndarray,
+    threshold: np.ndarray,
+    bandwidth: float,
+    scale: float,
+    weight: float,
+    gradient: np.ndarray,
+) -> None:
     """gradient[j] -= t_j (scale slope t_j + weight) / bandwidth over the entries within bandwidth / 2 of t_j."""
     half = bandwidth / 2
     for slot in range(len(columns)):

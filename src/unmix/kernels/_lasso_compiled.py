@@ -9,7 +9,7 @@ from unmix.kernels._omp_compiled import LANES, _copy, _lane_maxima
 
 
 @compiled(fastmath={"contract"})
-def _add_rows(gram, members, factors, count, out):
+def _add_rows(gram: np.ndarray, members: np.ndarray, factors: np.ndarray, count: int, out: np.ndarray) -> None:
     """out -= factors @ gram[members], four rows at a time."""
     i, m = 0, len(out)
     while i + 4 <= count:
@@ -27,13 +27,15 @@ def _add_rows(gram, members, factors, count, out):
 
 
 @compiled(fastmath={"contract"})
-def _axpy(a, x, y, count):
+def _axpy(a: float, x: np.ndarray, y: np.ndarray, count: int) -> None:
     for i in range(count):
         y[i] -= a * x[i]
 
 
 @compiled()
-def _sweep(inner, slope, code, count, penalty, positive):
+def _sweep(
+    inner: np.ndarray, slope: np.ndarray, code: np.ndarray, count: int, penalty: float, positive: bool
+) -> float:
     """One pass of coordinate descent over the working set; returns how much the objective fell."""
     fall = 0.0
     for i in range(count):
@@ -54,7 +56,16 @@ def _sweep(inner, slope, code, count, penalty, positive):
 
 
 @compiled()
-def _certificate(start, correlation, energy, members, code, count, penalty, largest):
+def _certificate(
+    start: np.ndarray,
+    correlation: np.ndarray,
+    energy: float,
+    members: np.ndarray,
+    code: np.ndarray,
+    count: int,
+    penalty: float,
+    largest: float,
+) -> tuple[float, float]:
     """Objective and duality gap: P = |r|^2 / 2 + penalty |z|_1, D = s <r, h> - s^2 |r|^2 / 2 for the best s."""
     fit, rest, weight = 0.0, 0.0, 0.0
     for i in range(count):
@@ -73,7 +84,7 @@ def _certificate(start, correlation, energy, members, code, count, penalty, larg
 
 
 @compiled()
-def _largest(correlation, weight, signed, lanes):
+def _largest(correlation: np.ndarray, weight: np.ndarray, signed: bool, lanes: np.ndarray) -> float:
     """The largest weighted correlation of all atoms, and in lanes those of the columns l, l + LANES, ..."""
     m = len(correlation)
     _lane_maxima(correlation, weight, signed, lanes)
@@ -86,7 +97,16 @@ def _largest(correlation, weight, signed, lanes):
 
 
 @compiled()
-def _above(correlation, weight, level, positive, position, lanes, keys, places):
+def _above(
+    correlation: np.ndarray,
+    weight: np.ndarray,
+    level: float,
+    positive: bool,
+    position: np.ndarray,
+    lanes: np.ndarray,
+    keys: np.ndarray,
+    places: np.ndarray,
+) -> int:
     """Atoms outside the working set with a weighted correlation above level; returns how many."""
     m, found = len(correlation), 0
     whole = m - m % LANES
@@ -103,7 +123,7 @@ def _above(correlation, weight, level, positive, position, lanes, keys, places):
 
 
 @compiled()
-def _select(keys, places, count, wanted):
+def _select(keys: np.ndarray, places: np.ndarray, count: int, wanted: int) -> None:
     """Bring the `wanted` largest keys, and their places, to the front (quickselect)."""
     low, high = 0, count - 1
     while low < high:
@@ -129,8 +149,20 @@ def _select(keys, places, count, wanted):
 
 @compiled()
 def _admit(
-    correlation, weight, penalty, largest, positive, position, members, code, count, wanted, lanes, keys, places
-):  # fmt: skip
+    correlation: np.ndarray,
+    weight: np.ndarray,
+    penalty: float,
+    largest: float,
+    positive: bool,
+    position: np.ndarray,
+    members: np.ndarray,
+    code: np.ndarray,
+    count: int,
+    wanted: int,
+    lanes: np.ndarray,
+    keys: np.ndarray,
+    places: np.ndarray,
+) -> int:
     """Take up to `wanted` of the atoms that violate optimality most into the working set; returns its new size."""
     if not largest > penalty:
         return count
@@ -154,27 +186,27 @@ def _admit(
 
 @compiled()
 def lasso_rows(
-    part,
-    parts,
-    start,
-    gram,
-    weight,
-    energy,
-    penalty,
-    positive,
-    tolerance,
-    limit,
-    pointers,
-    places,
-    given,
-    counts,
-    gap,
-    objective,
-    rounds,
-    cost,
-    values,
-    indices,
-):
+    part: int,
+    parts: int,
+    start: np.ndarray,
+    gram: np.ndarray,
+    weight: np.ndarray,
+    energy: np.ndarray,
+    penalty: np.ndarray,
+    positive: bool,
+    tolerance: float,
+    limit: int,
+    pointers: np.ndarray,
+    places: np.ndarray,
+    given: np.ndarray,
+    counts: np.ndarray,
+    gap: np.ndarray,
+    objective: np.ndarray,
+    rounds: np.ndarray,
+    cost: np.ndarray,
+    values: np.ndarray,
+    indices: np.ndarray,
+) -> None:
     """Solve rows from start = h D' [n, m] and gram; weight is 1 for atoms that may be used and 0 for zero atoms.
 
     pointers, places, given: a first guess in the ragged layout (empty lists where there is none). Each row's codes
@@ -268,7 +300,9 @@ def lasso_rows(
 
 
 @compiled()
-def gather_ragged(values, indices, pointers, flat_values, flat_indices):
+def gather_ragged(
+    values: np.ndarray, indices: np.ndarray, pointers: np.ndarray, flat_values: np.ndarray, flat_indices: np.ndarray
+) -> None:
     """Copy the first pointers[i + 1] - pointers[i] codes of each row to flat arrays, in rising order of index."""
     for row in range(len(pointers) - 1):
         start, count = pointers[row], pointers[row + 1] - pointers[row]

@@ -12,14 +12,14 @@ from unmix.kernels._omp_compiled import _append, _copy, _solve
 
 
 @compiled()
-def _factorise(inner, factor, first, count, dependent):
+def _factorise(inner: np.ndarray, factor: np.ndarray, first: int, count: int, dependent: float) -> None:
     """Cholesky rows first..count - 1 of inner, whose atoms do not depend on each other."""
     for t in range(first, count):
         _append(factor, inner, t, dependent)
 
 
 @compiled()
-def _fit(factor, right, count, forward, trial):
+def _fit(factor: np.ndarray, right: np.ndarray, count: int, forward: np.ndarray, trial: np.ndarray) -> None:
     """Least squares on the first `count` atoms by their Cholesky factor."""
     for i in range(count):
         total = right[i]
@@ -30,7 +30,9 @@ def _fit(factor, right, count, forward, trial):
 
 
 @compiled()
-def _drop(keep, count, members, code, right, inner):
+def _drop(
+    keep: np.ndarray, count: int, members: np.ndarray, code: np.ndarray, right: np.ndarray, inner: np.ndarray
+) -> tuple[int, int]:
     """Move what is kept of the passive set to the front; returns the new size and the first place that changed."""
     kept, first = 0, count
     for i in range(count):
@@ -54,7 +56,18 @@ def _drop(keep, count, members, code, right, inner):
 
 
 @compiled()
-def _descend(members, code, right, inner, factor, forward, trial, keep, count, dependent):
+def _descend(
+    members: np.ndarray,
+    code: np.ndarray,
+    right: np.ndarray,
+    inner: np.ndarray,
+    factor: np.ndarray,
+    forward: np.ndarray,
+    trial: np.ndarray,
+    keep: np.ndarray,
+    count: int,
+    dependent: float,
+) -> int:
     """Go to the least-squares solution of the passive set, dropping atoms that would turn negative on the way."""
     while count > 0:
         _fit(factor, right, count, forward, trial)
@@ -77,9 +90,26 @@ def _descend(members, code, right, inner, factor, forward, trial, keep, count, d
 
 @compiled()
 def _active_set(
-    start, gram, weight, quiet, dependent, limit, count, members, code, correlation, passive, barred, right, inner,
-    factor, forward, trial, keep, factors,
-):  # fmt: skip
+    start: np.ndarray,
+    gram: np.ndarray,
+    weight: np.ndarray,
+    quiet: float,
+    dependent: float,
+    limit: int,
+    count: int,
+    members: np.ndarray,
+    code: np.ndarray,
+    correlation: np.ndarray,
+    passive: np.ndarray,
+    barred: np.ndarray,
+    right: np.ndarray,
+    inner: np.ndarray,
+    factor: np.ndarray,
+    forward: np.ndarray,
+    trial: np.ndarray,
+    keep: np.ndarray,
+    factors: np.ndarray,
+) -> tuple[int, int, float]:
     """min |x - z D|^2, z >= 0 from a passive set of `count` members with positive codes; returns its final size,
     the rounds and the operations. correlation ends as D (x - z D)."""
     m, room = len(start), len(code)
@@ -137,9 +167,23 @@ def _active_set(
 
 @compiled()
 def nnls_rows(
-    start, gram, weight, energy, silent, dependent, limit, room, pointers, places, given, counts, residual, cost,
-    values, indices,
-):  # fmt: skip
+    start: np.ndarray,
+    gram: np.ndarray,
+    weight: np.ndarray,
+    energy: np.ndarray,
+    silent: float,
+    dependent: float,
+    limit: int,
+    room: int,
+    pointers: np.ndarray,
+    places: np.ndarray,
+    given: np.ndarray,
+    counts: np.ndarray,
+    residual: np.ndarray,
+    cost: np.ndarray,
+    values: np.ndarray,
+    indices: np.ndarray,
+) -> None:
     """Non-negative least squares of rows from start = h D' [n, m], gram = D D', weight = 1 / |d| (0 for zero atoms).
 
     pointers, places, given: a first guess in the ragged layout. residual [n]: the largest violation of the
@@ -175,7 +219,17 @@ def nnls_rows(
 
 
 @compiled()
-def support_rows(h, atoms, pointers, places, given, positive, dependent, cost, values):
+def support_rows(
+    h: np.ndarray,
+    atoms: np.ndarray,
+    pointers: np.ndarray,
+    places: np.ndarray,
+    given: np.ndarray,
+    positive: bool,
+    dependent: float,
+    cost: np.ndarray,
+    values: np.ndarray,
+) -> None:
     """Least squares on the support of each row: places, given [nnz] in the ragged layout -> values [nnz].
 
     Products are summed in float64. Signed: an atom that depends on ones of larger given codes gets 0. positive:

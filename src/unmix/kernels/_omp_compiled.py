@@ -12,13 +12,13 @@ LANES = 64
 
 
 @compiled()
-def _copy(source, target):
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
     for i in range(len(source)):
         target[i] = source[i]
 
 
 @compiled(fastmath={"nnan", "nsz"})
-def _lane_maxima(correlation, weight, signed, best):
+def _lane_maxima(correlation: np.ndarray, weight: np.ndarray, signed: bool, best: np.ndarray) -> None:
     """best[l] = the largest score of the columns l, l + 64, ...: lanes never wait for one another."""
     for lane in range(LANES):
         best[lane] = -1
@@ -34,7 +34,9 @@ def _lane_maxima(correlation, weight, signed, best):
 
 
 @compiled(fastmath={"nnan", "nsz", "contract"})
-def _reduced_lane_maxima(correlation, direction, amount, weight, best):
+def _reduced_lane_maxima(
+    correlation: np.ndarray, direction: np.ndarray, amount: float, weight: np.ndarray, best: np.ndarray
+) -> None:
     """correlation -= amount direction, and the lane maxima of |correlation| weight in the same pass."""
     m = len(correlation)
     for lane in range(LANES):
@@ -50,7 +52,7 @@ def _reduced_lane_maxima(correlation, direction, amount, weight, best):
 
 
 @compiled()
-def _strongest(correlation, weight, signed, best):
+def _strongest(correlation: np.ndarray, weight: np.ndarray, signed: bool, best: np.ndarray) -> tuple[int, float]:
     """The lowest index of the largest |correlation| weight (or correlation weight), and it, from the lane maxima."""
     m = len(correlation)
     whole = m - m % LANES
@@ -73,14 +75,8 @@ def _strongest(correlation, weight, signed, best):
     return where, largest
 
 
-@compiled()
-def _copy(source, target):
-    for i in range(len(source)):
-        target[i] = source[i]
-
-
 @compiled(fastmath={"contract"})
-def _take_four(rows, factors, i, source, out):
+def _take_four(rows: np.ndarray, factors: np.ndarray, i: int, source: np.ndarray, out: np.ndarray) -> None:
     a0, a1, a2, a3 = factors[i], factors[i + 1], factors[i + 2], factors[i + 3]
     r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
     for j in range(len(out)):
@@ -88,7 +84,7 @@ def _take_four(rows, factors, i, source, out):
 
 
 @compiled(fastmath={"contract"})
-def _take_four_more(rows, factors, i, out):
+def _take_four_more(rows: np.ndarray, factors: np.ndarray, i: int, out: np.ndarray) -> None:
     a0, a1, a2, a3 = factors[i], factors[i + 1], factors[i + 2], factors[i + 3]
     r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
     for j in range(len(out)):
@@ -96,7 +92,7 @@ def _take_four_more(rows, factors, i, out):
 
 
 @compiled(fastmath={"contract"})
-def _subtract(rows, factors, count, source, out):
+def _subtract(rows: np.ndarray, factors: np.ndarray, count: int, source: np.ndarray, out: np.ndarray) -> None:
     """out = source - factors[:count] @ rows[:count], four rows at a time."""
     i = 0
     if count >= 4:
@@ -115,7 +111,7 @@ def _subtract(rows, factors, count, source, out):
 
 
 @compiled()
-def _append(factor, inner, t, dependent):
+def _append(factor: np.ndarray, inner: np.ndarray, t: int, dependent: float) -> bool:
     """Append column t of inner to its Cholesky factor; False where the new atom depends on the others."""
     for i in range(t):
         total = inner[t, i]
@@ -132,7 +128,7 @@ def _append(factor, inner, t, dependent):
 
 
 @compiled()
-def _solve(factor, forward, count, code):
+def _solve(factor: np.ndarray, forward: np.ndarray, count: int, code: np.ndarray) -> None:
     """code of factor factor' code = factor forward."""
     for i in range(count - 1, -1, -1):
         total = forward[i]
@@ -142,7 +138,7 @@ def _solve(factor, forward, count, code):
 
 
 @compiled()
-def _nonnegative(inner, right, count, scale, code):
+def _nonnegative(inner: np.ndarray, right: np.ndarray, count: int, scale: float, code: np.ndarray) -> None:
     """Non-negative least squares on the support by coordinate descent, from the code given."""
     for _ in range(10000):
         largest = 0.0
@@ -159,7 +155,21 @@ def _nonnegative(inner, right, count, scale, code):
 
 
 @compiled()
-def omp_rows(part, parts, start, gram, weight, energy, k, positive, tolerance, silent, dependent, values, indices):
+def omp_rows(
+    part: int,
+    parts: int,
+    start: np.ndarray,
+    gram: np.ndarray,
+    weight: np.ndarray,
+    energy: np.ndarray,
+    k: int,
+    positive: bool,
+    tolerance: float,
+    silent: float,
+    dependent: float,
+    values: np.ndarray,
+    indices: np.ndarray,
+) -> None:
     """Codes of each row from start = h D' [n, m], gram = D D', weight = 1 / |d| (0 for atoms never to be chosen).
 
     energy [n] = |h|^2; a correlation of at most silent |h|, and a pivot of at most dependent |d|^2, end a row.

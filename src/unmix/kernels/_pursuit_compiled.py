@@ -12,7 +12,9 @@ from unmix.kernels._omp_compiled import LANES, _copy, _lane_maxima, _reduced_lan
 
 
 @compiled(fastmath={"nnan", "nsz", "contract"})
-def _reduced_positive_maxima(correlation, direction, amount, weight, best):
+def _reduced_positive_maxima(
+    correlation: np.ndarray, direction: np.ndarray, amount: float, weight: np.ndarray, best: np.ndarray
+) -> None:
     """correlation -= amount direction, and the lane maxima of correlation weight in the same pass."""
     m = len(correlation)
     for lane in range(LANES):
@@ -28,7 +30,7 @@ def _reduced_positive_maxima(correlation, direction, amount, weight, best):
 
 
 @compiled()
-def _slot(members, count, atom):
+def _slot(members: np.ndarray, count: int, atom: int) -> int:
     """The place of an atom among those taken, or count."""
     for i in range(count):
         if members[i] == atom:
@@ -37,7 +39,19 @@ def _slot(members, count, atom):
 
 
 @compiled()
-def matching_rows(start, gram, weight, energy, k, positive, tolerance, silent, values, indices, steps):
+def matching_rows(
+    start: np.ndarray,
+    gram: np.ndarray,
+    weight: np.ndarray,
+    energy: np.ndarray,
+    k: int,
+    positive: bool,
+    tolerance: float,
+    silent: float,
+    values: np.ndarray,
+    indices: np.ndarray,
+    steps: np.ndarray,
+) -> None:
     """Matching pursuit from start = h D' [n, m]; weight = 1 / |d|, energy = |h|^2; values and indices are zero."""
     n, m = start.shape
     correlation, best = np.empty(m, start.dtype), np.empty(LANES, start.dtype)
@@ -65,7 +79,20 @@ def matching_rows(start, gram, weight, energy, k, positive, tolerance, silent, v
 
 
 @compiled()
-def gradient_rows(start, gram, weight, energy, k, positive, tolerance, silent, values, indices, steps, cost):
+def gradient_rows(
+    start: np.ndarray,
+    gram: np.ndarray,
+    weight: np.ndarray,
+    energy: np.ndarray,
+    k: int,
+    positive: bool,
+    tolerance: float,
+    silent: float,
+    values: np.ndarray,
+    indices: np.ndarray,
+    steps: np.ndarray,
+    cost: np.ndarray,
+) -> None:
     """Gradient pursuit, arguments as for matching_rows; cost [n] counts operations beyond the product h D'."""
     n, m = start.shape
     correlation, best = np.empty(m, start.dtype), np.empty(LANES, start.dtype)

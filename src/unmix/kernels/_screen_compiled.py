@@ -11,7 +11,7 @@ GROUP = 8  # columns of which one maximum is taken; they lie a stride apart, so 
 
 
 @compiled(fastmath={"nnan", "nsz"})
-def _group_maxima(row, shift, maxima):
+def _group_maxima(row: np.ndarray, shift: np.ndarray, maxima: np.ndarray) -> None:
     """maxima[g] = the largest of row + shift over the columns g, g + stride, ... (GROUP of them)."""
     s = len(maxima)
     r0, r1, r2, r3 = row[:s], row[s : 2 * s], row[2 * s : 3 * s], row[3 * s : 4 * s]
@@ -25,7 +25,16 @@ def _group_maxima(row, shift, maxima):
 
 
 @compiled()
-def collect(block, first, bias, shift, level, pointers, columns, values):
+def collect(
+    block: np.ndarray,
+    first: int,
+    bias: np.ndarray,
+    shift: np.ndarray,
+    level: np.ndarray,
+    pointers: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+) -> int:
     """The entries of block [n, width] with entry + shift > level of their row, and their values, entry + bias.
 
     first: number of the block's first column. pointers [n + 1] of the rows, columns and values are filled. Returns
@@ -61,7 +70,9 @@ def collect(block, first, bias, shift, level, pointers, columns, values):
 
 
 @compiled()
-def copy_columns(block, first, columns, left, bias, out):
+def copy_columns(
+    block: np.ndarray, first: int, columns: np.ndarray, left: int, bias: np.ndarray, out: np.ndarray
+) -> None:
     """out[:, left + i] = entry + bias of columns[i], of which the block begins at `first`."""
     for row in range(len(block)):
         for place in range(len(columns)):
@@ -70,7 +81,14 @@ def copy_columns(block, first, columns, left, bias, out):
 
 
 @compiled()
-def _row(pointers, row, columns, values, kept_columns, kept):
+def _row(
+    pointers: np.ndarray,
+    row: int,
+    columns: np.ndarray,
+    values: np.ndarray,
+    kept_columns: np.ndarray,
+    kept: np.ndarray,
+) -> int:
     """Copy the segments of a row; returns their length."""
     found = 0
     for part in range(len(pointers)):
@@ -82,7 +100,7 @@ def _row(pointers, row, columns, values, kept_columns, kept):
 
 
 @compiled()
-def _longest(pointers, low, high):
+def _longest(pointers: np.ndarray, low: int, high: int) -> int:
     longest = 1
     for row in range(low, high):
         found = 0
@@ -93,7 +111,17 @@ def _longest(pointers, low, high):
 
 
 @compiled()
-def largest_of_rows(part, parts, pointers, columns, values, k, out_values, out_indices, least):
+def largest_of_rows(
+    part: int,
+    parts: int,
+    pointers: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    k: int,
+    out_values: np.ndarray,
+    out_indices: np.ndarray,
+    least: np.ndarray,
+) -> None:
     """The k largest of each row; least [n] becomes the k-th largest, or -1 where there are fewer than k."""
     n = len(least)
     low, high = part * n // parts, (part + 1) * n // parts
@@ -109,7 +137,15 @@ def largest_of_rows(part, parts, pointers, columns, values, k, out_values, out_i
 
 
 @compiled()
-def count_rows(part, parts, pointers, values, least, above, equal):
+def count_rows(
+    part: int,
+    parts: int,
+    pointers: np.ndarray,
+    values: np.ndarray,
+    least: float,
+    above: np.ndarray,
+    equal: np.ndarray,
+) -> None:
     """Number of each row's values that are above `least` and that are equal to it."""
     n = len(above)
     for row in range(part * n // parts, (part + 1) * n // parts):
@@ -122,7 +158,18 @@ def count_rows(part, parts, pointers, values, least, above, equal):
 
 
 @compiled()
-def gather_rows(part, parts, pointers, columns, values, least, allowed, starts, out_columns, out_values):
+def gather_rows(
+    part: int,
+    parts: int,
+    pointers: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    least: float,
+    allowed: np.ndarray,
+    starts: np.ndarray,
+    out_columns: np.ndarray,
+    out_values: np.ndarray,
+) -> None:
     """Each row's values above `least` and the first allowed[row] of those equal to it, from starts[row] on."""
     n = len(allowed)
     for row in range(part * n // parts, (part + 1) * n // parts):

@@ -10,7 +10,7 @@ from unmix.kernels._compiled import compiled
 
 
 @compiled()
-def _first(grid, value):
+def _first(grid: np.ndarray, value: float) -> int:
     """Number of points of the even grid that are smaller than value."""
     points = len(grid)
     guess = math.ceil((value - grid[0]) / (64.0 / points))
@@ -23,7 +23,9 @@ def _first(grid, value):
 
 
 @compiled()
-def _convex(kind, size, cos, sin, x, y, grid, inside):
+def _convex(
+    kind: int, size: float, cos: float, sin: float, x: float, y: float, grid: np.ndarray, inside: np.ndarray
+) -> tuple[int, int, int, int]:
     """Mark the points of a square (kind 0) or an ellipse (1) in `inside`; its box: top, bottom, left, right."""
     if kind == 0:
         wide, high = 0.5 * size, 0.5 * size
@@ -49,7 +51,9 @@ def _convex(kind, size, cos, sin, x, y, grid, inside):
 
 
 @compiled()
-def _polygon(corners, size, cos, sin, x, y, grid, inside):
+def _polygon(
+    corners: np.ndarray, size: float, cos: float, sin: float, x: float, y: float, grid: np.ndarray, inside: np.ndarray
+) -> tuple[int, int, int, int]:
     """Mark the points of a polygon by the even-odd rule in `inside`, all zero before; its box as above."""
     points, count = len(grid), len(corners)
     u, v = corners[count - 1, 0], corners[count - 1, 1]
@@ -76,14 +80,38 @@ def _polygon(corners, size, cos, sin, x, y, grid, inside):
 
 
 @compiled()
-def _mark(kind, size, cos, sin, x, y, grid, corners, starts, inside):
+def _mark(
+    kind: int,
+    size: float,
+    cos: float,
+    sin: float,
+    x: float,
+    y: float,
+    grid: np.ndarray,
+    corners: np.ndarray,
+    starts: np.ndarray,
+    inside: np.ndarray,
+) -> tuple[int, int, int, int]:
     if kind < 2:
         return _convex(kind, size, cos, sin, x, y, grid, inside)
     return _polygon(corners[starts[kind] : starts[kind + 1]], size, cos, sin, x, y, grid, inside)
 
 
 @compiled()
-def fill(part, parts, kinds, sizes, cosines, sines, xs, ys, grid, corners, starts, out):
+def fill(
+    part: int,
+    parts: int,
+    kinds: np.ndarray,
+    sizes: np.ndarray,
+    cosines: np.ndarray,
+    sines: np.ndarray,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    grid: np.ndarray,
+    corners: np.ndarray,
+    starts: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """out [n, points, points]: 1 inside, 0 outside."""
     points, count = len(grid), len(kinds)
     inside = np.zeros((points, points), np.uint8)
@@ -100,7 +128,21 @@ def fill(part, parts, kinds, sizes, cosines, sines, xs, ys, grid, corners, start
 
 
 @compiled()
-def fill_smooth(part, parts, kinds, sizes, cosines, sines, xs, ys, grid, corners, starts, fine, out):
+def fill_smooth(
+    part: int,
+    parts: int,
+    kinds: np.ndarray,
+    sizes: np.ndarray,
+    cosines: np.ndarray,
+    sines: np.ndarray,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    grid: np.ndarray,
+    corners: np.ndarray,
+    starts: np.ndarray,
+    fine: int,
+    out: np.ndarray,
+) -> None:
     """out [n, points / fine, points / fine]: the mean of fine x fine points in each pixel."""
     points, count = len(grid), len(kinds)
     inside = np.zeros((points, points), np.uint8)

@@ -8,7 +8,7 @@ from unmix.kernels._compiled import compiled
 
 
 @compiled(fastmath={"contract"})
-def _combine(values, indices, atoms, out):
+def _combine(values: np.ndarray, indices: np.ndarray, atoms: np.ndarray, out: np.ndarray) -> None:
     """out += values @ atoms[indices], four atoms at a time."""
     k, d = len(values), atoms.shape[1]
     slot = 0
@@ -27,7 +27,7 @@ def _combine(values, indices, atoms, out):
 
 
 @compiled(fastmath={"contract", "reassoc", "nsz"})
-def _dot(a, b):
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
     total = a[0] * 0
     for i in range(len(a)):
         total += a[i] * b[i]
@@ -35,7 +35,7 @@ def _dot(a, b):
 
 
 @compiled(fastmath={"contract", "reassoc", "nsz"})
-def _two_dots(a, b, c):
+def _two_dots(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[float, float]:
     first, second = a[0] * 0, a[0] * 0
     for i in range(len(a)):
         first += a[i] * b[i]
@@ -44,7 +44,7 @@ def _two_dots(a, b, c):
 
 
 @compiled(fastmath={"contract", "reassoc", "nsz"})
-def _square_about(a, centre):
+def _square_about(a: np.ndarray, centre: np.ndarray) -> float:
     total = a[0] * 0
     for i in range(len(a)):
         total += (a[i] - centre[i]) * (a[i] - centre[i])
@@ -52,7 +52,15 @@ def _square_about(a, centre):
 
 
 @compiled()
-def decode_rows(part, parts, values, indices, atoms, bias, out):
+def decode_rows(
+    part: int,
+    parts: int,
+    values: np.ndarray,
+    indices: np.ndarray,
+    atoms: np.ndarray,
+    bias: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """out[i] = values[i] @ atoms[indices[i]] + bias."""
     n = len(values)
     for row in range(part * n // parts, (part + 1) * n // parts):
@@ -62,7 +70,9 @@ def decode_rows(part, parts, values, indices, atoms, bias, out):
 
 
 @compiled()
-def centre_rows(part, parts, x, shift, inputs, norms):
+def centre_rows(
+    part: int, parts: int, x: np.ndarray, shift: np.ndarray, inputs: np.ndarray, norms: np.ndarray
+) -> None:
     """inputs = x - shift; norms[i] = |inputs[i]|."""
     n = len(x)
     for row in range(part * n // parts, (part + 1) * n // parts):
@@ -72,7 +82,20 @@ def centre_rows(part, parts, x, shift, inputs, norms):
 
 
 @compiled()
-def reconstruct_rows(part, parts, pointers, indices, values, atoms, base, sign, slopes, error, losses, totals):
+def reconstruct_rows(
+    part: int,
+    parts: int,
+    pointers: np.ndarray,
+    indices: np.ndarray,
+    values: np.ndarray,
+    atoms: np.ndarray,
+    base: np.ndarray,
+    sign: float,
+    slopes: np.ndarray,
+    error: np.ndarray,
+    losses: np.ndarray,
+    totals: np.ndarray,
+) -> None:
     """Reconstruct rows from their codes and take the gradient of the codes.
 
     error[i] = z_i @ atoms + sign base[i]; losses[i] = |error[i]|^2; slopes[s] = <error[i], atoms[indices[s]]> for
@@ -96,7 +119,7 @@ def reconstruct_rows(part, parts, pointers, indices, values, atoms, base, sign, 
 
 
 @compiled()
-def spread_rows(part, parts, rows, centre, spread):
+def spread_rows(part: int, parts: int, rows: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> None:
     """spread[i] = |rows[i] - centre|^2."""
     n = len(rows)
     for row in range(part * n // parts, (part + 1) * n // parts):
@@ -104,7 +127,7 @@ def spread_rows(part, parts, rows, centre, spread):
 
 
 @compiled()
-def count_latents(values, indices, counts, fired):
+def count_latents(values: np.ndarray, indices: np.ndarray, counts: np.ndarray, fired: np.ndarray) -> None:
     """counts[j + 1] += number of active codes of latent j, and fired[j] = True where there are any."""
     for slot in range(len(values)):
         if values[slot] != 0:
@@ -113,7 +136,19 @@ def count_latents(values, indices, counts, fired):
 
 
 @compiled()
-def sort_by_latent(pointers, values, indices, slopes, scale, offset, places, rows, code, slope, bias_slope):
+def sort_by_latent(
+    pointers: np.ndarray,
+    values: np.ndarray,
+    indices: np.ndarray,
+    slopes: np.ndarray,
+    scale: float,
+    offset: int,
+    places: np.ndarray,
+    rows: np.ndarray,
+    code: np.ndarray,
+    slope: np.ndarray,
+    bias_slope: np.ndarray,
+) -> None:
     """Put every active code into the list of its latent: its row + offset, and code and slope times scale [nnz].
 
     places [m + 1] holds the start of each list, and its end afterwards. bias_slope [m] grows by the slopes.
@@ -132,7 +167,17 @@ def sort_by_latent(pointers, values, indices, slopes, scale, offset, places, row
 
 
 @compiled(fastmath={"contract"})
-def _adam(parameter, gradient, first, second, beta1, beta2, rate, scale, eps):
+def _adam(
+    parameter: np.ndarray,
+    gradient: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    beta1: float,
+    beta2: float,
+    rate: float,
+    scale: float,
+    eps: float,
+) -> None:
     for i in range(len(parameter)):
         g = gradient[i]
         m = first[i] + (g - first[i]) * (1 - beta1)
@@ -143,13 +188,26 @@ def _adam(parameter, gradient, first, second, beta1, beta2, rate, scale, eps):
 
 
 @compiled()
-def update_bias(parameter, first, second, gradient, settings):
+def update_bias(
+    parameter: np.ndarray, first: np.ndarray, second: np.ndarray, gradient: np.ndarray, settings: np.ndarray
+) -> None:
     """One Adam step of a vector; settings as in `update_latents`."""
     _adam(parameter, gradient, first, second, settings[0], settings[1], settings[2], settings[3], settings[4])
 
 
 @compiled(fastmath={"contract"})
-def _gather_two(start, end, rows, period, slope, inputs, gradient, code, errors, other):
+def _gather_two(
+    start: int,
+    end: int,
+    rows: np.ndarray,
+    period: int,
+    slope: np.ndarray,
+    inputs: np.ndarray,
+    gradient: np.ndarray,
+    code: np.ndarray,
+    errors: np.ndarray,
+    other: np.ndarray,
+) -> None:
     """gradient += slope @ inputs[rows % period], other += code @ errors[rows], two entries at a time."""
     d = len(gradient)
     place = start
@@ -172,30 +230,30 @@ def _gather_two(start, end, rows, period, slope, inputs, gradient, code, errors,
 
 @compiled(fastmath={"contract"})
 def update_latents(
-    part,
-    parts,
-    starts,
-    rows,
-    code,
-    slope,
-    inputs,
-    errors,
-    bounds,
-    orthogonal,
-    settings,
-    bias_slope,
-    own_slope,
-    pulls,
-    weight,
-    weight1,
-    weight2,
-    atoms,
-    atoms1,
-    atoms2,
-    bias,
-    bias1,
-    bias2,
-):
+    part: int,
+    parts: int,
+    starts: np.ndarray,
+    rows: np.ndarray,
+    code: np.ndarray,
+    slope: np.ndarray,
+    inputs: np.ndarray,
+    errors: np.ndarray,
+    bounds: np.ndarray,
+    orthogonal: bool,
+    settings: np.ndarray,
+    bias_slope: np.ndarray,
+    own_slope: np.ndarray,
+    pulls: np.ndarray,
+    weight: np.ndarray,
+    weight1: np.ndarray,
+    weight2: np.ndarray,
+    atoms: np.ndarray,
+    atoms1: np.ndarray,
+    atoms2: np.ndarray,
+    bias: np.ndarray,
+    bias1: np.ndarray,
+    bias2: np.ndarray,
+) -> None:
     """Gradients of each latent's two rows and their Adam step in one pass; the atoms end with unit norm.
 
     The list of latent j is [starts[j], starts[j + 1]); its entries point to rows of errors [p b, d] and, modulo b,

@@ -10,7 +10,7 @@ GROUP = 16  # columns of which one maximum is taken; they lie a stride apart, so
 
 
 @compiled(fastmath={"nnan", "nsz"})
-def _group_maxima(row, bias, maxima):
+def _group_maxima(row: np.ndarray, bias: np.ndarray, maxima: np.ndarray) -> None:
     """maxima[g] = the largest of row + bias over the columns g, g + stride, ... (GROUP of them)."""
     stride = len(maxima)
     for g in range(stride):
@@ -24,7 +24,7 @@ def _group_maxima(row, bias, maxima):
 
 
 @compiled()
-def _kth_largest(work, count, k):
+def _kth_largest(work: np.ndarray, count: int, k: int) -> float:
     """The k-th largest of work[:count] (1 <= k <= count); reorders work."""
     low, high, target = 0, count - 1, k - 1
     while low < high:
@@ -51,13 +51,21 @@ def _kth_largest(work, count, k):
 
 
 @compiled()
-def kth_largest(values, k):
+def kth_largest(values: np.ndarray, k: int) -> float:
     """The k-th largest of values (1 <= k <= len(values))."""
     return _kth_largest(values.copy(), len(values), k)
 
 
 @compiled()
-def pick(columns, kept, found, k, work, values, indices):
+def pick(
+    columns: np.ndarray,
+    kept: np.ndarray,
+    found: int,
+    k: int,
+    work: np.ndarray,
+    values: np.ndarray,
+    indices: np.ndarray,
+) -> float:
     """The k largest of kept[:found], found >= k, in the order given, ties to the first; returns the k-th largest."""
     for place in range(found):
         work[place] = kept[place]
@@ -77,7 +85,7 @@ def pick(columns, kept, found, k, work, values, indices):
 
 
 @compiled()
-def _lower_bound(maxima, k, work):
+def _lower_bound(maxima: np.ndarray, k: int, work: np.ndarray) -> float:
     """The k-th largest of the maxima: k groups reach it, so k values do."""
     for place in range(len(maxima)):
         work[place] = maxima[place]
@@ -85,7 +93,15 @@ def _lower_bound(maxima, k, work):
 
 
 @compiled()
-def _collect(row, bias, maxima, floor, hits, candidates, kept):
+def _collect(
+    row: np.ndarray,
+    bias: np.ndarray,
+    maxima: np.ndarray,
+    floor: float,
+    hits: np.ndarray,
+    candidates: np.ndarray,
+    kept: np.ndarray,
+) -> int:
     """Columns and values of row + bias that are positive and at least `floor`, in rising order of column."""
     stride, count, found = len(maxima), 0, 0
     # Written always and counted when wanted: a branch here would be guessed wrong as often as right.
@@ -109,7 +125,19 @@ def _collect(row, bias, maxima, floor, hits, candidates, kept):
 
 
 @compiled()
-def _select(row, bias, k, guess, maxima, hits, work, kept, candidates, values, indices):
+def _select(
+    row: np.ndarray,
+    bias: np.ndarray,
+    k: int,
+    guess: np.ndarray,
+    maxima: np.ndarray,
+    hits: np.ndarray,
+    work: np.ndarray,
+    kept: np.ndarray,
+    candidates: np.ndarray,
+    values: np.ndarray,
+    indices: np.ndarray,
+) -> None:
     """Top k of relu(row + bias): values and column numbers in rising order of column, ties to the lowest column.
 
     guess [1] is a floor for the k-th largest that need not hold: where fewer than k values reach it, a safe one is
@@ -157,7 +185,9 @@ def _select(row, bias, k, guess, maxima, hits, work, kept, candidates, values, i
 
 
 @compiled()
-def select_rows(part, parts, block, bias, k, values, indices):
+def select_rows(
+    part: int, parts: int, block: np.ndarray, bias: np.ndarray, k: int, values: np.ndarray, indices: np.ndarray
+) -> None:
     """Top k of relu(block + bias) of each row: block [n, m], bias [m], values and indices [n, k] are filled."""
     n, width = block.shape
     maxima = np.empty(width // GROUP, block.dtype)

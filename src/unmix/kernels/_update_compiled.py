@@ -11,7 +11,20 @@ from unmix.kernels._step_compiled import _dot
 
 
 @compiled(fastmath={"contract"})
-def statistics(part, parts, pointers, indices, values, starts, rows, codes, x, bounds, a, b):
+def statistics(
+    part: int,
+    parts: int,
+    pointers: np.ndarray,
+    indices: np.ndarray,
+    values: np.ndarray,
+    starts: np.ndarray,
+    rows: np.ndarray,
+    codes: np.ndarray,
+    x: np.ndarray,
+    bounds: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+) -> None:
     """a [m, m] = Z' Z and b [m, d] = Z' X from the codes by row (pointers, indices, values) and by latent."""
     for latent in range(bounds[part], bounds[part + 1]):
         line, target = a[latent], b[latent]
@@ -25,7 +38,16 @@ def statistics(part, parts, pointers, indices, values, starts, rows, codes, x, b
 
 
 @compiled(fastmath={"contract"})
-def update_block(atoms, rest, a, first, last, positive, sphere, idle):
+def update_block(
+    atoms: np.ndarray,
+    rest: np.ndarray,
+    a: np.ndarray,
+    first: int,
+    last: int,
+    positive: bool,
+    sphere: bool,
+    idle: np.ndarray,
+) -> None:
     """Block coordinate descent of atoms first..last - 1 in place, from rest [last - first, d] = (B - A D) of them."""
     d = atoms.shape[1]
     change = np.empty(d, atoms.dtype)

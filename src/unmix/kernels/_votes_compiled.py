@@ -8,7 +8,17 @@ from unmix.kernels._compiled import compiled
 
 
 @compiled()
-def least(codes, order, begin, size, factor, row, picks, scale, out):
+def least(
+    codes: np.ndarray,
+    order: np.ndarray,
+    begin: np.ndarray,
+    size: np.ndarray,
+    factor: np.ndarray,
+    row: np.ndarray,
+    picks: np.ndarray,
+    scale: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Fill out [v] with the code of least variance over scale among the drawn rows of each group."""
     m, b = codes.shape[1], picks.shape[1]
     first, second = np.empty(m), np.empty(m)
@@ -37,7 +47,16 @@ def least(codes, order, begin, size, factor, row, picks, scale, out):
 
 
 @compiled()
-def differences(codes, order, begin, size, factor, rows, picks, out):
+def differences(
+    codes: np.ndarray,
+    order: np.ndarray,
+    begin: np.ndarray,
+    size: np.ndarray,
+    factor: np.ndarray,
+    rows: np.ndarray,
+    picks: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Fill out [v, m] with mean absolute differences over pairs."""
     m, b = codes.shape[1], picks.shape[1]
     for v in range(len(picks)):

@@ -213,7 +213,7 @@ class _Work:
 
         self.spread(work)
         self.lse = torch.logsumexp(torch.stack([found[part][0] for part in sorted(found)]), 0)
-        total = sum(found[part][1] for part in sorted(found))
+        total: Tensor = sum(found[part][1] for part in sorted(found))  # type: ignore[assignment]
         place = self.y if self.shard is None else self.y - self.shard.begin
         own = torch.einsum("nd,nkd->nk", h, self.weights[place.clamp(0, here - 1)])
         if self.shard is not None:
@@ -266,7 +266,7 @@ class _Work:
         self.spread(work)
         if not want_h:
             return None
-        total = sum(sums[part] for part in sorted(sums))
+        total: Tensor = sum(sums[part] for part in sorted(sums))  # type: ignore[assignment]
         return total if self.shard is None else self.shard.stack(total).sum(0)
 
 

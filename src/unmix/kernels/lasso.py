@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ def lasso(
             run_queue(work, range(0, n, height), count)
         return _join([found[begin] for begin in sorted(found)], h)
     top = atoms.T @ atoms if atoms.shape[1] < m else atoms @ atoms.T
-    plain: Method = {"auto": "fista", "coordinate": "cyclic"}.get(method, method)
+    plain: Method = "fista" if method == "auto" else "cyclic" if method == "coordinate" else method
     steepest = torch.linalg.eigvalsh(top.double())[-1].item() * (1 + 1e-6) if m else 1.0
     parts = []
     for begin in range(0, n, max(16, fits)):
@@ -216,7 +216,7 @@ def _cut(start: Ragged | None, rows: slice) -> Ragged | None:
 def _join(parts: list[LassoResult], h: Tensor) -> LassoResult:
     if len(parts) == 1:
         return parts[0]
-    none = {"dtype": torch.float64, "device": h.device}
+    none: dict[str, Any] = {"dtype": torch.float64, "device": h.device}
     if not parts:
         whole, empty = torch.zeros(0, dtype=torch.int64, device=h.device), torch.zeros(0, **none)
         return LassoResult(h.new_zeros(0), whole, whole.new_zeros(1), empty, empty, whole, empty)

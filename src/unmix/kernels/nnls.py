@@ -169,9 +169,9 @@ def _plain_nnls(
         none = torch.zeros(1, dtype=torch.int64, device=h.device)
         return (h.new_zeros(0), none[:0], none), energy.clone(), energy.clone()
     code = torch.cat(dense)
-    rows, indices = code.nonzero(as_tuple=True)
-    pointers = torch.cat([rows.new_zeros(1), torch.bincount(rows, minlength=n).cumsum(0)])
-    return (code[rows, indices], indices, pointers), torch.cat(worst), torch.cat(cost) + 2.0 * m * d
+    where, indices = code.nonzero(as_tuple=True)
+    pointers = torch.cat([where.new_zeros(1), torch.bincount(where, minlength=n).cumsum(0)])
+    return (code[where, indices], indices, pointers), torch.cat(worst), torch.cat(cost) + 2.0 * m * d
 
 
 def _plain_support(

@@ -52,7 +52,7 @@ def iterate(
 
     def slope(codes: Tensor) -> Tensor:
         """Gradient of the squared error at codes: (z D - x) D'."""
-        return codes @ gram - live["start"] if by_gram else (codes @ atoms - live["x"]) @ atoms.T
+        return codes @ gram - live["start"] if gram is not None and by_gram else (codes @ atoms - live["x"]) @ atoms.T
 
     def shrink(values: Tensor, by: Tensor) -> Tensor:
         if positive:

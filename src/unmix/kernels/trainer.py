@@ -183,7 +183,8 @@ class SparseTrainer(ABC):
         """
         rows = parallel.slices(len(x), self.accumulate)
         share = 1 / (len(rows) * parallel.ranks())
-        sums, gradients, fired = x.new_zeros(3), {}, torch.zeros_like(self.idle, dtype=torch.bool)
+        sums, fired = x.new_zeros(3), torch.zeros_like(self.idle, dtype=torch.bool)
+        gradients: dict[str, Tensor] = {}
         for part in rows:
             done = self._pass(x[part], dead, len(x))
             found, own = self._gradients(done)
@@ -348,7 +349,8 @@ class SparseTrainer(ABC):
         if self.orthogonal:
             share = (gradients["atoms"] * p["atoms"]).sum(1, keepdim=True)
             gradients["atoms"].addcmul_(share, p["atoms"], value=-1)
-        adam_plain(
-            *([part[name] for name in gradients] for part in (p, gradients, self._first, self._second)), self, lr
+        own, slopes, first, second = (
+            [part[name] for name in gradients] for part in (p, gradients, self._first, self._second)
         )
+        adam_plain(own, slopes, first, second, self, lr)
         normalise(p["atoms"])

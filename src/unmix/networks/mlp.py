@@ -60,4 +60,4 @@ class MLPDecoder(Decoder):
 
     def _build(self, width: int, shape: tuple[int, ...]) -> nn.Module:
         flat = MLP(**{name: getattr(self, name) for name in MLP.model_fields})._build((width,), math.prod(shape))
-        return flat if len(shape) == 1 else nn.Sequential(*flat, nn.Unflatten(1, shape))
+        return flat if len(shape) == 1 else nn.Sequential(*flat.children(), nn.Unflatten(1, shape))
