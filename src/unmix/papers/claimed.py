@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,12 +38,12 @@ def claimed(
     }
 
 
-def over_seeds(values: Sequence[float]) -> str:
-    """The 95 % t interval over seeds as text; empty below three, where it says nothing."""
+def over_seeds(values: Sequence[float], most: float = math.inf) -> str:
+    """The 95 % t interval over seeds as text, at most `most`; empty below three, where it says nothing."""
     if len(values) < 3:
         return ""
     _, low, high = seed_interval(values)
-    return f"{low:.3f} to {high:.3f}"
+    return f"{low:.3f} to {min(high, most):.3f}"
 
 
 def counted(claims: Sequence[Any], neither: str = "are not comparable") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ def command_of(study: Any, small: bool) -> str:
     words = [f"unmix study {study.name}"]
     for name, own in type(study).model_fields.items():
         value = getattr(study, name)
-        if value != own.get_default():
-            words.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
+        if value != own.get_default(call_default_factory=True):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words.append(f"'{name}={json.dumps(value)}'" if isinstance(value, dict) else f"{name}={text}")
     return " ".join([*words, *(["--small"] if small else [])])

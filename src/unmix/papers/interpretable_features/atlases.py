@@ -25,7 +25,7 @@ from unmix.scores.similarity.base import Alike, unit_rows
 from unmix.scores.similarity.energy import OrientedEnergy
 from unmix.scores.similarity.pixels import Pixels
 from unmix.study.interpretable import halves_of_images
-from unmix.study.interpreting import feature_scores
+from unmix.study.interpreting import PURITY, feature_scores
 from unmix.worlds.superposition import SuperpositionWorld
 
 COUNT = 5  # exciting images of a feature
@@ -46,7 +46,7 @@ def planted_features(seed: int, samples: int, passes: int, draws: int) -> dict[s
     finder, alike = SparseCoding(width=world.latents, penalty=0.05, passes=passes), Pixels().bind(sample.x[score])
     found, table = _found(finder, sample.h[fit], sample.h[score], alike, items.take(score), seed, draws)
     cosine, planted = (torch.nn.functional.normalize(torch.tensor(found["atoms"])) @ world.atoms.T).abs().max(1)
-    table = table.assign(planted=[f"feature {j}" for j in planted.tolist()], cosine=cosine.numpy())
+    table = table.assign(planted=[world.factors[j] for j in planted.tolist()], cosine=cosine.numpy())
     near = len(set(planted[cosine > 0.9].tolist()))
     told = f"{near} of {world.latents} planted features have an atom with a |cosine| above 0.9. "
     about = {"world": str(world), "finder": str(finder), "similarity": "Pixels"}
@@ -99,7 +99,7 @@ def write_layer(folder: Path, settings: Mapping[str, Any], result: Mapping[str, 
 def _planted_items(x: Tensor, z: Tensor) -> ImageItems:
     """Planted images to look at, labelled by the feature that is strongest in them."""
     there = z.max(1)
-    labels = [f"feature {j}" if value > 0 else "none" for value, j in zip(*(p.tolist() for p in there), strict=True)]
+    labels = [f"z{j}" if value > 0 else "none" for value, j in zip(*(part.tolist() for part in there), strict=True)]
     return as_items(x.clamp(-CLIPPED, CLIPPED), labels)
 
 
@@ -113,6 +113,9 @@ def _found(
     rows, columns, values = (part.tolist() for part in features.encode(shown).nonzero())
     alike_more = int((table["q"] < 0.05).sum())
     told = f"The exciting images of {alike_more} of {len(table)} atoms are more alike than random sets (q < 0.05)."
+    if "label_purity" in table:
+        purity, z = table["label_purity"].mean(), table["label_purity_z"].mean()
+        told += f" Of the {PURITY} most exciting ones {purity:.0%} share a label (mean z {z:.1f})."
     codes = {"rows": rows, "features": columns, "values": [float(f"{value:.5g}") for value in values]}
     atoms = [[float(f"{value:.5g}") for value in atom] for atom in features.atoms.tolist()]
     return {"atoms": atoms, "codes": codes, "told": told, "draws": draws}, table

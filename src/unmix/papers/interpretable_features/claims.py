@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unmix.core.statistics import seed_interval
+from unmix.papers.claimed import NO_CLAIM, claimed, counted, over_seeds
 
 PAPER = "arXiv 2310.11431"
 CHOICES = "Borowski et al. 2021, arXiv 2010.12606"
@@ -20,30 +20,6 @@ TABLES = {
 }
 
 Row = dict[str, Any]
-
-
-def claim(
-    text: str,
-    source: str,
-    published: str,
-    measured: str,
-    holds: bool | None,
-    why: str,
-    seeds: int,
-    interval: str = "",
-) -> dict[str, Any]:
-    """A statement and whether it holds; None where it cannot be compared."""
-    verdict = "not comparable" if holds is None else "replicates" if holds else "differs"
-    return {
-        "claim": text,
-        "source": source,
-        "published": published,
-        "measured": measured,
-        "seeds": seeds,
-        "interval": interval,
-        "verdict": verdict,
-        "why": why,
-    }
 
 
 def at(rows: Iterable[Row], basis: str, read: str) -> Row | None:
@@ -64,7 +40,7 @@ def planted_claims(worlds: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
         why = f"dictionary MCC, least of the seeds; unrelated dictionaries {chance:.2f}"
         n = len(mixed)
         found.append(
-            claim(
+            claimed(
                 "superposition: sparse coding finds the planted directions",
                 "prototype",
                 "at least 0.95",
@@ -72,11 +48,11 @@ def planted_claims(worlds: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
                 min(coding) >= 0.95,
                 why,
                 n,
-                _interval(coding),
+                over_seeds(coding, most=1),
             )
         )
         found.append(
-            claim(
+            claimed(
                 "superposition: spherical k-means finds them",
                 "prototype",
                 "at least 0.90",
@@ -84,14 +60,14 @@ def planted_claims(worlds: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
                 min(clusters) >= 0.90,
                 why,
                 n,
-                _interval(clusters),
+                over_seeds(clusters, most=1),
             )
         )
         ratio = [_value(r, "sparse coding", "codes") / _value(r, "neurons", "columns") for r in mixed]
         text = "superposition: codes of sparse coding are 1.5 times as interpretable as neurons"
         why = "index of the codes over index of the neurons, least of the seeds"
         found.append(
-            claim(
+            claimed(
                 text,
                 f"{PAPER}; prototype",
                 "at least 1.5",
@@ -99,12 +75,12 @@ def planted_claims(worlds: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
                 min(ratio) >= 1.5,
                 why,
                 n,
-                _interval(ratio),
+                over_seeds(ratio),
             )
         )
         gap = [abs(_value(r, "random directions", "projections") - _value(r, "neurons", "columns")) for r in mixed]
         found.append(
-            claim(
+            claimed(
                 "superposition: a random direction is as interpretable as a neuron, and far from chance",
                 "prototype",
                 "within 0.08",
@@ -116,7 +92,7 @@ def planted_claims(worlds: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
         )
         apart = [_z(r, "k-means", "angles") - _z(r, "neurons", "angles") for r in mixed]
         found.append(
-            claim(
+            claimed(
                 "superposition: clusters by angle are above neurons by angle, by more than 3 null deviations",
                 f"{PAPER} (k-means wins)",
                 "above",
@@ -124,13 +100,13 @@ def planted_claims(worlds: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
                 min(apart) > 3,
                 "least of the seeds",
                 n,
-                _interval(apart),
+                over_seeds(apart),
             )
         )
     every = [abs(_z(result, "shuffled activations", "columns")) for _, result in worlds]
     if every:
         found.append(
-            claim(
+            claimed(
                 "activations on other images are at chance",
                 "control",
                 "|z| below 0.5",
@@ -156,7 +132,7 @@ def _without(single: Sequence[Row]) -> list[dict[str, Any]]:
     worst, which = max(gains)
     said = sum("no sign of superposition" in result["told"][-1] for result in single)
     return [
-        claim(
+        claimed(
             "one neuron a feature: no basis is above the neurons by one null deviation, however it is read",
             "prototype",
             "at most 1",
@@ -165,7 +141,7 @@ def _without(single: Sequence[Row]) -> list[dict[str, Any]]:
             f"largest gain of all bases, readings and seeds ({which}); {centring(single)}",
             len(single),
         ),
-        claim(
+        claimed(
             "one neuron a feature: the report says that there is no sign of superposition",
             "prototype",
             "always",
@@ -193,10 +169,12 @@ def recording_claims(sessions: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]
         name = what["session"]
         if "half" in result:
             full = [x for x in result["full"] if x is not None]
-            text = f"recording {name}: responses come again"
-            measured = f"reliability {np.mean(full):.2f} on average, {result['unreliable']} of {len(full)} below 0.3"
-            why = f"split halves of the presentations of {result['images']} images; described, nothing is published"
-            found.append(claim(text, "recording", "", measured, None, why, 1))
+            text = f"recording {name}: mean reliability of the neurons"
+            why = (
+                f"split halves of the presentations of {result['images']} images; {result['unreliable']} of "
+                f"{len(full)} neurons below 0.3; described, nothing is published"
+            )
+            found.append(claimed(text, "recording", "", f"{np.mean(full):.2f}", None, why, 1))
         elif what["whiten"] is None:
             gain = _z(result, "k-means", "projections") - _z(result, "neurons", "columns")
             pools = _z(result, "random pools", "projections") - _z(result, "neurons", "columns")
@@ -205,7 +183,9 @@ def recording_claims(sessions: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]
             why = f"random pools of images gain {pools:.2f}: see the sentences under the table"
             text = f"recording {name}: k-means is above the neurons"
             found.append(
-                claim(text, f"{PAPER}, other recordings", "z above 0.5", f"{gain:.2f}", gain >= 0.5, why, 1, interval)
+                claimed(
+                    text, f"{PAPER}, other recordings", "z above 0.5", f"{gain:.2f}", gain >= 0.5, why, 1, interval
+                )
             )
     return found
 
@@ -220,7 +200,7 @@ def people_claims(result: Row | None) -> list[dict[str, Any]]:
         holds = abs(value - exact) <= 0.001 and abs(value - PEOPLE[key]) <= 0.0051
         why = f"{row['people']:.0f} people, {row['trials']:,.0f} trials, without catch trials"
         interval = f"± {row['error']:.3f} (2 SEM)"
-        found.append(claim(text, CHOICES, f"{PEOPLE[key]:.2f}", f"{value:.4f}", holds, why, 1, interval))
+        found.append(claimed(text, CHOICES, f"{PEOPLE[key]:.2f}", f"{value:.4f}", holds, why, 1, interval))
     return found
 
 
@@ -236,10 +216,10 @@ def stimuli_claims(result: Row | None) -> list[dict[str, Any]]:
         value = float(np.mean(result["right"][name]))
         text = f"stimuli of units: {words} tells most from least exciting images"
         why = "people must be right in 0.8 of such trials to take part"
-        found.append(claim(text, "prototype", f"at least {least}", f"{value:.3f}", value >= least, why, 1))
+        found.append(claimed(text, "prototype", f"at least {least}", f"{value:.3f}", value >= least, why, 1))
     value = result["shuffled"]
     text = "stimuli of units: with shuffled labels the choice is at chance"
-    found.append(claim(text, "control", "0.50 ± 0.07", f"{value:.3f}", abs(value - 0.5) <= 0.07, "", 1))
+    found.append(claimed(text, "control", "0.50 ± 0.07", f"{value:.3f}", abs(value - 0.5) <= 0.07, "", 1))
     return found
 
 
@@ -254,24 +234,26 @@ def network_claims(layers: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
         if at(table["table"], "untrained neurons", "columns"):
             gain = _z(table, "neurons", "columns") - _z(table, "untrained neurons", "columns")
             text = f"network, {words}: neurons of {last} are above those of the untrained network"
-            found.append(claim(text, PAPER, "above", f"{gain:+.2f} null deviations", gain > 0, "last layer", 1))
-        gains = {layer: _z(t, "k-means", "projections") - _z(t, "neurons", "columns") for layer, t in known}
-        told = ", ".join(f"{layer} {gain:+.2f}" for layer, gain in gains.items())
+            found.append(claimed(text, PAPER, "above", f"{gain:+.2f}", gain > 0, "null deviations, last layer", 1))
+        gains, pools = (
+            {layer: _z(t, basis, "projections") - _z(t, "neurons", "columns") for layer, t in known}
+            for basis in ("k-means", "random pools")
+        )
+        told = ", ".join(f"{layer} {gain:+.2f} ({pools[layer]:+.2f})" for layer, gain in gains.items())
         text = f"network, {words}: k-means is above the neurons in every layer"
-        why = "null deviations, by projection; other similarity and network than the paper's"
-        found.append(claim(text, PAPER, "k-means wins", told, min(gains.values()) > 0, why, 1))
+        why = f"null deviations, least of the layers: {told}; in brackets random pools; not the paper's network"
+        least = min(gains.values())
+        found.append(claimed(text, PAPER, "k-means wins", f"{least:+.2f}", least > 0, why, 1))
     return found
 
 
 def headline(claims: Sequence[Row]) -> str:
     """What came out, in one sentence or two."""
     if not claims:
-        return "No claim belongs to these sections."
-    counts = {word: sum(c["verdict"] == word for c in claims) for word in ("replicates", "differs")}
+        return NO_CLAIM
     return (
-        f"Of {len(claims)} claims {counts['replicates']} replicate and {counts['differs']} differ. A high "
-        "interpretability says little by itself: read it beside random directions, random pools of images and the "
-        "same finder on shuffled neurons."
+        f"Of {len(claims)} claims {counted(claims)}. A high interpretability says little by itself: read it beside "
+        "random directions, random pools of images and the same finder on shuffled neurons."
     )
 
 
@@ -291,10 +273,3 @@ def _z(result: Row, basis: str, read: str) -> float:
 
 def _beside(result: Row, basis: str, read: str) -> float:
     return float(_row(result, basis, read)["beside"])
-
-
-def _interval(values: Sequence[float]) -> str:
-    if len(values) < 3:
-        return ""
-    _, low, high = seed_interval(values)
-    return f"{low:.3f} to {high:.3f}"

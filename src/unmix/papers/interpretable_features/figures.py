@@ -9,6 +9,7 @@ from unmix.report.page import Figure
 from unmix.report.style import COLOURS, MUTED, drawing, nothing, panel, to_svg
 
 LETTER = 0.073  # inches of a letter of a row's name
+ACROSS = 1.55  # inches from the left to the right of the axes: three panels stand side by side
 CONTROLS = ("random directions", "random pools", "untrained neurons")
 
 
@@ -38,12 +39,12 @@ def beside(
     names = sorted(rows, key=lambda name: (name != "neurons", name not in CONTROLS, list(rows).index(name)))
     with drawing():
         left = 0.25 + LETTER * max(len(name) for name in names)
-        canvas, axes = panel(left + 2.4, 0.9 + 0.24 * len(names), left=left, right=0.35)
+        canvas, axes = panel(left + ACROSS + 0.35, 0.9 + 0.24 * len(names), left=left, right=0.35)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_yticks(range(len(names)), names)
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlabel(axis)
-        axes.set_title(title, x=-left / 2.05 + 0.02)
+        axes.set_title(title, x=-left / ACROSS + 0.02)
         told = []
         for place, name in enumerate(names):
             values = rows[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,51 @@ from unmix.core.store import read_json
 from unmix.papers.interpretable_features import claims as claim
 from unmix.papers.interpretable_features.atlases import write_layer, write_planted
 from unmix.papers.interpretable_features.figures import beside
-from unmix.report.page import Block, Claims, Code, DataTable, Facts, Link, Page, Paragraph, Section, write_page
+from unmix.papers.pages import publish
+from unmix.papers.parts import each_result
+from unmix.report.page import Block, DataTable, Link, Paragraph, Section
 from unmix.report.page import beside as side_by_side
-from unmix.study.study import Results
 
 ANGLES = {"neurons": "angles", "controls": "angles", "bases": "angles"}
 PROJECTIONS = {"neurons": "columns", "controls": "projections", "bases": "projections"}
 CODES = {"neurons": "columns", "controls": "projections", "bases": "codes"}
-FORMATS = dict.fromkeys(("value", "chance", "z", "beside", "unique", "redundancy", "brightness_z", "colour_z"), ".2f")
+APART = " on shuffled neurons"
+READS = ("columns", "codes", "projections", "angles")
+NUMBERS = ["value", "z", "unique", "redundancy", "brightness_z", "colour_z"]
+TABLED = [f"{read}{end}" for end in ("", "_apart") for read in READS[1:]]
+FORMATS = dict.fromkeys((*TABLED, *NUMBERS), ".2f")
 LABELS = {
-    "beside": "z less neurons'",
-    "unique": "different images",
+    **{f"{read}_apart": read for read in READS},
+    "value": "index",
     "brightness_z": "brightness",
     "colour_z": "colour",
 }
+UNITS = {
+    **{name: "z, shuffled" if name.endswith("_apart") else "z" for name in TABLED},
+    "unique": "images",
+    "brightness_z": "z",
+    "colour_z": "z",
+}
+TABLE_NOTE = (
+    "z: null deviations above random sets of images, in each reading; what neurons and shuffled activations are by "
+    "themselves stands under codes and projections. Shuffled: the same finder on neurons shuffled apart. Index, "
+    "unique images, redundancy, brightness and colour are of the first reading that is there."
+)
 NOTE = (
     "z: null deviations above random sets of images. Diamonds: the same finder on neurons shuffled apart. Grey: "
     "controls that know nothing of features."
+)
+CENTRING = (
+    "K-means takes rows about 0, where a row of zeros means that nothing is there. About the mean an atom weighs "
+    "what it does not show against what it shows:"
 )
 CLAIMS_NOTE = "Prototype: numbers set before the study was written. A claim that differs stays in."
 
 
 def outcomes(study: Any, folder: Path, small: bool, section: str) -> list[tuple[dict[str, Any], Any]]:
     """What each piece of work of a section is, with its result, where it is there."""
-    return [
-        (what, read_json(part.file(folder))["result"])
-        for what, part in study.parts(small)
-        if what["section"] == section and part.file(folder).is_file()
-    ]
+    pieces = ((what, part) for what, part in study.parts(small) if what["section"] == section)
+    return list(each_result(pieces, folder))
 
 
 def write(study: Any, folder: Path, small: bool) -> Path:
@@ -61,14 +79,9 @@ def write(study: Any, folder: Path, small: bool) -> Path:
         section = describe(found)
         first, *others = section.blocks
         sections.append(Section(section.title, [first, *atlases.get(name, []), *others]))
-    Results(folder).write_claims(told)
-    command = _command(study, small)
-    claimed = [Section("Published and measured", [Claims(told, CLAIMS_NOTE)])] if told else []
     lead = f"How interpretable neurons and other directions are, after {study.reference}"
-    lead += ", in a version that takes minutes." if small else "."
-    pages = [*claimed, *sections, _methods(study, small, command)]
-    page = Page("Interpretable features", lead, claim.headline(told), pages, command)
-    return write_page(folder / "report.html", page)
+    title, headline = "Interpretable features", claim.headline(told)
+    return publish(study, folder, small, title, lead, headline, sections, _methods(study), told, CLAIMS_NOTE)
 
 
 def _atlases(study: Any, folder: Path, small: bool) -> dict[str, list[Block]]:
@@ -86,7 +99,7 @@ def _atlases(study: Any, folder: Path, small: bool) -> dict[str, list[Block]]:
     return links
 
 
-def _first(found: list[tuple[dict[str, Any], Any]]) -> Any:
+def _first(found: Sequence[tuple[dict[str, Any], Any]]) -> Any:
     return found[0][1] if found else None
 
 
@@ -104,11 +117,12 @@ def _planted(found: list[tuple[dict[str, Any], Any]]) -> Section:
         if not results:
             continue
         figures = [
-            beside(results, reads, f"{world}, {words}")
+            beside(results, reads, f"{words}", NOTE if words == "codes" else "")
             for words, reads in (("codes", CODES), ("by projection", PROJECTIONS), ("by angle", ANGLES))
         ]
-        blocks += [side_by_side(*figures), Paragraph(NOTE), _means(results, f"{world}: means over seeds.")]
-        blocks.append(Paragraph(f"Seed {_seed(found, world)}: {' '.join(_sentences(results[0]))}"))
+        blocks += [side_by_side(*figures), _means(results, f"{world}: means over seeds.")]
+        blocks.append(Paragraph(f"Seed {_seed(found, world)}. {_sentences(results[0])}"))
+        blocks.append(Paragraph(f"{CENTRING} {_centring(results)}"))
     rows = [
         {"seed": what["seed"], **{name: value["value"] for name, value in result["dictionary"].items()}}
         | {"chance": result["dictionary"]["sparse coding"]["chance"]}
@@ -120,6 +134,16 @@ def _planted(found: list[tuple[dict[str, Any], Any]]) -> Section:
         text = "Superposition: mean |cosine| of the planted directions with their partners (dictionary MCC)."
         blocks.append(DataTable(frame, text, dict.fromkeys(frame.columns.drop("seed"), ".3f")))
     return Section("Where the features are known", blocks)
+
+
+def _centring(results: list[dict[str, Any]]) -> str:
+    """What k-means about the mean does in a world, beside k-means about 0."""
+    worst = [min(result["dictionary"]["k-means"]["value"] for result in results)]
+    worst.append(min(result["centred"]["dictionary"] for result in results))
+    return (
+        f"{claim.centring(results)} (largest of the seeds); dictionary MCC at least {worst[0]:.3f} about 0, "
+        f"{worst[1]:.3f} about the mean."
+    )
 
 
 def _recordings(found: list[tuple[dict[str, Any], Any]]) -> Section:
@@ -142,7 +166,7 @@ def _recordings(found: list[tuple[dict[str, Any], Any]]) -> Section:
             beside([result], reads, f"{session}, {words}")
             for words, reads in (("by projection", PROJECTIONS), ("by angle", ANGLES))
         ]
-        blocks += [side_by_side(*figures), _means([result], caption), Paragraph(" ".join(_sentences(result)))]
+        blocks += [side_by_side(*figures), _means([result], caption), Paragraph(_sentences(result))]
     return Section("Recordings", blocks)
 
 
@@ -224,19 +248,40 @@ def _network(found: list[tuple[dict[str, Any], Any]]) -> Section:
                 )
         for what, result in known:
             blocks.append(_means([result], f"{what['layer']}, by {words}."))
-            blocks.append(Paragraph(" ".join(_sentences(result))))
+            blocks.append(Paragraph(_sentences(result)))
     return Section("A network", blocks)
 
 
 def _means(results: list[dict[str, Any]], caption: str) -> DataTable:
+    """A line for every basis: its index, z in each reading, and z in each of the same finder on shuffled neurons."""
     frame = pd.concat([pd.DataFrame(result["table"]) for result in results])
-    names = ["value", "z", "beside", "unique", "redundancy", "brightness_z", "colour_z"]
-    lines = frame.groupby(["basis", "read"], sort=False)[names].mean().reset_index()
-    return DataTable(lines, caption, FORMATS, "", LABELS)
+    means = frame.groupby(["basis", "read"], sort=False)[NUMBERS].mean()
+    lines = []
+    for basis in dict.fromkeys(frame["basis"]):
+        if basis.endswith(APART):
+            continue
+        own = {read: means.loc[basis, read] for read in READS if (basis, read) in means.index}
+        first = next(iter(own.values()))
+        line = {"basis": basis, **{name: first[name] for name in NUMBERS if name != "z"}}
+        columns = own.pop("columns", None)
+        if columns is not None:
+            own = {"codes": columns, "projections": columns, **own}
+        line |= {read: row["z"] for read, row in own.items()}
+        for read in READS:
+            if (f"{basis}{APART}", read) in means.index:
+                line[f"{read}_apart"] = means.loc[(f"{basis}{APART}", read), "z"]
+        lines.append(line)
+    order = ["basis", "value", *TABLED, *NUMBERS[2:]]
+    return DataTable(pd.DataFrame(lines).reindex(columns=order), caption, FORMATS, TABLE_NOTE, LABELS, UNITS)
 
 
-def _sentences(result: dict[str, Any]) -> list[str]:
-    return [told if told.endswith(".") else f"{told}." for told in result["told"]]
+def _sentences(result: dict[str, Any]) -> str:
+    """What may be said of bases that are above the neurons; the others are counted."""
+    *each, last = result["told"]
+    above = [told for told in each if "not more than" not in told]
+    rest = len(each) - len(above)
+    others = [f"the other {rest} readings of bases are not more than 1 above the neurons"] if rest else []
+    return " ".join([f"{told[0].upper()}{told[1:]}." for told in (*above, *others)] + [last])
 
 
 def _seed(found: list[tuple[dict[str, Any], Any]], world: str) -> int:
@@ -247,20 +292,8 @@ def _left_out(title: str, option: str, what: str) -> Section:
     return Section(title, [Paragraph(f"Left out: no {what} were given. With `{option}` this section has them.")])
 
 
-def _command(study: Any, small: bool) -> str:
-    import json
-
-    words = [f"unmix study {study.name}"]
-    for name, field in type(study).model_fields.items():
-        value = getattr(study, name)
-        if value != field.get_default(call_default_factory=True):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            words.append(f"'{name}={json.dumps(value)}'" if isinstance(value, dict) else f"{name}={text}")
-    return " ".join([*words, *(["--small"] if small else [])])
-
-
-def _methods(study: Any, small: bool, command: str) -> Section:
-    facts = {
+def _methods(study: Any) -> dict[str, str]:
+    return {
         "source": study.reference,
         "interpretability": "mean similarity of the pairs of the 5 most exciting images of those not fitted on",
         "null": f"{study._draws():,} random sets of 5 images; z is in its deviations, averaged over features",
@@ -269,4 +302,3 @@ def _methods(study: Any, small: bool, command: str) -> Section:
         "finders": "spherical k-means with as many clusters as features or neurons, sparse coding (l1), FastICA, PCA",
         "not repeated": "ImageNet ResNet50 and the paper's recordings; LPIPS, DreamSim",
     }
-    return Section("Methods", [Facts(facts), Paragraph("This page is made by:"), Code(command)])

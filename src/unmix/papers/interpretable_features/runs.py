@@ -153,10 +153,10 @@ def stimuli(path: str) -> dict[str, Any]:
     kept = open_images(path).take(np.array(natural))
     sides = [tuple(np.array([place[n] for n in unit[kind]]) for kind in ("max", "min")) for unit in units.values()]
     right, shuffled = {}, []
-    for name in SEEN:
-        alike = SIMILARITIES.make(name).bind(kept)
-        right[name] = [float(leave_one_out(alike, a, b)) for a, b in sides]
-        if name == "OrientedEnergy":
+    for similarity in SEEN:
+        alike = SIMILARITIES.make(similarity).bind(kept)
+        right[similarity] = [float(leave_one_out(alike, a, b)) for a, b in sides]
+        if similarity == "OrientedEnergy":
             draw = Stream(0).child("shuffled stimuli").numpy()
             for a, b in sides:
                 for _ in range(SHUFFLES):
@@ -230,7 +230,7 @@ def _compared(rows: Any, images: Any, finders: Mapping[str, Any], alike: Any, **
 
 def _plain(table: pd.DataFrame, finders: Mapping[str, Any]) -> dict[str, Any]:
     """Means over the splits and sentences, finders by their short names."""
-    names = {}
+    names: dict[str, str] = {}
     for name, finder in finders.items():
         recipe = str(FINDERS.make(finder))
         names |= {recipe: name, f"{recipe} on shuffled neurons": f"{name} on shuffled neurons"}

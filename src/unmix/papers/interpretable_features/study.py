@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -15,7 +15,8 @@ from unmix.study.runs import Store
 
 RUNS = "unmix.papers.interpretable_features.runs:"
 ATLASES = "unmix.papers.interpretable_features.atlases:"
-SECTIONS = ("planted", "recordings", "people", "stimuli", "network")
+SectionName = Literal["planted", "recordings", "people", "stimuli", "network"]
+SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 GIVEN = {"recordings": "recordings", "people": "choices", "stimuli": "stimuli", "network": "network"}
 
 
@@ -37,7 +38,7 @@ class InterpretableFeatures(Recipe):
     reference: ClassVar[str] = "Klindt et al. 2023, arXiv 2310.11431"
     name: ClassVar[str] = "interpretable-features"
 
-    sections: tuple[Literal["planted", "recordings", "people", "stimuli", "network"], ...] = SECTIONS
+    sections: tuple[SectionName, ...] = SECTIONS
     seeds: tuple[int, ...] = (0, 1, 2)
     samples: int = Field(default=4000, ge=200)
     recordings: str | None = None
