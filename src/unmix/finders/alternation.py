@@ -88,7 +88,7 @@ class Alternation:
         self.a.mul_(1 - 1 / window).add_(za)
         self.b.mul_(1 - 1 / window).add_(zx)
         if self.learns_bias:
-            weights = torch.bincount(codes.indices, codes.values, minlength=codes.width)  # type: ignore[arg-type]
+            weights = torch.bincount(_lists(codes)[1], codes.values, minlength=codes.width)
             sums = torch.cat([weights.to(x.dtype), x.sum(0), x.new_full((1,), len(x))])
             self.sums.mul_(1 - 1 / window).add_(sums)
         self.steps += 1
@@ -143,14 +143,17 @@ class Alternation:
             steps = codes.l0().double()
             self.spent += float((flops.product(1, d, m) + m * steps * (steps + 1) + steps**3).sum())
             return codes.ragged(), (x - codes.decode(self.atoms)).square().sum(1) / 2
-        before = None if place is None else self.kept.get(place)
+        before, start = None if place is None else self.kept.get(place), None
+        if before is not None:
+            values, indices, pointers = _lists(before)
+            start = values, indices.long(), pointers
         result = lasso(
             x,
             self.atoms,
             self.penalty if penalty is None else penalty,
             positive=self.positive,
             gram=gram,
-            start=None if before is None else (before.values, before.indices.long(), before.pointers),
+            start=start,
             tolerance=self.tolerance if tolerance is None else tolerance,
             max_iterations=_MOST,
         )
@@ -165,7 +168,8 @@ class Alternation:
         self._held += 8 * (len(codes.values) + len(codes)) - (0 if old is None else 8 * (len(old.values) + len(old)))
         self._full = self._full or self._held > _KEPT_BYTES
         if old is not None or not self._full:
-            self.kept[place] = Codes(codes.values, codes.indices.int(), codes.width, codes.pointers)
+            values, indices, pointers = _lists(codes)
+            self.kept[place] = Codes(values, indices.int(), codes.width, pointers)
 
     def _replace(self, x: Tensor, codes: Codes, rng: Stream) -> None:
         """Put what is left of the rows reconstructed worst in place of rare atoms, and of the rarer of two copies."""
@@ -200,9 +204,7 @@ class Alternation:
             state |= {
                 "places": torch.tensor(places),
                 "heights": torch.tensor([len(part) for part in codes]),
-                "values": whole.values,
-                "indices": whole.indices,
-                "pointers": whole.pointers,
+                **dict(zip(("values", "indices", "pointers"), _lists(whole), strict=True)),
             }
         return {**state, "numbers": numbers}
 
@@ -221,6 +223,12 @@ class Alternation:
             codes = Codes(values, indices, len(self.atoms), pointers - pointers[0])
             self.kept[int(place)] = codes.to(self.atoms.device)
             first += int(height)
+
+
+def _lists(codes: Codes) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, indices and pointers of ragged codes."""
+    assert codes.indices is not None and codes.pointers is not None
+    return codes.values, codes.indices, codes.pointers
 
 
 def batches(

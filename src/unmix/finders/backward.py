@@ -33,7 +33,9 @@ def l1_gradients(encoder: Amortised, tensors: Mapping[str, Tensor], x: Tensor, w
         atoms.grad.copy_(torch.mm(error.T, codes).T)
     slope = _through_relu(torch.mm(error, atoms.T).add_(weight / len(x)), codes)
     for (matrix, shift), given in zip(reversed(layers), reversed(inputs), strict=True):
-        tensors[matrix].grad.copy_(torch.mm(given.T, slope).T)
+        gradient = tensors[matrix].grad
+        assert gradient is not None
+        gradient.copy_(torch.mm(given.T, slope).T)
         if tensors[shift].grad is not None:
             torch.sum(slope, 0, out=tensors[shift].grad)
         if given is not x:

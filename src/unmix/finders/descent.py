@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,5 +53,9 @@ class Descent:
                 after(adam.learnt)
                 fvu = error / (x - x.mean(0)).square().sum().clamp_min(1e-30)
             self.watch.on_step(step + 1, self.steps, {"fvu": fvu})
-            self.watch.save(lambda step=step, fvu=fvu: {**adam.state(), "step": torch.tensor(step + 1), "fvu": fvu})
+            self.watch.save(partial(_state, adam, step + 1, fvu))
         return float(fvu)
+
+
+def _state(adam: Adam, step: int, fvu: Tensor) -> dict[str, Tensor]:
+    return {**adam.state(), "step": torch.tensor(step), "fvu": fvu}

@@ -119,7 +119,7 @@ class SparseCoding(Finder):
         blocks = batches(run.rows, self.batch, self.passes, draw.child("batches"), learner.steps, run.device)
         for step, place, h in blocks:
             falls = self.read_penalty is not None and step >= last
-            if falls:
+            if self.read_penalty is not None and falls:
                 share = (step + 1 - last) / (steps - last)
                 learner.penalty = run.penalty + share * (self.read_penalty / run.scale - run.penalty)
             facts = learner.step(run.scaled(h), place, draw.child(f"replace {step}") if step < last else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -64,7 +65,7 @@ class JointCoding(Finder):
                 if step % 100 == 99 or step + 1 == self.steps:
                     fvu = error.square().sum() / (x - x.mean(0)).square().sum().clamp_min(1e-30)
                     watch.on_step(step + 1, self.steps, {"fvu": fvu})
-                    watch.save(lambda step=step: _state(step + 1, parameters, optimiser))
+                    watch.save(partial(_state, step + 1, parameters, optimiser))
             atoms = torch.nn.functional.normalize(raw.detach())
             last = float(
                 self._gradients(x, logs, raw).square().sum() / (x - x.mean(0)).square().sum().clamp_min(1e-30)

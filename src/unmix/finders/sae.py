@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -121,12 +122,12 @@ class SAE(Finder):
         middle, scale = frame(rows, rng, self.centre, self.scaled)
         centre = middle.to(device)
         tensors = self._begin(rng, start, centre, scale)
-        aimed = self.active is not None and "threshold" in encoder.latents
-        if aimed and start is None:
+        aim = self.active if "threshold" in encoder.latents else None
+        if aim is not None and start is None:
             # From 0 the thresholds would need most of the steps to where about as many codes are active as wanted.
             first = (gather(rows, 4096, rng.child("begin")).to(device) - centre) / scale
             begun = {**tensors, "threshold": torch.ones_like(tensors["threshold"])}
-            tensors = encoder._calibrated(begun, first.float(), min(self.width, 2 * self.active))
+            tensors = encoder._calibrated(begun, first.float(), min(self.width, 2 * aim))
         still = {*encoder._fixed(), *([] if self.bias else ["bias"]), *(["atoms"] if self.frozen else [])}
         adam = Adam({name: tensor for name, tensor in tensors.items() if name not in still})
         tensors |= adam.learnt
@@ -136,7 +137,8 @@ class SAE(Finder):
             sparsity.weight = coefficient / units
         idle = torch.zeros(self.width, dtype=torch.int64, device=device)
         done = _resume(watch.restore(), adam, sparsity, idle)
-        last, given, facts = None, centre, {}
+        last, given = None, centre
+        facts: dict[str, float] = {}
         for step, h in minibatches(rows, self.batch, self.steps, rng.child("batches"), done, device):
             if h is not last:
                 last, given = h, ((h - centre) / scale).float()
@@ -145,14 +147,14 @@ class SAE(Finder):
             if not facts or step % max(1, self.steps // 200) == 0 or step + 1 == self.steps:
                 facts = self._facts(x, tensors, sparsity.weight)
             watch.on_step(step + 1, self.steps, facts)
-            watch.save(lambda done=step + 1: _state(done, adam, sparsity, idle))
+            watch.save(partial(_state, step + 1, adam, sparsity, idle))
         fitted = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         if not all(tensor.isfinite().all() for tensor in fitted.values()):
             raise Failure(f"SAE.lr={self.lr}: the training diverged; use a smaller lr")
         sample = ((gather(rows, 4096, rng.child("finish")).to(device) - centre) / scale).float() - fitted["bias"]
         fitted = encoder._finished(fitted, sample)
-        if aimed:
-            fitted = encoder._calibrated(fitted, sample, self.active)
+        if aim is not None:
+            fitted = encoder._calibrated(fitted, sample, aim)
             facts = self._facts(sample, fitted, sparsity.weight)
         atoms, bias = fitted.pop("atoms"), centre + fitted.pop("bias") * scale
         own = {name: tensor * scale if name in encoder.units else tensor for name, tensor in fitted.items()}
@@ -177,7 +179,9 @@ class SAE(Finder):
         else:
             codes = self._in_slices(x, tensors, adam, sparsity.weight, dead)
         if self.orthogonal and not self.frozen:
-            remove_radial(tensors["atoms"].grad, tensors["atoms"])
+            gradient = tensors["atoms"].grad
+            assert gradient is not None
+            remove_radial(gradient, tensors["atoms"])
         adam.step(self.lr * (warm_then_decay(step, self.steps) if self.schedule == "ramp" else 1.0))
         if not self.frozen:
             to_unit_norm(tensors["atoms"])
@@ -239,6 +243,7 @@ class SAE(Finder):
         if not weight:
             return loss
         penalty = parts.count if self.sparsity == "l0" else PENALTIES[self.sparsity](parts.activity)
+        assert penalty is not None
         return loss + weight * penalty.mean()
 
     def _begin(self, rng: Stream, start: Features | None, centre: Tensor, scale: float) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from pydantic import Field
@@ -21,6 +21,8 @@ from unmix.finders.features import Features, assemble
 
 if TYPE_CHECKING:
     from unmix.kernels.trainer import SparseTrainer
+
+Given: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class SparseSAE(Finder):
@@ -50,7 +52,7 @@ class SparseSAE(Finder):
         """About how many codes are active in a row."""
 
     @abstractmethod
-    def _trainer(self, given: tuple[Tensor, ...], x: Tensor, start: Tensor | None, **options: Any) -> SparseTrainer:
+    def _trainer(self, given: Given, x: Tensor, start: Tensor | None, **options: Any) -> SparseTrainer:
         """A trainer from given weight, encoder bias, atoms and decoder bias; x are some rows in its units.
 
         start: thresholds of features that are gone on from, scalar or [m], in the same units.
@@ -111,7 +113,7 @@ class SparseSAE(Finder):
 
     def _begin(
         self, rng: Stream, centre: Tensor, scale: float, start: Features | None
-    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    ) -> tuple[Given, Tensor | None]:
         """Weight, encoder bias, atoms and decoder bias before the first step; thresholds of `start` if it has any."""
         draw = rng.child("atoms").torch()
         atoms = torch.nn.functional.normalize(torch.randn(self.width, len(centre), generator=draw)).to(centre.device)

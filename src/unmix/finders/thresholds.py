@@ -11,7 +11,7 @@ from torch import Tensor
 from unmix.core.errors import UsageError
 from unmix.encoders.base import Encoder
 from unmix.encoders.thresholds import BatchTopK, JumpReLU
-from unmix.finders.sparse import SparseSAE
+from unmix.finders.sparse import Given, SparseSAE
 
 
 class BatchTopKSAE(SparseSAE):
@@ -40,7 +40,7 @@ class BatchTopKSAE(SparseSAE):
     def _active(self) -> float:
         return self.k
 
-    def _trainer(self, given: tuple[Tensor, ...], x: Tensor, start: Tensor | None, **options: Any) -> Any:
+    def _trainer(self, given: Given, x: Tensor, start: Tensor | None, **options: Any) -> Any:
         from unmix.kernels.threshold import BatchTopKTrainer
 
         return BatchTopKTrainer(*given, self.k, **options)
@@ -92,7 +92,7 @@ class JumpReLUSAE(SparseSAE):
     def _active(self) -> float:
         return min(self.width / 4, 32.0) if self.active is None else self.active
 
-    def _trainer(self, given: tuple[Tensor, ...], x: Tensor, start: Tensor | None, **options: Any) -> Any:
+    def _trainer(self, given: Given, x: Tensor, start: Tensor | None, **options: Any) -> Any:
         from unmix.kernels.threshold import JumpReLUTrainer
 
         weight, shift, _, bias = given

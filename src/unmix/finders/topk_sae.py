@@ -12,7 +12,7 @@ from unmix.core import parallel
 from unmix.core.watch import Watch
 from unmix.encoders.amortised import TopK
 from unmix.encoders.base import Encoder
-from unmix.finders.sparse import SparseSAE
+from unmix.finders.sparse import Given, SparseSAE
 
 KEPT = 50  # states of a fit with split atoms that may be kept
 
@@ -47,7 +47,7 @@ class TopKSAE(SparseSAE):
     def _active(self) -> float:
         return self.k
 
-    def _trainer(self, given: tuple[Tensor, ...], x: Tensor, start: Tensor | None, **options: Any) -> Any:
+    def _trainer(self, given: Given, x: Tensor, start: Tensor | None, **options: Any) -> Any:
         if self.split == "atoms" and parallel.ranks() > 1:
             from unmix.kernels.sharded import ShardedTopKTrainer
 
