@@ -67,7 +67,7 @@ class Interpretation:
             known = ", ".join(self.features[0].f1) if self.features else "none"
             raise UsageError(f"task={task}: was not asked here; known: {known}")
         f1 = np.array([feature.f1[task] for feature in self.features])
-        detail = {
+        detail: dict[str, Any] = {
             "f1": f1,
             "accuracy": float(np.mean([feature.accuracy[task] for feature in self.features])),
             "always_yes": float(np.mean([feature.always_yes[task] for feature in self.features])),

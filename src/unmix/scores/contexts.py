@@ -184,7 +184,9 @@ class Windows:
         low, high = np.searchsorted(self.places[where][order], [first, last])
         inside = np.zeros(last - first, dtype=np.float32)
         inside[self.places[where][order[low:high]] - first] = values[order[low:high]]
-        marks = np.flatnonzero(inside > MARKED * inside.max()) if len(inside) and inside.max() > 0 else []
+        marks = (
+            np.flatnonzero(inside > MARKED * inside.max()) if len(inside) and inside.max() > 0 else np.zeros(0, int)
+        )
         shown = tuple(float(value) for value in inside) if seen else None
         return Context(self._tokens(first, last), tuple(int(i) for i in marks), shown, row)
 

@@ -107,7 +107,7 @@ class ClusterWorld(LatentWorld):
         self, y: np.ndarray, index: np.ndarray | None, draw: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
         swapped = draw.random(len(y)) < self.label_noise
-        if index is None:
+        if index is None or self.instances is None:
             return np.where(swapped, draw.integers(self.classes, size=len(y)), y), None
         index = np.where(swapped, draw.integers(self.instances, size=len(y)), index)
         return self._members()[index], index

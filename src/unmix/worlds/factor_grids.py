@@ -22,8 +22,9 @@ def values_of(factor: Factor) -> np.ndarray:
 
     An ordinal factor reaches both low and high; a circular one stops a step before high, which is low again.
     """
+    assert factor.size is not None
     numbers = np.arange(factor.size, dtype=np.float64)
-    if factor.low is None or factor.size == 1 or factor.kind == "categorical":
+    if factor.low is None or factor.high is None or factor.size == 1 or factor.kind == "categorical":
         return numbers if factor.low is None else numbers + factor.low
     steps = factor.size if factor.kind == "circular" else factor.size - 1
     return factor.low + numbers * (factor.high - factor.low) / steps

@@ -97,9 +97,10 @@ def read_arrays(path: Path, wanted: Mapping[str, bool]) -> dict[str, np.ndarray]
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    found: dict[str, np.ndarray | None]
     try:
         if path.suffix == ".safetensors":
-            found = load_file(path)
+            found = {**load_file(path)}
         else:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as opened:
                 found = {name: opened[name] for name in wanted if name in opened.files}
@@ -109,4 +110,4 @@ def read_arrays(path: Path, wanted: Mapping[str, bool]) -> dict[str, np.ndarray]
     for name, needed in wanted.items():
         if needed and found.get(name) is None:
             raise UsageError(f"{path}: has no array {name}; it has {', '.join(found) or 'nothing'}")
-    return {name: found[name] for name in wanted if found.get(name) is not None}
+    return {name: array for name in wanted if (array := found.get(name)) is not None}

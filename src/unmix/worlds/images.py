@@ -205,7 +205,8 @@ def _array(path: Path) -> Pictures:
         values = values.astype(np.float32)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise UsageError(f"{path}: images must be bytes, or numbers from 0 to 1")
-    labels, names = found.get("labels"), ()
+    names: tuple[str, ...] = ()
+    labels = found.get("labels")
     if labels is not None:
         if labels.shape != (len(values),):
             raise UsageError(f"{path}: {list(labels.shape)} labels for {len(values)} images")

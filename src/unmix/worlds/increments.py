@@ -39,7 +39,7 @@ class Increments(Transition):
             raise UsageError(f"{self.kind}: all factors are categorical, so none can move")
 
     def step(self, z: np.ndarray, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
-        span = np.array([1.0 if f.low is None else f.high - f.low for f in factors])
+        span = np.array([1.0 if f.low is None or f.high is None else f.high - f.low for f in factors])
         span[[f.kind == "categorical" for f in factors]] = 0
         after, rows = z.copy(), np.arange(len(z))
         for _ in range(ROUNDS):

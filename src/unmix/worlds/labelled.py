@@ -43,7 +43,7 @@ class Labelled(World):
         return digest([self.kind, self.factor, self.world.digest])
 
     @property
-    def provides(self) -> frozenset[str]:
+    def provides(self) -> frozenset[str]:  # type: ignore[override]
         """What a sample holds: what the world gives, and y."""
         return frozenset(self.world.provides | {"y"})
 

@@ -152,14 +152,14 @@ class InvertibleMLP(Mixing):
 
     def _layer(self, rows: int, columns: int, rng: Stream) -> Tensor:
         generator = rng.torch()
-        best, least = None, math.inf
+        best, least = torch.empty(0), math.inf
         left, block = self.draws if self.condition is None else 1, max(1, (1 << 20) // (rows * columns))
         while left > 0:
             some = torch.rand(min(left, block), rows, columns, generator=generator, dtype=torch.float64) * 2 - 1
             some = torch.nn.functional.normalize(some, dim=2)
             values = torch.linalg.svdvals(some)
             conditions = values[:, 0] / values[:, -1]
-            if best is None or conditions.min() < least:
+            if not len(best) or conditions.min() < least:
                 best, least = some[conditions.argmin()].clone(), float(conditions.min())
             left -= len(some)
         if self.condition is None:

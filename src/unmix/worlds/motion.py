@@ -61,8 +61,8 @@ class TransitionWorld(SequenceWorld):
 
     @property
     def factor_kinds(self) -> tuple[Factor, ...]:
-        bounds = {} if self.start == "normal" else {"low": -1.0, "high": 1.0}
-        return tuple(Factor(name, **bounds) for name in self.factors)
+        low, high = (None, None) if self.start == "normal" else (-1.0, 1.0)
+        return tuple(Factor(name, low=low, high=high) for name in self.factors)
 
     def sample(self, n: int, rng: int | Stream = 0) -> Sample:
         stream = as_stream(rng).child("transition world")

@@ -77,11 +77,9 @@ class NaturalSprites(FileWorld):
         place = self.pairs[chosen].reshape(n, 3)
         kind, angle = np.repeat(kind, 2), np.repeat(angle, 2)
         side = np.sqrt(place[:, 2])
-        x = render(
-            torch.tensor([SHAPES.index(name) for name in KINDS])[torch.from_numpy(kind)],
-            *(torch.from_numpy(value) for value in (side, angle, place[:, 0], place[:, 1])),
-            anti_alias=self.anti_alias,
-        )
+        shape = torch.tensor([SHAPES.index(name) for name in KINDS])[torch.from_numpy(kind)]
+        size, turn, across, down = (torch.from_numpy(value) for value in (side, angle, place[:, 0], place[:, 1]))
+        x = render(shape, size, turn, across, down, anti_alias=self.anti_alias)
         z = np.column_stack([place[:, 0] / 64, place[:, 1] / 64, side / 64, angle, kind]).astype(np.float32)
         return Sample(
             x=x[:, None],

@@ -90,7 +90,9 @@ class Series(FileWorld):
             raise UsageError(f"{path}: time must be whole numbers, as consecutive rows are 1 apart")
         if ((np.diff(group[order]) == 0) & (np.diff(time) == 0)).any():
             raise UsageError(f"{path}: a time of the same group is there twice")
-        kept = {name: found[name][order].astype(np.float32) for name in ("x", "z") if name in found}
+        kept: dict[str, np.ndarray] = {
+            name: found[name][order].astype(np.float32) for name in ("x", "z") if name in found
+        }
         return {**kept, "group": group[order], "time": time, "row": order.astype(np.int64)}
 
     @cached_property

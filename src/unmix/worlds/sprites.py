@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from unmix.core.errors import UsageError
-from unmix.core.factors import Factor
+from unmix.core.factors import Factor, Kind
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
 from unmix.kernels.sprites import SHAPES, SYMMETRY, render
@@ -114,12 +114,13 @@ class SpritesWorld(SequenceWorld):
         chosen = value.get("shape", torch.zeros_like(z[:, 0])).round().long()
         if len(z) and not (int(chosen.min()) >= 0 and int(chosen.max()) < len(known)):
             raise UsageError(f"shape: must be in 0..{len(known) - 1}, the places of {', '.join(self.shapes)}")
-        place = (FIRST + REACH * value[axis].double() for axis in ("x", "y"))
+        x, y = (FIRST + REACH * value[axis].double() for axis in ("x", "y"))
         images = render(
             known[chosen],
             SIDE * value["scale"].double(),
             value["orientation"],
-            *place,
+            x,
+            y,
             pixels=self.pixels,
             anti_alias=self.anti_alias,
         )[:, None]
@@ -127,18 +128,19 @@ class SpritesWorld(SequenceWorld):
 
     def _start(self, n: int, draw: np.random.Generator) -> np.ndarray:
         """Independent latents [n, f]: value numbers on a grid, else values."""
-        columns = []
+        columns: list[np.ndarray] = []
         for factor in self.factor_kinds:
             if factor.size is not None:
                 columns.append(draw.integers(factor.size, size=n))
             else:
+                assert factor.low is not None and factor.high is not None
                 columns.append(draw.uniform(factor.low, factor.high, n))
         return np.stack(columns, 1).astype(np.float64)
 
     def _factor(self, name: str) -> Factor:
         if name == "shape":
             return Factor("shape", "categorical", len(self.shapes))
-        kind = "ordinal" if self.grid else "continuous"
+        kind: Kind = "ordinal" if self.grid else "continuous"
         size = {"scale": 6, "orientation": 40, "x": 32, "y": 32, "hue": 8}[name] if self.grid else None
         if name == "orientation":
             shared = math.gcd(*(self.symmetry if "shape" in self.free else self.symmetry[:1]))

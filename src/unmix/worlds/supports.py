@@ -31,7 +31,8 @@ def forest(latents: int, roots: int, branching: int, depth: int | None = None) -
 
 def levels(parents: np.ndarray) -> list[np.ndarray]:
     """Latents with a parent, level by level from below the roots, so that a parent always comes first."""
-    found, current = [], np.flatnonzero(parents < 0)
+    found: list[np.ndarray] = []
+    current = np.flatnonzero(parents < 0)
     while True:
         current = np.flatnonzero(np.isin(parents, current))
         if not len(current):

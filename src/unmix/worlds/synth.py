@@ -114,8 +114,8 @@ class SynthSAEBench(DictionaryWorld):
         pointers = torch.from_numpy(np.concatenate([[0], *counts]).cumsum())
         indices = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *columns]))
         active = torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *values]))
-        z = Codes(active, indices, self.latents, pointers)
-        return Sample(x=z.decode(self.atoms), z=z)
+        codes = Codes(active, indices, self.latents, pointers)
+        return Sample(x=codes.decode(self.atoms), z=codes)
 
     def _forest(self) -> np.ndarray:
         return supports.forest(self.latents, self.roots, self.branching, self.depth)

@@ -265,7 +265,7 @@ def _profile(alpha: float, away: np.ndarray) -> float:
     """Log-likelihood of |d - centre| at the best scale, scale^alpha = alpha mean |d - centre|^alpha."""
     from scipy.special import gammaln
 
-    log_scale = np.log(max(alpha * np.mean(away**alpha), 1e-300)) / alpha
+    log_scale = np.log(max(alpha * float(np.mean(away**alpha)), 1e-300)) / alpha
     return float(len(away) * (np.log(alpha) - np.log(2) - gammaln(1 / alpha) - log_scale - 1 / alpha))
 
 
@@ -282,10 +282,10 @@ def _centre(d: np.ndarray, alpha: float, before: float) -> float:
     ordered = np.unique(d)
     middle = np.searchsorted(ordered, np.quantile(d, np.linspace(0.1, 0.9, 81)))
     tried = np.unique(np.clip(middle, 0, len(ordered) - 1))
-    best = int(min(tried, key=lambda i: cost(ordered[i])))
+    best = int(min(tried, key=lambda i: cost(float(ordered[i]))))
     for width in (256, 64, 16, 4, 1):
         near = np.unique(np.clip(best + width * np.arange(-8, 9), 0, len(ordered) - 1))
-        best = int(min(near, key=lambda i: cost(ordered[i])))
+        best = int(min(near, key=lambda i: cost(float(ordered[i]))))
     common = _commonest(d)
     return min((float(ordered[best]), before, common), key=cost)
 

@@ -66,7 +66,7 @@ class GridTransition(Transition):
         for factor in factors:
             if factor.size is None:
                 raise UsageError(f"{self.kind}: {factor.name} is a continuum; use a grid, or a law such as Laplace")
-        if not any(factor.size > 1 for factor in factors):
+        if not any(_size(factor) > 1 for factor in factors):
             raise UsageError(f"{self.kind}: no factor has two values, so none can change")
 
 
@@ -109,9 +109,9 @@ class LaplaceGrid(GridTransition):
     def tables(self, factors: Sequence[Factor]) -> list[np.ndarray]:
         self.check(factors)
         moving = self._moving(factors)
-        tables = [np.zeros((factor.size, factor.size)) for factor in factors]
+        tables = [np.zeros((_size(factor), _size(factor))) for factor in factors]
         for rate, weight in zip(*self._rates(None), strict=True):
-            own = {i: _normalised(_laplace(np.arange(factors[i].size), factors[i].size, rate)) for i in moving}
+            own = {i: _normalised(_laplace(np.arange(_size(factors[i])), _size(factors[i]), rate)) for i in moving}
             stay = {i: float(np.diag(own[i]).mean()) for i in moving}
             for i, table in enumerate(tables):
                 if i not in own:
@@ -149,7 +149,7 @@ class LaplaceGrid(GridTransition):
 
     def _moving(self, factors: Sequence[Factor]) -> np.ndarray:
         held = {f.name for f in factors if f.kind == "categorical"} if self.held is None else set(self.held)
-        return np.array([i for i, f in enumerate(factors) if f.name not in held and f.size > 1], dtype=int)
+        return np.array([i for i, f in enumerate(factors) if f.name not in held and _size(f) > 1], dtype=int)
 
     def _rates(self, rate: float | None) -> tuple[np.ndarray, np.ndarray]:
         rate = self.rate if rate is None else rate
@@ -197,15 +197,15 @@ class UniformChange(Changes):
     def tables(self, factors: Sequence[Factor]) -> list[np.ndarray]:
         self.check(factors)
         count = len(_several(factors))
-        return [_mixed(factor.size, self._mean(count) / count, again=False) for factor in factors]
+        return [_mixed(_size(factor), self._mean(count) / count, again=False) for factor in factors]
 
     def step(self, z: np.ndarray, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
         several, after = _several(factors), z.copy()
         number = self._number(len(z), len(several), draw)
         for i, picked in zip(several, _picked(draw, number, len(several)), strict=True):
             # A shift by 1 .. n - 1 reaches every other value equally often.
-            shift = draw.integers(1, factors[i].size, len(z))
-            after[:, i] = np.where(picked, (z[:, i] + shift) % factors[i].size, z[:, i])
+            shift = draw.integers(1, _size(factors[i]), len(z))
+            after[:, i] = np.where(picked, (z[:, i] + shift) % _size(factors[i]), z[:, i])
         return after
 
 
@@ -227,13 +227,13 @@ class LocatelloPairs(Changes):
         self.check(factors)
         count = len(factors)
         share = (1 + self._mean(count)) / 2 / count
-        return [_mixed(factor.size, share, again=True) for factor in factors]
+        return [_mixed(_size(factor), share, again=True) for factor in factors]
 
     def step(self, z: np.ndarray, factors: Sequence[Factor], draw: np.random.Generator) -> np.ndarray:
         after, count = z.copy(), len(factors)
         number = np.where(draw.random(len(z)) < 0.5, 1, self._number(len(z), count, draw))
         for i, picked in enumerate(_picked(draw, number, count)):
-            after[:, i] = np.where(picked, draw.integers(factors[i].size, size=len(z)), z[:, i])
+            after[:, i] = np.where(picked, draw.integers(_size(factors[i]), size=len(z)), z[:, i])
         return after
 
 
@@ -262,8 +262,14 @@ def _picked(draw: np.random.Generator, number: np.ndarray, count: int) -> np.nda
     return (places < number[:, None]).T
 
 
+def _size(factor: Factor) -> int:
+    """Number of values of a factor that is no continuum, as `check` has made sure."""
+    assert factor.size is not None
+    return factor.size
+
+
 def _several(factors: Sequence[Factor]) -> list[int]:
-    return [i for i, factor in enumerate(factors) if factor.size > 1]
+    return [i for i, factor in enumerate(factors) if _size(factor) > 1]
 
 
 def _mixed(size: int, share: float, again: bool) -> np.ndarray:

@@ -115,7 +115,7 @@ def importances(
     only those of categories are.
     """
     x, other = pair.codes[order[train]], pair.codes[order[test]]
-    prepared = (x, other) if exact else binned(x, other, bins or (256 if len(x) <= FINE_ROWS else 64))
+    given, beside = (x, other) if exact else binned(x, other, bins or (256 if len(x) <= FINE_ROWS else 64))
     f = len(pair.factors)
     labels = exact_labels(pair, "dci") if classify else None
     matrix, skill, accuracy = np.zeros((x.shape[1], f)), np.zeros(f), np.full(f, np.nan)
@@ -124,11 +124,11 @@ def importances(
     def work(_: int, j: int) -> None:
         if classify or pair.factors[j].kind == "categorical":
             label = labels[j] if labels is not None else np.unique(pair.z[:, j], return_inverse=True)[1]
-            fitted = _classes(*prepared, label[train], label[test], exact, rounds, depth, seed)
+            fitted = _classes(given, beside, label[train], label[test], exact, rounds, depth, seed)
             matrix[:, j], skill[j], accuracy[j] = fitted
         else:
             y = targets_of(pair, j)
-            matrix[:, j], skill[j] = _numbers(*prepared, y[train], y[test], exact, rounds, depth, seed)
+            matrix[:, j], skill[j] = _numbers(given, beside, y[train], y[test], exact, rounds, depth, seed)
 
     todo = sorted(np.flatnonzero(pair.varied), key=lambda j: -len(np.unique(pair.z[:, j])))
     run_queue(work, todo, max(1, min(torch.get_num_threads(), len(todo))))
@@ -144,10 +144,12 @@ def _both(
         train, test = (np.sort(draw.choice(part, max(2, int(share * len(part))), False)) for part in (train, test))
     order = np.arange(len(pair.z))
     found = importances(pair, train, test, order, compat, exact, rounds, depth, bins, rng)
-    few = [np.sort(rng.child(f"chance {k}").numpy().permutation(p)[:most]) for k, p, most in _few(train, test)]
-    chosen = np.concatenate(few)
+    few_train, few_test = (
+        np.sort(rng.child(f"chance {k}").numpy().permutation(p)[:most]) for k, p, most in _few(train, test)
+    )
+    chosen = np.concatenate([few_train, few_test])
     order[chosen] = rng.child("shuffle").numpy().permutation(chosen)
-    return found, importances(pair, *few, order, compat, False, rounds, depth, bins or 64, rng)
+    return found, importances(pair, few_train, few_test, order, compat, False, rounds, depth, bins or 64, rng)
 
 
 def _few(train: np.ndarray, test: np.ndarray) -> list[tuple[int, np.ndarray, int]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unmix.core.seeds import untouched
 from unmix.scores.disentanglement.data import Paired, angle
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 
 def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +21,7 @@ def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nd
     return (train - mean) / scale, (test - mean) / scale
 
 
-def logistic(train: np.ndarray, y: np.ndarray, strength: float = 1.0):
+def logistic(train: np.ndarray, y: np.ndarray, strength: float = 1.0) -> LogisticRegression:
     """scikit-learn's logistic regression with its defaults, C = strength; `classes_` and `predict_proba` as there."""
     with untouched():
         from sklearn.exceptions import ConvergenceWarning
@@ -42,7 +46,7 @@ def one_against_rest(scores: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(areas)) if areas else 0.5
 
 
-def targets_of(pair: Paired, j: int) -> np.ndarray:
+def targets_of(pair: Paired, j: int | np.integer) -> np.ndarray:
     """Columns [n, p] of factor j for least squares: its values, indicators of categories, or cosine and sine."""
     factor, column = pair.factors[j], pair.z[:, j]
     if factor.kind == "categorical":

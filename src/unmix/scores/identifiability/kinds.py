@@ -42,7 +42,9 @@ def targets(z: Tensor, factors: Sequence[Factor] | None) -> tuple[Tensor, np.nda
     """
     if factors is None:
         return z, np.arange(z.shape[1]), None
-    columns, owners, names = [], [], []
+    columns: list[Tensor] = []
+    owners: list[int] = []
+    names: list[str] = []
     for place, factor in enumerate(described(factors, z)):
         if factor.kind == "categorical":
             continue

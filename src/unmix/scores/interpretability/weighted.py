@@ -51,13 +51,12 @@ def monosemanticity(
     mean = float(whole / (len(given) * (len(given) - 1)))
     spread = torch.stack(shuffled).sub(mean).square().mean(0).sqrt() if draws else torch.full_like(values, math.nan)
     effective = torch.where(dead, torch.zeros_like(total), total.square() / squares.clamp_min(1e-300))
-    values, error = (torch.where(dead, math.nan, part).numpy() for part in (values, error))
     detail = {"constant": int(dead.sum())}
     return Judged(
         "monosemanticity",
-        values,
+        torch.where(dead, math.nan, values).numpy(),
         effective.numpy(),
-        error,
+        torch.where(dead, math.nan, error).numpy(),
         np.full(len(values), mean),
         spread.numpy(),
         None,

@@ -20,7 +20,8 @@ class AlwaysYes(Judge):
     def detect(self, explanation: Explanation, contexts: Sequence[Context]) -> np.ndarray:
         return np.ones(len(contexts))
 
-    fuzz = detect
+    def fuzz(self, explanation: Explanation, contexts: Sequence[Context]) -> np.ndarray:
+        return self.detect(explanation, contexts)
 
 
 class Coin(Judge):
@@ -40,4 +41,5 @@ class Coin(Judge):
             [float(stream.child(digest([list(c.tokens), list(c.marks)])).number % 2) for c in contexts], dtype=float
         )
 
-    fuzz = detect
+    def fuzz(self, explanation: Explanation, contexts: Sequence[Context]) -> np.ndarray:
+        return self.detect(explanation, contexts)

@@ -25,8 +25,8 @@ def as_images(images: Any) -> Tensor:
     if isinstance(images, Tensor):
         images = images.detach().cpu().numpy()
     if not isinstance(images, np.ndarray) or images.ndim not in (3, 4) or not images.size:
-        found = list(images.shape) if hasattr(images, "shape") else type(images).__name__
-        raise UsageError(f"images: expected {WANTED}, got {found}")
+        given = list(images.shape) if hasattr(images, "shape") else type(images).__name__
+        raise UsageError(f"images: expected {WANTED}, got {given}")
     if images.ndim == 3:
         images = images[:, None]
     elif images.dtype == np.uint8:
