@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -107,7 +107,7 @@ class InfoNCE(Paired):
     def _take(self, modules: nn.ModuleDict, start: Any) -> None:
         super()._take(modules, start)
         if "beta" in start.parts:
-            modules["beta"].log.copy_(start.parts["beta"].log())
+            cast(_Positive, modules["beta"]).log.copy_(start.parts["beta"].log())
 
 
 class AnisotropicInfoNCE(Paired):
@@ -143,5 +143,6 @@ class AnisotropicInfoNCE(Paired):
 
     def _take(self, modules: nn.ModuleDict, start: Any) -> None:
         super()._take(modules, start)
-        if "metric" in start.parts and start.parts["metric"].shape == modules["metric"].log.shape:
-            modules["metric"].log.copy_(start.parts["metric"].log())
+        own = cast(_Positive, modules["metric"]).log
+        if "metric" in start.parts and start.parts["metric"].shape == own.shape:
+            own.copy_(start.parts["metric"].log())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -169,7 +169,7 @@ class Diet(ViewLearner):
     ) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
         x, y, shares = self._mixed(self._view(batch.x, rng), batch.index, rng.child(f"mix {parallel.rank()}"))
         h = self._run(modules["encoder"], x)
-        loss, excess = modules["head"].loss(self.beta * h, y, self.smoothing, shares, rng)
+        loss, excess = cast(IndexHead, modules["head"]).loss(self.beta * h, y, self.smoothing, shares, rng)
         return loss, h, {"excess": excess}
 
     def _mixed(self, x: Tensor, y: Tensor, rng: Stream) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -182,13 +182,13 @@ class Diet(ViewLearner):
         return way(x, y, alpha, rng.child("rows"))
 
     def _after_step(self, modules: nn.ModuleDict, step: int) -> None:
-        modules["head"].stepped()
+        cast(IndexHead, modules["head"]).stepped()
 
     def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
-        own = {**modules["head"].parts(), "beta": torch.tensor(self.beta)}
+        own = {**cast(IndexHead, modules["head"]).parts(), "beta": torch.tensor(self.beta)}
         probe = modules["probe"].state_dict() if self.online else {}
         return {**own, **{f"probe.{name}": tensor for name, tensor in probe.items()}}
 
     def _take(self, modules: nn.ModuleDict, start: Representation) -> None:
         super()._take(modules, start)
-        modules["head"].take(start.parts)
+        cast(IndexHead, modules["head"]).take(start.parts)

@@ -89,6 +89,10 @@ class LowRankHead(IndexHead):
 class MovingHead(IndexHead):
     """A head that moves its own rows by AdamW; `lrs` are the learning rates of all steps."""
 
+    taken: Tensor
+    first: Tensor
+    second: Tensor
+
     def __init__(self, weights: Tensor, lrs: Sequence[float], weight_decay: float) -> None:
         nn.Module.__init__(self)
         self.steps = AdamWSteps(torch.tensor(lrs, dtype=torch.float64), weight_decay)
@@ -112,9 +116,10 @@ class FusedHead(MovingHead):
     def loss(
         self, h: Tensor, y: Tensor, smoothing: float, shares: Tensor | None, rng: Stream
     ) -> tuple[Tensor, Tensor]:
-        tables = (self.weights, self.first, self.second)
         step = self.steps[int(self.taken)]
-        loss = index_cross_entropy_step(h, *tables, y, step, smoothing, shares, shard=self.shard)
+        loss = index_cross_entropy_step(
+            h, self.weights, self.first, self.second, y, step, smoothing, shares, shard=self.shard
+        )
         count = len(self.weights) if self.shard is None else self.shard.total
         return loss, excess(loss, count, smoothing, y, shares)
 
@@ -126,6 +131,7 @@ class ShardedHead(FusedHead):
     gather all rows, so that every process must ask for them; a state is taken up by any number of processes.
     """
 
+    shard: Shard
     sharded: ClassVar[bool] = True  # its tensors are not averaged over processes
 
     def __init__(self, weights: Tensor, lrs: Sequence[float], weight_decay: float, total: int) -> None:
@@ -135,8 +141,8 @@ class ShardedHead(FusedHead):
     def loss(
         self, h: Tensor, y: Tensor, smoothing: float, shares: Tensor | None, rng: Stream
     ) -> tuple[Tensor, Tensor]:
-        y, shares = (None if own is None else parallel.stacked(own).flatten(0, 1) for own in (y, shares))
-        return super().loss(parallel.gathered(h), y, smoothing, shares, rng)
+        shares = None if shares is None else parallel.stacked(shares).flatten(0, 1)
+        return super().loss(parallel.gathered(h), parallel.stacked(y).flatten(0, 1), smoothing, shares, rng)
 
     def parts(self) -> dict[str, Tensor]:
         """weights [N, d], all of them; nothing before the first step, so that one process may ask."""

@@ -141,7 +141,8 @@ def _gradients(
     for parameter in modules.parameters():
         parameter.grad = None
     own = cut(sample, parallel.ranks(), parallel.rank())
-    total, facts = torch.zeros((), device=device), {}
+    total = torch.zeros((), device=device)
+    facts: Mapping[str, Any] = {}
     for number in range(parts):
         draw = rng if parts == 1 else rng.child(number)
         loss, facts = learner._loss(modules, moved(cut(own, parts, number), device), draw)
@@ -154,7 +155,8 @@ class _State:
     """What a resumed run needs: modules, optimiser, step and trace, and whose they are."""
 
     def __init__(self, learner: Learner, modules: nn.ModuleDict, whose: str) -> None:
-        self.learner, self.modules, self.trace = learner, modules, []
+        self.learner, self.modules = learner, modules
+        self.trace: list[dict[str, Any]] = []
         self.whose = torch.tensor(list(whose.encode()), dtype=torch.uint8)
         self.groups = [group for group in learner._groups(modules) if group["params"]]
         self.optimiser = _optimiser(learner, [{**group, "lr": learner.lr} for group in self.groups])

@@ -39,7 +39,7 @@ def cutmix(x: Tensor, y: Tensor, alpha: float, rng: Stream) -> Mixed:
     cut = math.sqrt(1 - draw.beta(alpha, alpha))
     spans = []
     for side in x.shape[2:]:
-        centre, half = draw.integers(side), round(cut * side) // 2
+        centre, half = int(draw.integers(side)), round(cut * side) // 2
         spans.append(slice(max(0, centre - half), min(side, centre + half)))
     mixed = x.clone()
     mixed[:, :, spans[0], spans[1]] = x[order][:, :, spans[0], spans[1]]

@@ -72,7 +72,8 @@ class RowHead(MovingHead):
     def _caught_up(self, rows: Tensor, now: int) -> list[Tensor]:
         """Copies of the tables' rows as they are after `now` steps."""
         tables = [self._rows(name, rows) for name in TABLES]
-        self.steps.replay_(*tables, self.done[rows], now)
+        weights, first, second = tables
+        self.steps.replay_(weights, first, second, self.done[rows], now)
         return tables
 
     def _move(self, rows: Tensor, tables: list[Tensor], gradient: Tensor, now: int) -> None:

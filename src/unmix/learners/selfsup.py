@@ -6,7 +6,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -191,10 +191,10 @@ class BYOL(Projected):
         return 1 - (1 - self.tau) * (1 + math.cos(math.pi * step / self.steps)) / 2
 
     def _after_step(self, modules: nn.ModuleDict, step: int) -> None:
-        own = [*modules["encoder"].parameters(), *modules["projector"].parameters()]
-        torch._foreach_lerp_(list(modules["target"].parameters()), own, 1 - self.kept(step))
+        own: list[Tensor] = [*modules["encoder"].parameters(), *modules["projector"].parameters()]
+        torch._foreach_lerp_([*modules["target"].parameters()], own, 1 - self.kept(step))
 
     def _take(self, modules: nn.ModuleDict, start: Representation) -> None:
         super()._take(modules, start)
         if not any(name.startswith("target.") for name in start.parts):
-            modules["target"][0].load_state_dict(modules["encoder"].state_dict())
+            cast(nn.Sequential, modules["target"])[0].load_state_dict(modules["encoder"].state_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -92,7 +92,7 @@ class Supervised(Learner):
         return nn.ModuleDict({"encoder": self._network().build(shape, self.width, rng), "head": Head(*made)})
 
     def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
-        head = modules["head"]
+        head = cast(Head, modules["head"])
         h = self._run(modules["encoder"], batch.x)
         beta = head.log_beta.exp()
         loss = cross_entropy_head(h, head.weights, beta, head.bias, getattr(batch, self.label), self.smoothing)
@@ -102,11 +102,11 @@ class Supervised(Learner):
         return loss, facts
 
     def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
-        return modules["head"].parts()
+        return cast(Head, modules["head"]).parts()
 
     def _take(self, modules: nn.ModuleDict, start: Representation) -> None:
         super()._take(modules, start)
-        modules["head"].take(start.parts)
+        cast(Head, modules["head"]).take(start.parts)
 
 
 class InstanceDiscrimination(Supervised):

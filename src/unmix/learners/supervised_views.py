@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -50,8 +50,8 @@ class SupervisedViews(ViewLearner):
 
     def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
         probe = modules["probe"].state_dict() if self.online else {}
-        return {**modules["head"].parts(), **{f"probe.{name}": tensor for name, tensor in probe.items()}}
+        return {**cast(Head, modules["head"]).parts(), **{f"probe.{name}": tensor for name, tensor in probe.items()}}
 
     def _take(self, modules: nn.ModuleDict, start: Any) -> None:
         super()._take(modules, start)
-        modules["head"].take(start.parts)
+        cast(Head, modules["head"]).take(start.parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -42,16 +42,17 @@ class TimeContrastive(Learner):
         return nn.ModuleDict({"encoder": self._network().build(shape, self.width, rng), "head": head})
 
     def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
-        h, head = self._run(modules["encoder"], batch.x), modules["head"]
+        h, head = self._run(modules["encoder"], batch.x), cast(nn.Linear, modules["head"])
         segment = (batch.time // self.length).clamp(max=self.segments - 1)
         return tcl(h, head.weight, head.bias, segment), {}
 
     def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
-        return {"weights": modules["head"].weight, "bias": modules["head"].bias}
+        head = cast(nn.Linear, modules["head"])
+        return {"weights": head.weight, "bias": head.bias}
 
     def _take(self, modules: nn.ModuleDict, start: Any) -> None:
         super()._take(modules, start)
-        for name, own in (("weights", modules["head"].weight), ("bias", modules["head"].bias)):
+        for name, own in self._parts(modules).items():
             if name in start.parts and start.parts[name].shape == own.shape:
                 own.copy_(start.parts[name])
 
@@ -134,7 +135,7 @@ class GeneralisedContrastive(Learner):
     def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
         h = self._run(modules["encoder"], batch.x)
         if self.auxiliary == "y":
-            u = self._one_hot(batch.y, modules["components"].first.shape[1] - 1)
+            u = self._one_hot(batch.y, cast(Components, modules["components"]).first.shape[1] - 1)
         else:
             first = pairs(batch)
             h, u = h[first + 1], batch.x[first].flatten(1)

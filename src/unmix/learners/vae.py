@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -74,11 +74,11 @@ class Variational(Learner):
         super()._after_step(modules, step)
         if self.heat > 1:
             left = 1 - (step + 1) / (self.cooling * self.steps)
-            modules["heat"].now.fill_(self.heat ** max(0.0, left))
+            cast(_Heat, modules["heat"]).now.fill_(self.heat ** max(0.0, left))
 
     def _heated(self, modules: nn.ModuleDict, term: Tensor) -> Tensor:
         """A term of the prior, as it counts now."""
-        return term * modules["heat"].now if self.heat > 1 else term
+        return term * cast(_Heat, modules["heat"]).now if self.heat > 1 else term
 
     def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
         return {name: t for name, t in super()._parts(modules).items() if name != "heat.now"}
@@ -103,7 +103,7 @@ class Variational(Learner):
 
     def _posterior(self, modules: nn.ModuleDict, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log-variances [n, width]."""
-        mean, logvar = self._run(modules["encoder"].inside, x).split(self.width, 1)
+        mean, logvar = self._run(cast(Any, modules["encoder"]).inside, x).split(self.width, 1)
         return mean, logvar
 
     def _sampled(self, mean: Tensor, logvar: Tensor, rng: Stream) -> Tensor:

@@ -211,10 +211,10 @@ def _series(r: Tensor, power: float) -> tuple[Tensor, Tensor, Tensor]:
     """The same far from the cusp: r^a + a (a-1) / 2 r^(a-2) + a (a-1) (a-2) (a-3) / 8 r^(a-4)."""
     second = power * (power - 1) / 2
     fourth = second * (power - 2) * (power - 3) / 4
-    found = []
+    found: list[Tensor] = []
     factors = [1.0, second, fourth]
     for order in range(3):
         exponents = [power - 2 * k - order for k in range(3)]
-        found.append(sum(f * r**e for f, e in zip(factors, exponents, strict=True)))
+        found.append(sum((f * r**e for f, e in zip(factors, exponents, strict=True)), torch.zeros_like(r)))
         factors = [f * e for f, e in zip(factors, exponents, strict=True)]
     return found[0], found[1], found[2]

@@ -100,16 +100,17 @@ def _closed(form: _Form, linear: Any, width: int) -> _Form | None:
 
 
 def _pairs(module: nn.Module, form: _Form) -> list[Pair]:
-    heads, width = _heads(module), module.get_submodule(form.out).in_features
-    key_width = width
-    if form.key[0] not in (form.query[0], form.value[0]):
-        key_width = module.get_submodule(form.key[0]).out_features
+    out: Any = module.get_submodule(form.out)
+    keys: Any = module.get_submodule(form.key[0])
+    heads, width = _heads(module), int(out.in_features)
+    key_width = width if form.key[0] in (form.query[0], form.value[0]) else int(keys.out_features)
     # Several query heads may share one head of keys and values: the shared ones are the units.
     shared = heads * key_width // width
     if heads < 1 or width % heads or shared < 1 or heads % shared:
         shared = 1
     query, key, value = (
-        _rows(module, *part) for part in ((*form.query, width), (*form.key, key_width), (*form.value, key_width))
+        _rows(module, *part, size)
+        for part, size in ((form.query, width), (form.key, key_width), (form.value, key_width))
     )
     return [
         Pair(form.query[0], form.key[0], "query-key", heads=shared, first_rows=query, second_rows=key),
@@ -137,7 +138,7 @@ def _tried(module: nn.Module, pair: Pair) -> Pair:
     """The pair, or why rescaling it would change what the module gives."""
     twin = frozen_copy(module, torch.float64)
     draw = Stream(0).child("attention").torch()
-    first = twin.get_submodule(pair.first)
+    first: Any = twin.get_submodule(pair.first)
     x = torch.randn(2, 5, first.in_features, generator=draw, dtype=torch.float64).to(first.weight.device)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

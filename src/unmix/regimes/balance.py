@@ -212,7 +212,7 @@ def symmetrise(model: nn.Module) -> Report:
     if not pairs or not pairs[-1].legal or pairs[-1].second != layers[-1]:
         why = pairs[-1].why if pairs else "there is none"
         raise UsageError(f"symmetrise: needs a last pair of layers with homogeneous units between ({why})")
-    second = model.get_submodule(pairs[-1].second)
+    second: Any = model.get_submodule(pairs[-1].second)
     both = sides(model, pairs[-1])
     if both.units % 2:
         raise UsageError(f"symmetrise: {pairs[-1].first} has {both.units} units; give an even number")
@@ -257,11 +257,12 @@ def _by_delta(model: nn.Module, pairs: list[Pair], delta: float, sweeps: int = 5
 def _measurable(model: nn.Module, pair: Pair) -> bool:
     if pair.legal:
         return True
-    first, second = model.get_submodule(pair.first), model.get_submodule(pair.second)
+    first: Any = model.get_submodule(pair.first)
+    second: Any = model.get_submodule(pair.second)
     if pair.kind in ATTENTION or getattr(second, "groups", 1) > 1:
         return False
     units = first.embedding_dim if isinstance(first, nn.Embedding) else first.weight.shape[0]
-    return second.weight.shape[1] % units == 0
+    return bool(second.weight.shape[1] % units == 0)
 
 
 def _run(model: nn.Module, probe: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ def frozen_copy(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module
         other.grad = None
     for module in twin.modules():
         if getattr(module, "inplace", False) is True:
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return twin if dtype is None else twin.to(dtype)
 
 
 def learnt(model: nn.Module) -> dict[str, Tensor]:
     """Parameters that take gradients, tied ones once. Raises `UsageError` where there is none."""
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise UsageError("model: no parameter takes gradients")
     return found
@@ -245,6 +245,7 @@ def _patches(module: nn.Conv1d | nn.Conv2d, given: Tensor) -> Tensor:
     flat = isinstance(module, nn.Conv1d)
     if flat:
         given = given[:, :, None]
+    padding: tuple[int, ...]
     size, stride, dilation = (
         (1, *v) if flat else tuple(v) for v in (module.kernel_size, module.stride, module.dilation)
     )
@@ -266,7 +267,7 @@ def _unfolded(module: nn.Module, given: Tensor, end: Tensor) -> int:
     return 0
 
 
-def _normalised(module: nn.Module, given: Tensor) -> Tensor:
+def _normalised(module: Any, given: Tensor) -> Tensor:
     if isinstance(module, nn.LayerNorm):
         return nn.functional.layer_norm(given, module.normalized_shape, eps=module.eps)
     if module.running_mean is None:

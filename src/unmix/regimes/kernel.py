@@ -46,14 +46,13 @@ def tangent_kernel(
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         if method == "products":
             return _by_products(model, x, other, reduce, rates, forward)
-        source: Layered | Transformed = Layered(model, forward)
+        layered = Layered(model, forward)
         if method in ("auto", "layers"):
-            why = source.check(x)
+            why = layered.check(x)
             if why and method == "layers":
                 raise UsageError(f"method='layers': {why}; use 'contract'")
             method = "contract" if why else "layers"
-        if method == "contract":
-            source = Transformed(model, forward)
+        source = Transformed(model, forward) if method == "contract" else layered
         return _contracted(source, x, other, reduce, memory, rates)
 
 
@@ -96,7 +95,7 @@ def sketched_kernel(
             features.append(torch.func.jvp(source.function(rows), (values,), (along,))[1].detach())
     phi = torch.stack(features)
     left, right = (phi, phi) if other is None else (phi[:, : len(x)], phi[:, len(x) :])
-    mean, square = 0.0, 0.0
+    mean = square = phi.new_zeros(())
     for a, b in zip(left, right, strict=True):
         product = a @ b.T
         mean, square = mean + product / draws, square + product**2 / draws
@@ -134,7 +133,7 @@ def kernel_times(
 
 def _product(source: Transformed, values: dict, scale: dict, x: Tensor, rows: Tensor, v: Tensor) -> Tensor:
     """J(rows) eta J(x)^T v [len(rows), c]."""
-    made, back = torch.func.vjp(source.function(x), values)
+    made, back = torch.func.vjp(source.function(x), values)[:2]
     (gradient,) = back(v.to(made.dtype))
     along = {name: scale[name] ** 2 * g for name, g in gradient.items()}
     return torch.func.jvp(source.function(rows), (values,), (along,))[1].detach()
@@ -242,7 +241,8 @@ def _prepared(
         raise UsageError("x: no rows; give at least one")
     twin = frozen_copy(model, dtype)
     if dtype is not None:
-        x, other = (v.to(dtype) if v is not None and v.is_floating_point() else v for v in (x, other))
+        x = x.to(dtype) if x.is_floating_point() else x
+        other = other.to(dtype) if other is not None and other.is_floating_point() else other
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         raise UsageError("x: must be finite")
     return twin, x, other

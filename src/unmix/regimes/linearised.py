@@ -20,6 +20,8 @@ class Linearised(nn.Module):
     where that is not model(x). Source: Lee et al. 2019, arXiv 1902.06720.
     """
 
+    _source: Transformed
+
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
         super().__init__()
         object.__setattr__(self, "_source", Transformed(frozen_copy(model), forward))
@@ -31,7 +33,7 @@ class Linearised(nn.Module):
         """Outputs [n, c] at x [n, ...]."""
         start = {name: p.detach() for name, p in self._source.parameters.items()}
         along = {name: self.moves[name.replace(".", "/")] for name in start}
-        value, change = torch.func.jvp(self._source.function(x), (start,), (along,))
+        value, change = torch.func.jvp(self._source.function(x), (start,), (along,))[:2]
         return value.detach() + change
 
 

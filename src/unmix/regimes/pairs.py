@@ -61,8 +61,8 @@ class Sides:
     with its view [1 or rows, h, numbers].
     """
 
-    incoming: list[tuple[nn.Parameter, Any]] = field(default_factory=list)
-    outgoing: list[tuple[nn.Parameter, Any]] = field(default_factory=list)
+    incoming: list[tuple[Tensor, Any]] = field(default_factory=list)
+    outgoing: list[tuple[Tensor, Any]] = field(default_factory=list)
     units: int = 0
 
     def squares(self, tensors: list[tuple[Tensor, Any]]) -> Tensor:
@@ -144,7 +144,8 @@ def _read(text: str) -> Pair:
 
 def sides(model: nn.Module, pair: Pair) -> Sides:
     """The tensors of a pair and how each is seen unit by unit."""
-    first, second = model.get_submodule(pair.first), model.get_submodule(pair.second)
+    first: Any = model.get_submodule(pair.first)
+    second: Any = model.get_submodule(pair.second)
     made = Sides()
     if isinstance(first, nn.MultiheadAttention):
         e, heads = first.embed_dim, first.num_heads
@@ -178,7 +179,7 @@ def sides(model: nn.Module, pair: Pair) -> Sides:
     return made
 
 
-def _parts(layer: nn.Module, rows: tuple[int, int] | None, units: int) -> list[tuple[nn.Parameter, Any]]:
+def _parts(layer: Any, rows: tuple[int, int] | None, units: int) -> list[tuple[Tensor, Any]]:
     """Weight and bias of a linear layer, or of some of its outputs, head by head."""
     begin, count = rows or (0, layer.weight.shape[0])
     view = _Rows(begin, begin + count, units)
@@ -222,7 +223,8 @@ def _untied(model: nn.Module, pair: Pair, counts: dict[int, int]) -> Pair:
 
 def _fit(model: nn.Module, pair: Pair) -> bool:
     """Whether the inputs of the second layer are units of the first, several places of each after a flattening."""
-    first, second = model.get_submodule(pair.first), model.get_submodule(pair.second)
+    first: Any = model.get_submodule(pair.first)
+    second: Any = model.get_submodule(pair.second)
     units = first.embedding_dim if isinstance(first, nn.Embedding) else first.weight.shape[0]
     spread = isinstance(first, (nn.Conv1d, nn.Conv2d)) and isinstance(second, nn.Linear)
     return bool(second.weight.shape[1] % units == 0 if spread else second.weight.shape[1] == units)
