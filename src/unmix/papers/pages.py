@@ -51,7 +51,7 @@ def narrow(lines: pd.DataFrame, *halves: str, least: int = 1) -> pd.DataFrame:
 
     least: seeds that an interval needs; it is left blank where there are fewer.
     """
-    intervals = [name for name in lines if str(name).endswith("_half")]
+    intervals = [str(name) for name in lines if str(name).endswith("_half")]
     kept = lines.drop(columns=[name for name in intervals if name.removesuffix("_half") not in halves])
     for name in kept.columns.intersection(intervals):
         kept[name] = kept[name].where(kept["seeds"] >= least)

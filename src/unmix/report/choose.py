@@ -88,7 +88,7 @@ def bits_figure(table: pd.DataFrame, plain: float, command: str = "") -> Figure:
     finders = list(dict.fromkeys(rows["finder"]))
     low, high = float((rows["bits"] - rows["error"]).min()), float((rows["bits"] + rows["error"]).max())
     spare = 0.12 * (high - low) or 0.05 * max(abs(high), 1.0)
-    best = rows.loc[rows["bits"].idxmin()]
+    best = rows.iloc[int(rows["bits"].argmin())]
     chosen = rows[rows["suggested"]].iloc[0]
     svgs = []
     for finder in finders:

@@ -44,7 +44,7 @@ def agreement(frame: pd.DataFrame, look: Look | None = None, command: str = "") 
     rows = checked(frame, "agreement", ["finder", "pair"], ["agreement", "chance"])
     if "cosines" not in rows:
         raise UsageError(f"agreement: column cosines is missing; got {', '.join(map(str, frame.columns))}")
-    rows["cosines"] = [_finite(values) for values in rows["cosines"]]
+    rows["cosines"] = rows["cosines"].map(_finite)
     rows = rows[rows["cosines"].map(len) > 0]
     if rows.empty:
         return Figure(nothing("No two seeds to compare."), "Agreement between seeds.", command)

@@ -196,7 +196,7 @@ def measure(job: Learning, learnt: Representation) -> dict[str, Any]:
     inputs = inputs_of(job, learnt, sample)
     scores: dict[str, Any] = {}
     for name in MEASURED:
-        if not SCORES[name].needs <= inputs.provides:  # type: ignore[attr-defined]
+        if not SCORES[name].needs <= inputs.provides:
             continue
         try:
             outcome = SCORES[name]().measure(inputs, Stream(job.seed).child("scores"))

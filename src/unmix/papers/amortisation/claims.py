@@ -138,9 +138,8 @@ def theory_claims(ceilings: pd.DataFrame, ranks: pd.DataFrame, transition: pd.Da
         found.append(
             claimed(claim, theorem, f"rank <= {width}", told, widest <= width, "singular values", len(ranks))
         )
-    narrow, square = (
-        (ceilings[ceilings["share"] < 1], ceilings[ceilings["share"] == 1]) if len(ceilings) else ([], [])
-    )
+    narrow = ceilings[ceilings["share"] < 1] if len(ceilings) else ceilings
+    square = ceilings[ceilings["share"] == 1] if len(ceilings) else ceilings
     if len(narrow):
         best, lasso = narrow["encoder"].max(), narrow["lasso"].min()
         told = f"best encoder {best:.3f}, worst solver {lasso:.3f}"

@@ -101,7 +101,7 @@ def _one(
     labels = {key: results.label(recipe) for key, recipe in recipes.items()}
     losses: dict[str, Downstream] = {}
     judged: dict[str, Explanations] = {}
-    items = world.open().items
+    items = getattr(world.open(), "items", None)
     if getattr(items, "kind", "") == "text":
         for key, label in labels.items():
             losses[key] = downstream(folder, finder=label, seed=0, tokens=4096 if small else 32_768)

@@ -33,7 +33,7 @@ def real_section(found: real.Representation) -> Section:
     order = order.sort_values(["place", "last", "encoder", "seed"])
     lines = summarised(order, ("method", "encoder"), ("l0", "fvu", "dead", "encode_flops", "fit_seconds"))
     pairs = found.agreement
-    labels = {
+    labels: dict[Any, str] = {
         found.results.label(cell.finder): found.names.get(cell.finder.digest, "") for cell, _ in found.results.cells()
     }
     told = "; ".join(
@@ -49,7 +49,7 @@ def real_section(found: real.Representation) -> Section:
         ),
     ]
     if found.losses:
-        rows = []
+        rows: list[dict[Any, Any]] = []
         for method, loss in found.losses.items():
             for line in loss.table().to_dict("records"):
                 if line["replaced by"] != "as it is" and (
@@ -58,7 +58,8 @@ def real_section(found: real.Representation) -> Section:
                     rows.append(
                         {"codes of": method if line["replaced by"].startswith("decode") else "control", **line}
                     )
-        shown = pd.DataFrame(sorted(rows, key=lambda row: row["codes of"] == "control"))
+        rows.sort(key=lambda line: line["codes of"] == "control")
+        shown = pd.DataFrame(rows)
         keep = [n for n in shown if not str(n).endswith(("_low", "_high"))]
         blocks.append(
             DataTable(shown[keep], "What the model loses when the layer's rows are replaced.", {}, LOSS_NOTE)

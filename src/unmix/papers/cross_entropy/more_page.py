@@ -65,8 +65,8 @@ def objectives_section(rows: Sequence[tuple[str, dict[str, Any]]]) -> Section:
         "distance that fits them tells single latents apart; the wrong distance does not."
     )
     note = "MCC: mean |correlation| of latents with features under the best one-to-one matching."
-    table = DataTable(narrow(shown), "Pairs: 5 latents.", FORMATS, note, LABELS)
-    return Section("Other objectives", [Paragraph(text), table])
+    lines = DataTable(narrow(shown), "Pairs: 5 latents.", FORMATS, note, LABELS)
+    return Section("Other objectives", [Paragraph(text), lines])
 
 
 def sprites_section(results: Sequence[dict[str, Any]]) -> Section:

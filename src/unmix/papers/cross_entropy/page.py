@@ -171,7 +171,7 @@ def _lines(lines: Sequence[Any], better: Sequence[Any], hard: Sequence[tuple[str
     panels = []
     for (labels, case), group in table.groupby(["labels", "case"], sort=False):
         drawn = group.assign(method=group["row"], value=group["r2"], chance=group["r2_x"])
-        panels.append(beside_published(drawn, f"{labels.capitalize()}, {case}", "R2 of z"))
+        panels.append(beside_published(drawn, f"{str(labels).capitalize()}, {case}", "R2 of z"))
     caption = (
         "Lines of the published tables: solid ours, open diamonds as printed, grey bars the raw observations, which "
         "the paper does not report. Rows without another word have 5 latents, 100 classes and concentration 10."

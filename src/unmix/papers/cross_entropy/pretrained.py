@@ -39,6 +39,7 @@ def decoded(kind: str, path: str, content: str, count: int | None, seeds: int) -
     """
     if files.digest_of(path) != content:
         raise UsageError(f"{path}: has changed since the study was planned; run it again")
+    factors: Mapping[str, np.ndarray]
     if kind == "photographs":
         pictures, factors = files.photographs(path, count), {}
     else:

@@ -46,11 +46,11 @@ def trained(world: Mapping[str, Any], learner: Mapping[str, Any], seed: int, tes
     found |= measure(job, learnt)
     inputs = inputs_of(job, learnt, sample)
     if looks.seen and inputs.bayes_loss is not None:
-        best = float(inputs.bayes_loss[:FIRST].mean())
+        best = float(torch.as_tensor(inputs.bayes_loss)[:FIRST].mean())
         found["curve"] = [[step, value, loss - best] for step, value, loss in looks.seen]
     found["scores"]["worst_direction"] = {"value": worst_direction(inputs.h, inputs.z, seed)}
     for name in FURTHER:
-        if name in found["scores"] or not SCORES[name].needs <= inputs.provides:  # type: ignore[attr-defined]
+        if name in found["scores"] or not SCORES[name].needs <= inputs.provides:
             continue
         try:
             outcome = SCORES[name]().measure(inputs, Stream(seed).child("scores"))
@@ -71,7 +71,8 @@ class Looks(Watch):
     """
 
     def __init__(self, sample: Sample, learner: Any) -> None:
-        self.sample, self.learner, self.seen = sample, learner, []
+        self.sample, self.learner = sample, learner
+        self.seen: list[list[float]] = []
         self.steps = {max(1, learner.steps // 2**k) for k in range(LOOKS)} if hasattr(learner, "label") else set()
 
     def before_step(self, step: int, module: Any, optimiser: Any) -> None:

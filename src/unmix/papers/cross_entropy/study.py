@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -13,7 +13,8 @@ from unmix.papers.parts import Part, run_parts
 from unmix.study.engines import Engine, Processes
 from unmix.study.runs import Store
 
-SECTIONS = ("theorem", "tables", "violations", "objectives", "sprites", "pretrained")
+SectionName = Literal["theorem", "tables", "violations", "objectives", "sprites", "pretrained"]
+SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 
 
 class CrossEntropy(Recipe):
@@ -31,7 +32,7 @@ class CrossEntropy(Recipe):
     name: ClassVar[str] = "cross-entropy"
 
     seeds: tuple[int, ...] | None = None
-    sections: tuple[Literal["theorem", "tables", "violations", "objectives", "sprites", "pretrained"], ...] = SECTIONS
+    sections: tuple[SectionName, ...] = SECTIONS
     training: float = Field(default=1.0, gt=0, le=1)
     photographs: str | None = None
     objects: str | None = None

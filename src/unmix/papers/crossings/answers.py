@@ -73,9 +73,10 @@ def read_outs(frame: pd.DataFrame) -> pd.DataFrame:
         line["mcc_columns"] = group.loc[group["finder"] == COLUMNS, "mcc"].mean()
         found = group[group["finder"] != COLUMNS]
         if len(found):
-            best = found.groupby(["finder", "encoder"])["mcc"].mean().idxmax()
-            mine = found[(found["finder"] == best[0]) & (found["encoder"] == best[1])]
-            line["best"] = best[0] if best[1] == "own" else f"{best[0]} + {best[1]}"
+            means = found.groupby(["finder", "encoder"])["mcc"].mean()
+            finder, encoder = means.index[int(means.argmax())]
+            mine = found[(found["finder"] == finder) & (found["encoder"] == encoder)]
+            line["best"] = finder if encoder == "own" else f"{finder} + {encoder}"
             line |= {**_with_half("mcc", mine["mcc"]), "chance": mine["mcc_chance"].mean()}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -100,7 +101,8 @@ def sparse_gains(frame: pd.DataFrame) -> pd.DataFrame:
         gain = (table[other] - table[one]).dropna()
         if len(gain):
             line = {"world": world, "learner": learner, "finder": finder, "amortised": one, "solved": other}
-            lines.append({**line, **_with_half("gain", gain), "mcc": table[other].mean(), "seeds": len(gain)})
+            line |= {**_with_half("gain", gain), "mcc": table[other].mean(), "seeds": len(gain)}
+            lines.append(line)
     return pd.DataFrame(lines)
 
 
@@ -215,9 +217,9 @@ def _sparse_words(lines: pd.DataFrame) -> str:
             more = f" and {len(part) - 5} more" if len(part) > 5 else ""
             parts.append(f"{word} the MCC of {_listed(told)}{more}")
     rest = len(lines) - len(up) - len(down)
-    told = "; it ".join(parts) if parts else f"changes no MCC by more than {MATTERS}"
+    words = "; it ".join(parts) if parts else f"changes no MCC by more than {MATTERS}"
     return (
-        f"On the same atoms, solving for sparse codes {told}. In {rest} of {len(lines)} crossings it matters less "
+        f"On the same atoms, solving for sparse codes {words}. In {rest} of {len(lines)} crossings it matters less "
         f"than {MATTERS}."
     )
 

@@ -27,7 +27,7 @@ def claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
             ("rankme", "the rank of the codes (RankMe) ranks crossings as the true recovery does"),
         ):
             if score in judged.index:
-                row = judged.loc[score]
+                row: dict[Any, Any] = judged.loc[score].to_dict()
                 told, interval = f"{row['agreement']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}"
                 why = f"mean over {int(row['worlds'])} worlds; holds where the interval is above {AGREES}"
                 seeds = frame["seed"].nunique()

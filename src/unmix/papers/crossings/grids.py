@@ -131,7 +131,7 @@ def scores_of(at: Place, learned: bool) -> dict[str, str | None]:
     gives |= {"truth"} if "atoms" in at.world.provides and not learned else set()
     found: dict[str, str | None] = {}
     for name in (*TRUTH, *LABEL_FREE):
-        missing = sorted(SCORES[name].needs - gives)  # type: ignore[attr-defined]
+        missing = sorted(SCORES[name].needs - gives)
         found[name] = None
         if missing == ["truth"] and "atoms" in at.world.provides:
             found[name] = "true atoms are directions of x, and a learned representation has others"

@@ -145,9 +145,9 @@ def _drawn(world: Any, samples: int, test: int, seed: int) -> tuple[Sample, Samp
         train = stream.numpy().permutation(train)[:samples]
         return Sample(x=rows.take(train)), Sample(x=rows.take(held))
     held_out = world.held_out
-    sizes = (samples if world.size is None else min(samples, world.size),)
-    sizes += (test if held_out.size is None else min(test, held_out.size),)
-    first, second = world.sample(sizes[0], stream.child("rows")), held_out.sample(sizes[1], stream.child("test"))
+    count = samples if world.size is None else min(samples, world.size)
+    tested = test if held_out.size is None else min(test, held_out.size)
+    first, second = world.sample(count, stream.child("rows")), held_out.sample(tested, stream.child("test"))
     return moved(first, "cpu"), moved(second, "cpu")
 
 

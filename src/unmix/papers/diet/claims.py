@@ -72,14 +72,14 @@ def tracking_claims(looks: pd.DataFrame, ends: pd.DataFrame) -> list[dict[str, A
     """The training loss tells the probe. looks: section, seed, excess, accuracy on the way; ends: of settings."""
     found = []
     for section, rows in looks.groupby("section", sort=False) if len(looks) else ():
-        each = [correlation(part["excess"], part["accuracy"]) for _, part in rows.groupby("seed")]
+        each = [correlation(part["excess"].tolist(), part["accuracy"].tolist()) for _, part in rows.groupby("seed")]
         text = f"{section}: while DIET trains, a lower loss goes with a better linear probe"
         told = f"rank correlation {_mean(each):+.2f}"
         why = "excess loss and validation accuracy at 7 times in each run"
         found.append(claim(text, THEORY, "correlates", told, _mean(each) <= -TRACKS, why, each))
     same = ends[ends["comparable"]] if len(ends) else ends
     if len(same) >= 5:
-        value = correlation(same["excess"], same["linear"])
+        value = correlation(same["excess"].tolist(), same["linear"].tolist())
         text = "digits: between settings of one smoothing a lower loss goes with a better probe"
         told = f"rank correlation {value:+.2f} over {len(same)} runs"
         why = "other batches, learning rates and views, all pictures"
@@ -90,11 +90,13 @@ def tracking_claims(looks: pd.DataFrame, ends: pd.DataFrame) -> list[dict[str, A
 def sensitivity_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Robust to the batch; features on the sphere help. frame: rows of the section sensitivity."""
     rows = frame[frame["linear"].notna()] if len(frame) and "linear" in frame else frame.iloc[:0]
-    means = rows.groupby(["factor", "value"], sort=False)["linear"].mean() if len(rows) else {}
+    means: dict[Any, float] = (
+        rows.groupby(["factor", "value"], sort=False)["linear"].mean().to_dict() if len(rows) else {}
+    )
     if ("", BASE) not in means:
         return []
-    base, found = float(means["", BASE]), []
-    batches = {value: float(mean) for (factor, value), mean in means.items() if factor == "batch"}
+    base, found = means["", BASE], []
+    batches = {value: mean for (factor, value), mean in means.items() if factor == "batch"}
     if batches:
         spread = max(*batches.values(), base) - min(*batches.values(), base)
         text = f"digits: DIET is robust to the batch size (within {100 * NEAR:.0f} points from 32 to 512)"

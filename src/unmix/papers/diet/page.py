@@ -135,7 +135,7 @@ def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Sec
     shown = figures.sheet(views_of(world, fields["augment"], 6, 0), "Pictures and their views")
     panels = [shown]
     for method, title in ((DIET, "Nearest in DIET's features"), (RAW, "Nearest in pixels")):
-        given = frame[(frame["method"] == method) & frame["pictures"].notna()] if "pictures" in frame else []
+        given = frame[(frame["method"] == method) & frame["pictures"].notna()] if "pictures" in frame else frame[:0]
         if len(given):
             packed = given["pictures"].iloc[0]
             panels.append(figures.sheet(unpacked(packed), title, packed["right"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -16,7 +16,8 @@ from unmix.study.runs import Store
 from unmix.worlds.images import Images, holds_images
 
 HERE = "unmix.papers.diet."
-SECTIONS = ("digits", "images", "sensitivity", "linear", "latents")
+SectionName = Literal["digits", "images", "sensitivity", "linear", "latents"]
+SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 LOOKS, SHOWN = 7, 8
 
 
@@ -36,7 +37,7 @@ class DietStudy(Recipe):
     reference: ClassVar[str] = "Ibrahim et al. 2023, arXiv 2302.10260; Balestriero et al. 2024, arXiv 2406.10743"
     name: ClassVar[str] = "diet"
 
-    sections: tuple[Literal["digits", "images", "sensitivity", "linear", "latents"], ...] = SECTIONS
+    sections: tuple[SectionName, ...] = SECTIONS
     images: str | None = None
     side: int | None = Field(default=None, ge=1)
     seeds: tuple[int, ...] | None = None

@@ -72,7 +72,7 @@ def teacher_claims(runs: pd.DataFrame) -> list[dict[str, Any]]:
     if runs.empty:
         return []
     means = runs.groupby(["scale", "balance"])[["test", "hamming", "kernel distance"]].mean()
-    scale, balance = means["test"].idxmin()
+    scale, balance = means.index[int(means["test"].argmin())]
     smallest, most = runs["scale"].min(), runs["balance"].max()
     up = runs[(runs["scale"] == smallest) & (runs["balance"] == most)]
     down = runs[(runs["scale"] == smallest) & (runs["balance"] == runs["balance"].min())]
@@ -106,7 +106,7 @@ def teacher_claims(runs: pd.DataFrame) -> list[dict[str, Any]]:
 def _cell(runs: pd.DataFrame, column: str, end: str) -> list[float]:
     """The seeds of the cell whose mean is least or largest."""
     means = runs.groupby(["scale", "balance"])[column].mean()
-    scale, balance = means.idxmin() if end == "min" else means.idxmax()
+    scale, balance = means.index[int(means.argmin() if end == "min" else means.argmax())]
     return runs[(runs["scale"] == scale) & (runs["balance"] == balance)][column].tolist()
 
 
@@ -127,10 +127,11 @@ def hierarchy_claims(runs: pd.DataFrame, epochs: int) -> list[dict[str, Any]]:
             stated("upstream starts need fewer data of the random hierarchy model", "figure 6c", wanted, told, rises,
                    f"test error at {HIERARCHY_ROWS:,} rows", seeds)
         )  # fmt: skip
-    for alpha, mine in here.groupby("alpha", sort=False):
+    for alpha in here["alpha"].unique():
+        mine = here[here["alpha"] == alpha]
         if alpha in HIERARCHY and epochs == 250:
             claim = f"random hierarchy model, {HIERARCHY_ROWS:,} rows: test error at alpha = {alpha:g}"
-            made.append(compared(claim, source, HIERARCHY[float(alpha)], mine["error"].tolist()))  # type: ignore[arg-type]
+            made.append(compared(claim, source, HIERARCHY[float(alpha)], mine["error"].tolist()))
     return made
 
 

@@ -19,7 +19,8 @@ def neuron_flow(cases: int, seed: int = 0) -> dict[str, float]:
     for number in range(cases):
         d = 1 + number % 6
         a, w, target = float(draw.standard_normal()), draw.standard_normal(d), draw.standard_normal(d)
-        rates = tuple(float(rate) for rate in draw.uniform(0.2, 3, 2))
+        first, second = draw.uniform(0.2, 3, 2)
+        rates = float(first), float(second)
         if number % 4 == 1:
             a = float(np.sign(a) * np.sqrt(rates[0] / rates[1]) * np.linalg.norm(w))
         if number % 8 == 2:

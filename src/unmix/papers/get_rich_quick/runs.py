@@ -128,13 +128,14 @@ def filters(
     test, train = order[:360], order[360:]
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(stream.child("weights").number)
+        filters = nn.Conv2d(1, channels, kernel, padding=kernel // 2, bias=False)
         net = nn.Sequential(
-            nn.Conv2d(1, channels, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            filters, nn.BatchNorm2d(channels), nn.ReLU(),
             nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * channels, 10),
         )  # fmt: skip
     if alpha != 1:
         scale_layers(net, alpha, (nn.Conv2d,))
-    before = float(roughness(net[0].weight.detach()).mean())
+    before = float(roughness(filters.weight.detach()).mean())
     optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, fused=True)
     draw = stream.child("batches").numpy()
     for step in range(steps):
@@ -147,7 +148,7 @@ def filters(
     net.eval()
     with torch.no_grad():
         right = float((net(images[test]).argmax(1) == labels[test]).double().mean())
-    made = net[0].weight.detach()[:, 0]
+    made = filters.weight.detach()[:, 0]
     shown = made / made.flatten(1).abs().amax(1)[:, None, None]
     return {
         "before": before,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -16,7 +16,8 @@ from unmix.study.runs import Store
 
 HERE = "unmix.papers.get_rich_quick."
 EXPERIMENTS = "unmix.regimes.experiments:"
-SECTIONS = ("exact", "teacher", "parity", "hierarchy", "grokking", "filters")
+SectionName = Literal["exact", "teacher", "parity", "hierarchy", "grokking", "filters"]
+SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 # Function -> which setting is its length, and two short ones to time.
 LENGTHS = {
     "teacher_run": ("steps", 2, 12),
@@ -47,7 +48,7 @@ class GetRichQuick(Recipe):
     reference: ClassVar[str] = "Kunin, Raventos, Domine, Chen, Klindt, Saxe, Ganguli 2024, arXiv 2406.06158"
     name: ClassVar[str] = "get-rich-quick"
 
-    sections: tuple[Literal["exact", "teacher", "parity", "hierarchy", "grokking", "filters"], ...] = SECTIONS
+    sections: tuple[SectionName, ...] = SECTIONS
     seeds: tuple[int, ...] | None = None
     slow_seeds: tuple[int, ...] = (0, 1, 2)
     cases: int = Field(default=200, ge=8)

@@ -172,10 +172,10 @@ def _choice(frame: pd.DataFrame) -> Section:
     shown = pd.DataFrame(table)
     if shown["udr"].isna().all():
         return Section("Choosing without the truth", [Paragraph(text), Paragraph("No code is informative yet.")])
-    picked, best = shown.loc[shown["udr"].idxmax()], shown.loc[shown["spearman"].idxmax()]
+    by_udr, by_truth = (shown.iloc[int(shown[column].argmax())] for column in ("udr", "spearman"))
     told = (
-        f"UDR picks gamma {picked['gamma']:g}, whose MCC is {picked['spearman']:.3f}; "
-        f"the best of the settings by the truth is gamma {best['gamma']:g} with {best['spearman']:.3f}."
+        f"UDR picks gamma {by_udr['gamma']:g}, whose MCC is {by_udr['spearman']:.3f}; "
+        f"the best of the settings by the truth is gamma {by_truth['gamma']:g} with {by_truth['spearman']:.3f}."
     )
     formats = {"gamma": "g", "udr": ".3f", "spearman": ".3f", "chosen": ".3f"}
     labels = {"udr": "UDR", "spearman": "MCC, mean", "chosen": "MCC of the seed UDR picks"}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unmix.core.errors import UsageError
@@ -61,7 +62,7 @@ def errors(rows: pd.DataFrame, promise: str = "promise", real: str = "real") -> 
     if good.empty:
         return {"count": 0}
     away = good[promise] - good[real]
-    worst = good.loc[away.idxmax()]
+    worst = good.iloc[int(away.argmax())]
     means = good.groupby("world")[[promise, real]].mean()
     varies = len(means) > 2 and means[promise].nunique() > 1 and means[real].nunique() > 1
     return {
@@ -108,8 +109,10 @@ def lesson(folder: str | Path, learner: str | None = None, departure: Mapping[st
         return f"{told}."
     known = rows.dropna(subset=["promise", "real", *NEAR])
     scale = known[list(NEAR)].std().fillna(0) + 1e-9
-    distance = sum((((known[name] - departure[name]) / scale[name]) ** 2 for name in NEAR), start=0.0)
-    near = known.loc[distance.sort_values(kind="stable").index[:NEAREST]]
+    distance = sum(
+        (((known[name] - departure[name]) / scale[name]).to_numpy() ** 2 for name in NEAR), np.zeros(len(known))
+    )
+    near = known.iloc[np.argsort(distance, kind="stable")[:NEAREST]]
     found, careful = errors(near), errors(near, "cautious")
     worlds = ", ".join(f'"{world}"' for world in near["world"].value_counts().index[:2])
     return (
@@ -124,5 +127,5 @@ def _high(value: float) -> str:
     return f"too high by {value:.2f}" if value >= 0 else f"too low by {-value:.2f}"
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): None if isinstance(value, float) and value != value else value for name, value in row.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -15,7 +15,8 @@ from unmix.study.engines import Engine, Processes
 from unmix.study.runs import Store
 
 RUNS = "unmix.papers.trust.runs:"
-SECTIONS = ("features", "classifiers", "motion")
+SectionName = Literal["features", "classifiers", "motion"]
+SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 MORE = 2  # atoms for each true one, where a finder has too many
 
 
@@ -33,7 +34,7 @@ class TrustStudy(Recipe):
     name: ClassVar[str] = "trust"
 
     seeds: tuple[int, ...] | None = None
-    sections: tuple[Literal["features", "classifiers", "motion"], ...] = SECTIONS
+    sections: tuple[SectionName, ...] = SECTIONS
     worlds: tuple[str, ...] | None = None
     samples: tuple[int, ...] = (4096,)
     training: float = Field(default=1.0, gt=0, le=1)
