@@ -76,3 +76,13 @@ def test_rows_without_images_are_refused(tmp_path):
     verbs.fit(Data(path=str(tmp_path / "h.npy")), [PCA(width=3)], tmp_path / "run")
     with pytest.raises(UsageError, match="vector items"):
         interpret(tmp_path / "run")
+
+
+def test_too_few_images_are_refused_with_how_many_it_takes(tmp_path):
+    draw = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", draw.integers(0, 255, (120, 8, 8, 3), dtype=np.uint8))
+    np.save(tmp_path / "responses.npy", draw.standard_normal((120, 5)).astype(np.float32))
+    collect_recording(tmp_path / "responses.npy", tmp_path / "images.npy", tmp_path / "acts")
+    verbs.fit(Data(path=str(tmp_path / "acts")), [PCA(width=3)], tmp_path / "run")
+    with pytest.raises(UsageError, match=r"12 different images are held out.*from 300 images or more"):
+        interpret(tmp_path / "run", "Pixels")

@@ -83,7 +83,10 @@ def interpret(
     first = first_copies(items)
     test = test[~np.isin(first[test], first[train])]
     if len(test) < FEWEST:
-        raise UsageError(f"{run}: {len(test)} different images are held out, at least {FEWEST} are needed")
+        raise UsageError(
+            f"{run}: {len(test)} different images are held out, at least {FEWEST} are needed; fit holds out a tenth: "
+            f"make the rows from {10 * FEWEST} images or more"
+        )
     pictures = items.images[test]
     alike = SIMILARITIES.make(similarity).bind(pictures)
     rng = Stream(0).child("interpret")
