@@ -103,7 +103,9 @@ def trust(
     fits = _fits(results)
     cell, features, part = _matchable(results)
     world, rows = MatchedWorld.of(features, part.train), part.train.shape[0]
-    write_json(_noted(results, world), {"fit": cell.fit_digest})
+    note, told = _noted(results, world), {"fit": cell.fit_digest}
+    if not note.is_file() or read_json(note) != told:
+        write_json(note, told)
     samples = sorted({max(2, round(share * rows)) for share in sizes})
     finders = {cell.finder.digest: cell.finder for cell, _ in fits}
     return fit(world, list(finders.values()), folder, seeds, samples, engine, fits[0][0].test)
