@@ -27,6 +27,7 @@ def run_demo(data: str, out: Path, small: bool = False, dry_run: bool = False) -
         return out
     from unmix.activations.data import Data
     from unmix.atlas.run import atlas_run
+    from unmix.core.rows import Rows
     from unmix.report.run import report_run
     from unmix.study import verbs
     from unmix.study.present import show_table
@@ -39,7 +40,7 @@ def run_demo(data: str, out: Path, small: bool = False, dry_run: bool = False) -
         from unmix.core.watch import Progress
 
         recipe = TextActivations(model=MODEL, layer=LAYER, tokens=plan["rows"])
-        rows = recipe.collect("standard-library", out / "activations", Progress("activations"))
+        rows: Rows = recipe.collect("standard-library", out / "activations", Progress("activations"))
         world = Data(path=str((out / "activations").resolve()))
     else:
         world = Data(path="digits")

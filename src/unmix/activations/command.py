@@ -37,8 +37,8 @@ def collect_command(
     cls = COLLECTORS[kind]
     fields = {**{name: values[0] for name, values in options.items()}, "model": model, "layer": layer}
     for name, values in options.items():
-        if name not in cls.model_fields:  # type: ignore[attr-defined]
-            raise UsageError(f"{kind}.{name}: no such field; {suggest(name, cls.model_fields)}")  # type: ignore[attr-defined]
+        if name not in cls.model_fields:
+            raise UsageError(f"{kind}.{name}: no such field; {suggest(name, cls.model_fields)}")
         if len(values) > 1:
             raise UsageError(f"{kind}.{name}: one value here, got {len(values)}; run once for each")
     if not layer and kind == "TextActivations":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,14 +12,15 @@ from unmix.core.seeds import Stream
 
 
 class EfficientNetLite0(nn.Module):
-    """Images [n, 3, h, w] in 0 .. 1 -> maps [n, 1280, h / 32, w / 32] of the last convolution.
+    """Images [n, 3, h, w] in 0 .. 1 -> maps [n, 1280, h / 32, w / 32] of the last convolution, normalised, ReLU6.
 
-    Layers: network._conv_stem, network._blocks.0 to network._blocks.15, network._conv_head. Made for 224 x 224.
+    Layers: network._conv_stem, network._blocks.0 to network._blocks.15, network._conv_head (before its norm and
+    ReLU6), and "", the whole. Made for images of 224 x 224.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of images."""

@@ -141,8 +141,8 @@ class ShardRows:
                 yield block.to(device)
             return
         starts = range(0, len(self), size)
-        for _, block in self._ahead((start, min(start + size, len(self))) for start in starts):
-            yield as_tensor(block).to(device)
+        for _, raw in self._ahead((start, min(start + size, len(self))) for start in starts):
+            yield as_tensor(raw).to(device)
 
     def numbered(self, size: int, rng: Stream) -> Iterator[tuple[np.ndarray, Tensor]]:
         """The shuffled pass of `blocks` with the number of each row: [size], [size, d]."""

@@ -66,7 +66,8 @@ class Affine:
         if len(other.shift) != len(self.shift):
             raise UsageError(f"affine: widths differ, {len(self.shift)} and {len(other.shift)}")
         # The shift is the point that goes to other's own, so that where `other` loses directions, they come back.
-        double = Affine(*(_double(v) for v in (self.shift, self.matrix, self.back)), self.scale, _double(self.offset))
+        shift, matrix, back, offset = (_double(v) for v in (self.shift, self.matrix, self.back, self.offset))
+        double = Affine(shift, matrix, back, self.scale, offset)
         point = double.inverse(other.shift.double())
         rest = other.scale * _times(double(point) - other.shift.double(), other.matrix)
         offset = rest if other.offset is None else rest + other.offset.double()
