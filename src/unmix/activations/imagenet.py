@@ -18,7 +18,7 @@ class EfficientNetLite0(nn.Module):
     ReLU6), and "", the whole. Made for images of 224 x 224.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
 

@@ -213,8 +213,8 @@ def split_half(repeats: Any, splits: int = 100, rng: int | Stream = 0) -> Reliab
         size = there.sum(2, keepdims=True)
         first = (rank < size // 2) & there
         second = ~first & there
-        means = [(filled * half).sum(2) / np.maximum(half.sum(2), 1) for half in (first, second)]
-        found[split] = _correlation(*means, enough)
+        one, other = ((filled * half).sum(2) / np.maximum(half.sum(2), 1) for half in (first, second))
+        found[split] = _correlation(one, other, enough)
     half = found.mean(0)
     full = 2 * half / (1 + half)
     low, high = np.quantile(found, [0.025, 0.975], axis=0)
