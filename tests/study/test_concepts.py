@@ -67,6 +67,12 @@ def test_a_concept_that_means_nothing_is_not_found(run):
     assert found["p"].min() > 0.02 and found["q"].min() > 0.01 and found["auc"].max() < 0.55
 
 
+def test_features_that_never_fire_are_not_listed(run):
+    verbs.fit(Data(path=str(run / "acts")), [TopKSAE(width=200, k=1, steps=1)], run / "idle")
+    found = concepts(run / "idle", run / "y.npy", top=200)
+    assert 0 < len(found) < 200 and (found["rate"] > 0).all()
+
+
 def test_concepts_of_several_classes_leave_rows_without_a_label_out(run):
     rng = np.random.default_rng(0)
     labels = np.where(np.load(run / "y.npy") == 1, "first", rng.choice(["x", "w", ""], 3000))

@@ -63,11 +63,14 @@ class Choice:
             told += "the lowest of all"
         else:
             told += f"within one standard error of the lowest, {lowest['recipe']} ({lowest['bits']:.1f}), with less"
+        edges = []
         for name, what in (("width", "atoms"), ("l0", "active codes")):
             values = self.table[name].round(1).unique()
             for edge, word in ((values.max(), "more"), (values.min(), "fewer")):
                 if len(values) > 1 and round(line[name], 1) == edge:
-                    told += f"; it is at the edge of the grid: try {word} {what}"
+                    edges.append(f"{word} {what}")
+        if edges:
+            told += f"; it is at the edge of the grid: try {' and '.join(edges)}"
         if line["bits"] >= self.plain:
             told += "; no recipe describes the rows better than their covariance does"
         if not math.isnan(line["agreement"]):

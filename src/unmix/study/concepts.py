@@ -55,7 +55,7 @@ def concepts(
     """Features ranked by how well each alone tells a concept: a labelled set in, ranked features out.
 
     labels, pattern, on: as `labels_of` and `matches`; of several classes each is taken against the rest. top:
-    features listed for each class. limit: labelled rows, out of those fitted on, that rank the features.
+    features listed for each class, of those that fire. limit: labelled rows that rank, out of those fitted on.
     Columns: label, feature, name, rate (share of rows it fires on), auc (on the rows that rank), q
     (Benjamini-Hochberg over all features, rank-sum test, as if rows were independent), p (share of `draws` shifts of
     the labels along the rows under which any feature does as well; this one counted), threshold (of largest F1 on the
@@ -162,7 +162,9 @@ def _ranked(
     q = stats.false_discovery_control(ranks.p(positive[:, None])[0])
     null = np.sort(ranks.auc(shifted(positive, draws, Stream(0, ("concepts",)))).max(1))
     lines = []
-    for feature in np.argsort(-value, kind="stable")[:top].tolist():
+    fires = np.diff(columns.indptr) > 0  # one that never does has an area of 1/2 and no threshold
+    order = np.argsort(-value, kind="stable")
+    for feature in order[fires[order]][:top].tolist():
         threshold, _, _ = best_threshold(_column(columns, feature), positive)
         line = {
             "feature": feature,
@@ -174,10 +176,10 @@ def _ranked(
         }
         if held is not None and held_positive.any() and not held_positive.all():
             values = _column(held, feature)
-            fires = values > threshold
+            above = values > threshold
             line["held_auc"] = auc(values, held_positive)
-            line["precision"] = float(held_positive[fires].mean()) if fires.any() else float("nan")
-            line["recall"] = float(fires[held_positive].mean())
+            line["precision"] = float(held_positive[above].mean()) if above.any() else float("nan")
+            line["recall"] = float(above[held_positive].mean())
         lines.append(line)
     return lines
 
