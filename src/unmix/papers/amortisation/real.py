@@ -104,7 +104,8 @@ def _one(
     items = getattr(world.open(), "items", None)
     if getattr(items, "kind", "") == "text":
         for key, label in labels.items():
-            losses[key] = downstream(folder, finder=label, seed=0, tokens=4096 if small else 32_768)
+            watch = Progress(f"model under codes of {key}")
+            losses[key] = downstream(folder, finder=label, seed=0, tokens=4096 if small else 32_768, watch=watch)
             judged[key] = explain(folder, label, 0, AutoInterp(features=40 if small else 200))
     return Representation(name, results, names, agreement(results), losses, judged)
 
