@@ -84,6 +84,9 @@ def test_a_recording_is_turned_so_that_images_are_rows(tmp_path):
     np.save(tmp_path / "wrong.npy", responses[:, :7])
     with pytest.raises(UsageError, match="must be the 12 images"):
         open_recording(tmp_path / "wrong.npy", tmp_path / "pictures")
+    np.save(tmp_path / "square.npy", np.eye(12))
+    with pytest.raises(UsageError, match="as many neurons as images, 12"):
+        open_recording(tmp_path / "square.npy", tmp_path / "pictures")
     responses[1, 3] = np.nan
     with pytest.raises(UsageError, match="neuron 1 has no response to image 3"):
         Recording(responses.T, found.items)

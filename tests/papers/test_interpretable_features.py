@@ -13,6 +13,7 @@ from PIL import Image
 
 from unmix.core.errors import UsageError
 from unmix.papers.interpretable_features import atlases, claims, runs
+from unmix.papers.interpretable_features import page as page_of
 from unmix.papers.interpretable_features.study import InterpretableFeatures
 from unmix.study.engines import Serial
 from unmix.worlds.superposition import SuperpositionWorld
@@ -123,6 +124,26 @@ def test_the_page_has_atlases_of_planted_features_and_of_the_last_layer(study, p
     found = atlases.planted_features(**settings)
     cosine = (torch.nn.functional.normalize(torch.tensor(found["atoms"])) @ world.atoms.T).abs().amax(1)
     assert columns["cosine"] == pytest.approx(cosine.tolist(), abs=1e-3)
+
+
+def test_a_basis_is_one_line_with_its_readings_and_those_on_shuffled_neurons():
+    def row(basis, read, z):
+        return {"basis": basis, "read": read, "z": z, "value": z / 10} | dict.fromkeys(page_of.NUMBERS[2:], 0.5)
+
+    rows = [row("neurons", "columns", 1.0), row("neurons", "angles", 2.0)]
+    for number, read in enumerate(("codes", "projections", "angles")):
+        rows += [row("k-means", read, 3.0 + number), row("k-means on shuffled neurons", read, 6.0 + number)]
+    blocks = [page_of._means([{"table": rows}, {"table": rows}], "One.", [])]
+    frame = blocks[0].frame.set_index("basis")
+    assert list(frame.index) == ["neurons", "k-means"] and frame.loc["k-means", "value"] == 0.3
+    assert frame.loc["neurons", page_of.TABLED[:3]].tolist() == [1, 1, 2]
+    assert frame.loc["k-means", page_of.TABLED].tolist() == [3, 4, 5, 6, 7, 8]
+    assert blocks[0].notes and not page_of._means([{"table": rows}], "Two.", blocks).notes
+    told = ["k-means (codes): z 3.00, above", "k-means (angles): z 1, not more than 1 above the neurons (1)", "Last."]
+    words = page_of._sentences({"told": told})
+    assert words == (
+        "K-means (codes): z 3.00, above. At most 1 null deviation above the neurons: 1 of 2 readings of bases. Last."
+    )
 
 
 def test_running_it_again_makes_nothing_anew(study, page, monkeypatch):

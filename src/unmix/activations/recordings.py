@@ -71,7 +71,7 @@ def open_recording(responses: str | Path, images: str | Path, repeats: str | Pat
 
     responses: [images, neurons] or [neurons, images], told apart by the number of images. repeats: [images, neurons,
     r] or [neurons, images, r], NaN where there was no repeat. Raises `UsageError` where neither side fits, or both
-    do.
+    do; then `Recording(responses, open_images(images))` takes [images, neurons] as they are.
     """
     items = open_images(images)
     found = _stimuli_first(_array(responses), len(items), "responses")
@@ -249,6 +249,12 @@ def _numbers(path: str | Path) -> np.ndarray:
 
 
 def _stimuli_first(array: np.ndarray, count: int, name: str) -> np.ndarray:
-    if array.ndim < 2 or (array.shape[0] == count) == (array.shape[1] == count):
+    sides = array.shape[:2]
+    if sides == (count, count):
+        raise UsageError(
+            f"{name}: as many neurons as images, {count}: the axes cannot be told apart; leave a neuron out, or "
+            "make a Recording of [images, neurons] in Python"
+        )
+    if array.ndim < 2 or count not in sides:
         raise UsageError(f"{name}: one of the first two axes must be the {count} images, got {list(array.shape)}")
     return array if array.shape[0] == count else np.swapaxes(array, 0, 1)

@@ -232,9 +232,12 @@ def network_claims(layers: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
             continue
         last, table = known[-1]
         if at(table["table"], "untrained neurons", "columns"):
-            gain = _z(table, "neurons", "columns") - _z(table, "untrained neurons", "columns")
+            pair = [_row(table, basis, "columns") for basis in ("neurons", "untrained neurons")]
+            gain = pair[0]["z"] - pair[1]["z"]
             text = f"network, {words}: neurons of {last} are above those of the untrained network"
-            found.append(claimed(text, PAPER, "above", f"{gain:+.2f}", gain > 0, "null deviations, last layer", 1))
+            shares = [f"{row['unique']:.2f}" for row in pair]
+            why = f"null deviations, last layer; different images in the sets: {shares[0]}, untrained {shares[1]}"
+            found.append(claimed(text, PAPER, "above", f"{gain:+.2f}", gain > 0, why, 1))
         gains, pools = (
             {layer: _z(t, basis, "projections") - _z(t, "neurons", "columns") for layer, t in known}
             for basis in ("k-means", "random pools")

@@ -9,7 +9,7 @@ from unmix.report.page import Figure
 from unmix.report.style import COLOURS, MUTED, drawing, nothing, panel, to_svg
 
 LETTER = 0.073  # inches of a letter of a row's name
-ACROSS = 1.55  # inches from the left to the right of the axes: three panels stand side by side
+ACROSS = 1.35  # inches from the left to the right of the axes: three panels stand side by side
 CONTROLS = ("random directions", "random pools", "untrained neurons")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +16,39 @@ from unmix.papers.interpretable_features.atlases import write_layer, write_plant
 from unmix.papers.interpretable_features.figures import beside
 from unmix.papers.pages import publish
 from unmix.papers.parts import each_result
-from unmix.report.page import Block, DataTable, Link, Paragraph, Section
+from unmix.report.page import Block, DataTable, Figure, Link, Paragraph, Section
 from unmix.report.page import beside as side_by_side
 
+SUPERPOSED, SINGLE = "superposition", "one neuron a feature"
 ANGLES = {"neurons": "angles", "controls": "angles", "bases": "angles"}
 PROJECTIONS = {"neurons": "columns", "controls": "projections", "bases": "projections"}
 CODES = {"neurons": "columns", "controls": "projections", "bases": "codes"}
+READINGS = {"by projection": PROJECTIONS, "by angle": ANGLES}
 APART = " on shuffled neurons"
 READS = ("columns", "codes", "projections", "angles")
 NUMBERS = ["value", "z", "unique", "redundancy", "brightness_z", "colour_z"]
 TABLED = [f"{read}{end}" for end in ("", "_apart") for read in READS[1:]]
-FORMATS = dict.fromkeys((*TABLED, *NUMBERS), ".2f")
+FORMATS = dict.fromkeys((*TABLED, *NUMBERS), "z.2f")
 LABELS = {
-    **{f"{read}_apart": read for read in READS},
+    **{name: name.removesuffix("_apart").replace("projections", "proj.") for name in TABLED},
     "value": "index",
     "brightness_z": "brightness",
     "colour_z": "colour",
 }
 UNITS = {
-    **{name: "z, shuffled" if name.endswith("_apart") else "z" for name in TABLED},
+    **{name: "shuffled" if name.endswith("_apart") else "z" for name in TABLED},
     "unique": "images",
     "brightness_z": "z",
     "colour_z": "z",
 }
 TABLE_NOTE = (
-    "z: null deviations above random sets of images, in each reading; what neurons and shuffled activations are by "
-    "themselves stands under codes and projections. Shuffled: the same finder on neurons shuffled apart. Index, "
-    "unique images, redundancy, brightness and colour are of the first reading that is there."
+    "z: null deviations above random sets of images, by codes, projections and angles; what neurons and shuffled "
+    "activations are by themselves stands under codes and projections. Shuffled: z of the same finder on neurons "
+    "shuffled apart. Index, unique images, redundancy, brightness and colour are of the first reading that is there."
 )
 NOTE = (
     "z: null deviations above random sets of images. Diamonds: the same finder on neurons shuffled apart. Grey: "
     "controls that know nothing of features."
-)
-CENTRING = (
-    "K-means takes rows about 0, where a row of zeros means that nothing is there. About the mean an atom weighs "
-    "what it does not show against what it shows:"
 )
 CLAIMS_NOTE = "Prototype: numbers set before the study was written. A claim that differs stays in."
 
@@ -112,23 +111,21 @@ def _planted(found: list[tuple[dict[str, Any], Any]]) -> Section:
             "the neurons where they are not."
         )
     ]
-    for world in ("superposition", "one neuron a feature"):
+    for world in (SUPERPOSED, SINGLE):
         results = [result for what, result in found if what["world"] == world]
         if not results:
             continue
-        figures = [
-            beside(results, reads, f"{words}", NOTE if words == "codes" else "")
-            for words, reads in (("codes", CODES), ("by projection", PROJECTIONS), ("by angle", ANGLES))
-        ]
-        blocks += [side_by_side(*figures), _means(results, f"{world}: means over seeds.")]
+        panels = [(results, reads, words) for words, reads in {"codes": CODES, **READINGS}.items()]
+        blocks.append(_panels(panels, f"{world.capitalize()}: every seed, and means.", blocks))
+        blocks.append(_means(results, f"{world.capitalize()}: means over seeds.", blocks))
         blocks.append(Paragraph(f"Seed {_seed(found, world)}. {_sentences(results[0])}"))
-        blocks.append(Paragraph(f"{CENTRING} {_centring(results)}"))
     rows = [
         {"seed": what["seed"], **{name: value["value"] for name, value in result["dictionary"].items()}}
         | {"chance": result["dictionary"]["sparse coding"]["chance"]}
         for what, result in found
-        if what["world"] == "superposition"
+        if what["world"] == SUPERPOSED
     ]
+    blocks += _centring(found)
     if rows:
         frame = pd.DataFrame(rows)
         text = "Superposition: mean |cosine| of the planted directions with their partners (dictionary MCC)."
@@ -136,14 +133,19 @@ def _planted(found: list[tuple[dict[str, Any], Any]]) -> Section:
     return Section("Where the features are known", blocks)
 
 
-def _centring(results: list[dict[str, Any]]) -> str:
-    """What k-means about the mean does in a world, beside k-means about 0."""
-    worst = [min(result["dictionary"]["k-means"]["value"] for result in results)]
-    worst.append(min(result["centred"]["dictionary"] for result in results))
-    return (
-        f"{claim.centring(results)} (largest of the seeds); dictionary MCC at least {worst[0]:.3f} about 0, "
-        f"{worst[1]:.3f} about the mean."
+def _centring(found: list[tuple[dict[str, Any], Any]]) -> list[Block]:
+    """What k-means about the mean does, beside k-means about 0."""
+    mixed, single = ([result for what, result in found if what["world"] == world] for world in (SUPERPOSED, SINGLE))
+    if not mixed or not single:
+        return []
+    about_0 = min(result["dictionary"]["k-means"]["value"] for result in mixed)
+    about_mean = min(result["centred"]["dictionary"] for result in mixed)
+    text = (
+        "K-means takes rows about 0, where a row of zeros means that nothing is there. About the mean an atom weighs "
+        f"what it does not show against what it shows. With one neuron a feature, {claim.centring(single)}. In "
+        f"superposition its dictionary MCC is {about_mean:.3f} in the worst seed, and {about_0:.3f} about 0."
     )
+    return [Paragraph(text)]
 
 
 def _recordings(found: list[tuple[dict[str, Any], Any]]) -> Section:
@@ -162,11 +164,9 @@ def _recordings(found: list[tuple[dict[str, Any], Any]]) -> Section:
             blocks.append(_reliability(what["session"], result))
             continue
         caption = f"{session}: {result['neurons']} neurons, {result['images']:,} images, means over splits."
-        figures = [
-            beside([result], reads, f"{session}, {words}")
-            for words, reads in (("by projection", PROJECTIONS), ("by angle", ANGLES))
-        ]
-        blocks += [side_by_side(*figures), _means([result], caption), Paragraph(_sentences(result))]
+        panels = [([result], reads, words) for words, reads in READINGS.items()]
+        blocks.append(_panels(panels, f"{session}.", blocks))
+        blocks += [_means([result], caption, blocks), Paragraph(_sentences(result))]
     return Section("Recordings", blocks)
 
 
@@ -207,7 +207,7 @@ def _people(found: list[tuple[dict[str, Any], Any]]) -> Section:
         "other, unit by unit, bounds what any score can reach; the tables carry no images, so no score stands "
         "beside them."
     )
-    return Section("People", [Paragraph(text), DataTable(frame, "", formats, "", labels)])
+    return Section("People", [Paragraph(text), DataTable(frame, "Share of right choices.", formats, "", labels)])
 
 
 def _stimuli(found: list[tuple[dict[str, Any], Any]]) -> Section:
@@ -223,9 +223,10 @@ def _stimuli(found: list[tuple[dict[str, Any], Any]]) -> Section:
         "most exciting image is told from a least exciting one by the others. Similarities that ask for equal "
         f"positions or one number are worse. With labels shuffled: {result['shuffled']:.3f}."
     )
+    formats = {"right": ".3f", "worst unit": ".2f"}
     return Section(
         "Stimuli of units",
-        [Paragraph(text), DataTable(pd.DataFrame(rows), "", {"right": ".3f", "worst unit": ".2f"})],
+        [Paragraph(text), DataTable(pd.DataFrame(rows), "Share of right choices.", formats)],
     )
 
 
@@ -241,18 +242,29 @@ def _network(found: list[tuple[dict[str, Any], Any]]) -> Section:
     ]
     for kind, words in (("energy", "oriented energy"), ("label", "label")):
         known = [(what, result[kind]) for what, result in found if result[kind]]
-        for reads, how in ((PROJECTIONS, "by projection"), (ANGLES, "by angle")):
-            if known:
-                blocks.append(
-                    side_by_side(*(beside([r], reads, f"{what['layer']}, {words}, {how}") for what, r in known))
-                )
+        for how, reads in READINGS.items():
+            panels = [([result], reads, what["layer"]) for what, result in known]
+            blocks += [_panels(panels, f"By {words}, {how}.", blocks)] if panels else []
         for what, result in known:
-            blocks.append(_means([result], f"{what['layer']}, by {words}."))
+            blocks.append(_means([result], f"{what['layer']}, by {words}.", blocks))
             blocks.append(Paragraph(_sentences(result)))
     return Section("A network", blocks)
 
 
-def _means(results: list[dict[str, Any]], caption: str) -> DataTable:
+def _panels(
+    panels: list[tuple[list[dict[str, Any]], dict[str, str], str]], words: str, before: list[Block]
+) -> Figure:
+    """Panels side by side (results, how they are read, title); the first figure of a section says what is drawn."""
+    return replace(side_by_side(*(beside(*panel) for panel in panels)), caption=f"{words} {_once(NOTE, before)}")
+
+
+def _once(text: str, before: list[Block]) -> str:
+    """The text, unless a caption or a note before says it."""
+    said = (f"{getattr(block, 'caption', '')} {getattr(block, 'notes', '')}" for block in before)
+    return "" if any(text in words for words in said) else text
+
+
+def _means(results: list[dict[str, Any]], caption: str, before: list[Block]) -> DataTable:
     """A line for every basis: its index, z in each reading, and z in each of the same finder on shuffled neurons."""
     frame = pd.concat([pd.DataFrame(result["table"]) for result in results])
     means = frame.groupby(["basis", "read"], sort=False)[NUMBERS].mean()
@@ -272,16 +284,16 @@ def _means(results: list[dict[str, Any]], caption: str) -> DataTable:
                 line[f"{read}_apart"] = means.loc[(f"{basis}{APART}", read), "z"]
         lines.append(line)
     order = ["basis", "value", *TABLED, *NUMBERS[2:]]
-    return DataTable(pd.DataFrame(lines).reindex(columns=order), caption, FORMATS, TABLE_NOTE, LABELS, UNITS)
+    note = _once(TABLE_NOTE, before)
+    return DataTable(pd.DataFrame(lines).reindex(columns=order), caption, FORMATS, note, LABELS, UNITS)
 
 
 def _sentences(result: dict[str, Any]) -> str:
     """What may be said of bases that are above the neurons; the others are counted."""
     *each, last = result["told"]
     above = [told for told in each if "not more than" not in told]
-    rest = len(each) - len(above)
-    others = [f"the other {rest} readings of bases are not more than 1 above the neurons"] if rest else []
-    return " ".join([f"{told[0].upper()}{told[1:]}." for told in (*above, *others)] + [last])
+    others = f"at most 1 null deviation above the neurons: {len(each) - len(above)} of {len(each)} readings of bases"
+    return " ".join([f"{told[0].upper()}{told[1:]}." for told in (*above, others)] + [last])
 
 
 def _seed(found: list[tuple[dict[str, Any], Any]], world: str) -> int:
