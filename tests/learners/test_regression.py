@@ -16,7 +16,7 @@ from unmix.networks.mlp import MLP
 from unmix.regimes.balance import unit_balance
 from unmix.regimes.initialise import Upstream
 from unmix.regimes.monitors import RegimeWatch
-from unmix.study.learning import Learning, learn
+from unmix.study.learning import Learning, learn, show_learned
 from unmix.worlds.parity import Parity
 from unmix.worlds.teacher import TeacherStudent
 
@@ -99,9 +99,12 @@ def test_monitors_of_an_interrupted_fit_go_on_from_its_start():
         up.fit(WORLD, 1, other)
 
 
-def test_learn_stores_what_the_monitors_saw(tmp_path):
+def test_learn_stores_what_the_monitors_saw(tmp_path, capsys):
     up, plain = PLAIN.but(init=Upstream(alpha=10)), Supervised(network=NET, width=2, steps=10, batch=32)
-    table = learn(WORLD, [up], tmp_path, watch="regime").table()
+    learned = learn(WORLD, [up], tmp_path, watch="regime")
+    table = learned.table()
+    show_learned(learned)
+    assert "…" not in (shown := capsys.readouterr().out) and f"{table['hamming'][0]:.3f}" in shown
     job = Learning(world=WORLD, learner=up, watch="regime")
     records = json.loads((tmp_path / "learned" / job.digest / "regime.json").read_text())
     assert table["verdict"].tolist() == [records[-1]["verdict"]] and records[0]["kernel distance"] < 1e-9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -365,16 +366,25 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
         names = [name for name in SHOWN if name in part and part[name].notna().any()]
         names = [name for name in names if name != "loss" or "excess_loss" not in names]
         names = [name for name in names if name != "beta" or (part["beta"].dropna() != 1).any()]  # a factor of 1
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        # Several recipes of one learner are told by their fields, which are long: they are folded, never the numbers.
-        long = bool((part.groupby("learner")["recipe"].nunique() > 1).any())
-        grid.add_column("learner", no_wrap=not long, overflow="fold")
-        for name in names:
-            grid.add_column(SHOWN[name][0], justify="right", no_wrap=long)
+        rows = []
         for _, row in part.iterrows():
             several = part["recipe"][part["learner"] == row["learner"]].nunique() > 1
-            first = row["recipe"] if several else row["learner"]
-            grid.add_row(first, *("" if pd.isna(row[name]) else SHOWN[name][1].format(row[name]) for name in names))
+            told = ("" if pd.isna(row[name]) else SHOWN[name][1].format(row[name]) for name in names)
+            rows.append((row["recipe"] if several else row["learner"], *told))
+        # Several recipes of one learner are told by their fields, which are long: they are folded, never the numbers.
+        # Nor are numbers cut off on a narrow terminal, which breaks the lines instead.
+        long = bool((part.groupby("learner")["recipe"].nunique() > 1).any())
+        first, *columns = zip(*rows, strict=True)
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        grid.add_column("learner", no_wrap=not long, overflow="fold")
+        needed = 16 if long else max(map(len, first))
+        for name, cells in zip(names, columns, strict=True):
+            width = max(map(len, (*cells, *SHOWN[name][0].split())))
+            grid.add_column("\n".join(textwrap.wrap(SHOWN[name][0], width)), justify="right", no_wrap=True)
+            needed += width + 2
+        console.width = max(console.width, needed)
+        for cells in rows:
+            grid.add_row(*cells)
         if number:
             console.print()
         console.print(Text(str(world), style="italic"), soft_wrap=True)  # a title would be as narrow as the table
