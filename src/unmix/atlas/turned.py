@@ -70,7 +70,9 @@ class Turned:
         return (block @ self._fires).toarray()
 
 
-def companions(both: np.ndarray, feature: int, counts: np.ndarray, rows: int, limit: int) -> list[tuple]:
+def companions(
+    both: np.ndarray, feature: int, counts: np.ndarray, rows: int, limit: int
+) -> list[tuple[int, float, float, int]]:
     """Features that fire with one feature more often than by chance, by Jaccard index, best first.
 
     J = |A and B| / |A or B|,  lift = n |A and B| / (|A| |B|) > 1.

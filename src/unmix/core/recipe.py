@@ -29,7 +29,7 @@ class Recipe(BaseModel):
     Raises `UsageError`, naming the field, what was given and what would be right.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         extra="forbid",
         validate_default=True,
@@ -95,6 +95,9 @@ class Table(Mapping[str, type[Any]]):
 
     entries: name -> "module:Class". Importing a table imports none of its modules.
     """
+
+    noun: str
+    entries: dict[str, str]
 
     def __init__(self, noun: str, entries: dict[str, str]) -> None:
         self.noun, self.entries = noun, entries

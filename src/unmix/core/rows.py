@@ -35,6 +35,9 @@ class ArrayRows:
     array: [n, d], real numbers, finite. Raises `UsageError` for another shape, no rows, or NaN.
     """
 
+    array: Any
+    name: str
+
     def __init__(self, array: Any, name: str = "h", check: bool = True) -> None:
         if isinstance(array, torch.Tensor):
             array = array.detach()
@@ -85,6 +88,9 @@ class ArrayRows:
 
 class Subset:
     """Some rows of other rows, by number; `index` [k] is kept in the order given."""
+
+    rows: Rows
+    index: np.ndarray
 
     def __init__(self, rows: Rows, index: np.ndarray) -> None:
         self.rows, self.index = rows, np.asarray(index, dtype=np.int64)

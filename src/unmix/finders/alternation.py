@@ -49,16 +49,19 @@ class Alternation:
         eased: bool = False,
     ) -> None:
         m, d = atoms.shape
-        self.atoms, self.penalty, self.k = atoms, penalty, k
+        self.atoms, self.k = atoms, k
+        self.penalty: float = penalty
         self.positive, self.tolerance, self.window, self.patient = positive, tolerance, max(1.0, window), patient
         self.copies, self.every = copies, every
-        self.eased = math.inf if eased and k is None else 0.0  # the present penalty, where it is above `penalty`
+        # The present penalty, where it is above `penalty`.
+        self.eased: float = math.inf if eased and k is None else 0.0
         self._noise = 0.0  # mean squared error of an entry in the batch before
         self._gram: tuple[Tensor, Tensor] | None = None  # the atoms and their Gram matrix
         self.a, self.b = atoms.new_zeros(m, m), atoms.new_zeros(m, d)
         self.bias, self.learns_bias = atoms.new_zeros(d), bias
         self.sums = atoms.new_zeros(m + d + 1)  # of the codes, of the rows, and the number of rows
-        self.steps, self.spent = 0, 0.0
+        self.steps = 0
+        self.spent: float = 0.0
         self.kept: dict[int, Codes] = {}
         self._held, self._full = 0, False
 

@@ -35,7 +35,8 @@ class SparsityWeight:
 
     def __init__(self, wanted: float | None, steps: int, start: float) -> None:
         self.wanted, self.rate = wanted, min(0.03, 10 / steps)
-        self.weight, self.error = (0.0 if wanted is None else start), math.nan
+        self.weight: float = 0.0 if wanted is None else start
+        self.error: float = math.nan
 
     def update(self, codes: Tensor) -> None:
         """Move the weight after a batch of dense codes [n, m]."""

@@ -21,14 +21,14 @@ _depth, _count = 0, 1
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
-def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Any]:
+def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable[..., Any]], Any]:
     """Decorator: numba.njit without the interpreter's lock, compiled at the first call.
 
     The result is cached on disk unless no folder can be written. fastmath: as numba's.
     """
     import numba
 
-    def decorate(function: Callable) -> Any:
+    def decorate(function: Callable[..., Any]) -> Any:
         options: dict[str, Any] = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
         try:
             return numba.njit(cache=True, **options)(function)

@@ -140,7 +140,7 @@ def _coordinate(
     weight = (gram.diagonal() > 0).to(h.dtype)
     energy = h.double().square().sum(1)
     products, square, usable = (array(t) for t in (h @ atoms.T, gram, weight))
-    out = (counts, gap, objective, rounds, cost, values, indices)
+    out: tuple[np.ndarray, ...] = (counts, gap, objective, rounds, cost, values, indices)
     first = (array(t) for t in (guess[2].long(), guess[1].long(), guess[0].to(h.dtype)))
     options = (positive, tolerance, limit)
     lasso_rows(0, 1, products, square, usable, array(energy), array(penalty), *options, *first, *out)

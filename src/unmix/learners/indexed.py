@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 from unmix.core.errors import UsageError
 
 
-class Indexed(Dataset):
+class Indexed(Dataset[tuple[Any, ...]]):
     """A dataset whose items carry their own number: (x, ..., number), the number last.
 
     dataset: with a length and items by place; an item that is no tuple becomes (item, number). first: number of its
@@ -46,7 +46,7 @@ class Indexed(Dataset):
         return self.first + len(self)
 
     @staticmethod
-    def joined(datasets: Sequence[Any]) -> ConcatDataset:
+    def joined(datasets: Sequence[Any]) -> ConcatDataset[tuple[Any, ...]]:
         """A `ConcatDataset` of datasets whose numbers count on from one to the next."""
         made: list[Indexed] = []
         for dataset in datasets:

@@ -116,7 +116,8 @@ class StoredHead(RowHead):
     ) -> None:
         self.folder, self.rng = folder, rng
         super().__init__(torch.empty(classes, width, device="meta"), lrs, weight_decay, negatives)
-        self.opened, self.token = False, 0
+        self.opened = False
+        self.token: int = 0
         self.journals: list[int] = []
 
     def _keep(self, weights: Tensor) -> None:

@@ -133,7 +133,9 @@ def scale_layers(model: nn.Module, alpha: float, kinds: tuple[type[nn.Module], .
     return _finished(model, report, originals)
 
 
-def sgd_groups(model: nn.Module, alpha: float, lr: float, weight_decay: float = 0.0, optimiser: str = "sgd") -> list:
+def sgd_groups(
+    model: nn.Module, alpha: float, lr: float, weight_decay: float = 0.0, optimiser: str = "sgd"
+) -> list[dict[str, Any]]:
     """Parameter groups for SGD that learn the model as it is, as one rescaled by `balance(model, alpha=...)` would.
 
     Dividing w by alpha and keeping the rate is the same path of functions as keeping w with the rate times alpha^2:

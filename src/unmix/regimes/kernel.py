@@ -131,7 +131,9 @@ def kernel_times(
         return _product(source, values, _scales(source.parameters, rates), x, x, v.to(x.device))
 
 
-def _product(source: Transformed, values: dict, scale: dict, x: Tensor, rows: Tensor, v: Tensor) -> Tensor:
+def _product(
+    source: Transformed, values: dict[str, Tensor], scale: dict[str, float], x: Tensor, rows: Tensor, v: Tensor
+) -> Tensor:
     """J(rows) eta J(x)^T v [len(rows), c]."""
     made, back = torch.func.vjp(source.function(x), values)[:2]
     (gradient,) = back(v.to(made.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -89,7 +89,14 @@ class SparseProbe(Recipe):
         wanted = dict.fromkeys(len(order) if k is None else min(k, len(order)) for k in self.active)
         return [self._one(k, order[:k], matrices, y, weights) for k in wanted]
 
-    def _one(self, k: int, chosen: np.ndarray, matrices: dict, y: dict, weights: np.ndarray) -> Probed:
+    def _one(
+        self,
+        k: int,
+        chosen: np.ndarray,
+        matrices: Mapping[str, Any],
+        y: Mapping[str, np.ndarray],
+        weights: np.ndarray,
+    ) -> Probed:
         x = {name: matrix[:, chosen].toarray() for name, matrix in matrices.items()}
         mean, deviation = x["training"].mean(0), x["training"].std(0)
         deviation[deviation == 0] = 1

@@ -24,7 +24,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root: Path = Path(root)
         header = self.root / "run.json"
         if header.is_file():
             found = read_json(header).get("schema")

@@ -141,7 +141,7 @@ class Results:
     """All results of a run folder, as tables."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.store = Store.open(folder)
+        self.store: Store = Store.open(folder)
 
     @property
     def failures(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.worlds.finite import FiniteWorld, shared
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "a+b": lambda a, b: a + b,
     "a-b": lambda a, b: a - b,
     "a*b": lambda a, b: a * b,

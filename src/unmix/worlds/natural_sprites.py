@@ -7,7 +7,7 @@ import csv
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ def read_windows(path: Path) -> np.ndarray:
             raise UsageError(f"{path}: columns must be id, cat_id, t_0, t_1 ..., got {', '.join(head[:3]) or 'none'}")
         pairs = []
         for number, row in enumerate(table, 2):
-            before: list = []
+            before: list[Any] = []
             for cell in row[2:]:
                 try:
                     now = list(ast.literal_eval(cell)) if cell else []

@@ -43,7 +43,9 @@ def compared(
     return claimed(claim, source, published, round(mean, 3), *judged, len(values), interval)
 
 
-def stated(claim: str, published: str, measured: str, holds: bool, why: str, seeds: int, caveat: str = "") -> dict:
+def stated(
+    claim: str, published: str, measured: str, holds: bool, why: str, seeds: int, caveat: str = ""
+) -> dict[str, Any]:
     """A statement of the theorem, with the bound that it is held to."""
     return claimed(claim, THEOREM, published, measured, None if caveat else holds, caveat or why, seeds)
 

@@ -157,7 +157,9 @@ def _few(train: np.ndarray, test: np.ndarray) -> list[tuple[int, np.ndarray, int
     return [(0, train, 2 * CHANCE_ROWS // 3), (1, test, CHANCE_ROWS // 3)]
 
 
-def _classes(x: Any, other: Any, y: Any, truth: Any, exact: bool, rounds: int, depth: int, seed: int) -> tuple:
+def _classes(
+    x: Any, other: Any, y: Any, truth: Any, exact: bool, rounds: int, depth: int, seed: int
+) -> tuple[np.ndarray, float, float]:
     classes, y = np.unique(y, return_inverse=True)
     counts = np.bincount(y)
     rate = float((truth == classes[counts.argmax()]).mean())
@@ -178,7 +180,9 @@ def _classes(x: Any, other: Any, y: Any, truth: Any, exact: bool, rounds: int, d
     return weight, (accuracy - rate) / (1 - rate) if rate < 1 else 0.0, accuracy
 
 
-def _numbers(x: Any, other: Any, y: Any, truth: Any, exact: bool, rounds: int, depth: int, seed: int) -> tuple:
+def _numbers(
+    x: Any, other: Any, y: Any, truth: Any, exact: bool, rounds: int, depth: int, seed: int
+) -> tuple[np.ndarray, float]:
     """Importances and R2; an angle has two columns, which weigh by their variance."""
     weight, left, total = np.zeros(x.shape[1]), 0.0, 0.0
     for column, true in zip(y.T, truth.T, strict=True):

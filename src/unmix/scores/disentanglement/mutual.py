@@ -91,7 +91,9 @@ def library_information(pair: Paired, rng: Stream, name: str, resamples: int = R
     return Information(nats[0], shuffled, drawn, nats[0], entropy[0])
 
 
-def _one(binned: np.ndarray, labels: np.ndarray, orders: list[np.ndarray], weights: np.ndarray) -> tuple:
+def _one(
+    binned: np.ndarray, labels: np.ndarray, orders: list[np.ndarray], weights: np.ndarray
+) -> tuple[np.ndarray, ...]:
     nats, entropy = mutual_information(binned, labels)
     # Bins of a code lie where its own factor's values are, so its rows are shuffled, not the labels' sizes.
     shuffled = np.stack([mutual_information(binned[:, :, order], labels)[0][0] for order in orders])
