@@ -11,7 +11,6 @@ import numpy as np
 
 from unmix.core.errors import UsageError
 from unmix.core.store import read_json, write_json
-from unmix.study.cells import world_label
 from unmix.study.engines import Engine
 from unmix.study.learning import Learned, Learning, learn
 from unmix.study.promises import known, match
@@ -76,8 +75,7 @@ def trust_learned(
     if not first:
         raise UsageError(f"{learned.root}: nothing learned here; run: unmix learn DATA -o {learned.root}")
     promises = []
-    for job in first:
-        label = world_label(job.world)
+    for job, label in first:
         try:
             if (reason := known(job.world)) is not None:
                 raise UsageError(f"{job.learner.kind}: {reason}")
@@ -96,12 +94,12 @@ def trust_learned(
     return Learned(folder), promises
 
 
-def _first(learned: Learned) -> list[Learning]:
-    """Of every learner on every world that is no matched one, the seed with the lowest loss."""
+def _first(learned: Learned) -> list[tuple[Learning, str]]:
+    """Of every learner on every world that is no matched one, the seed with the lowest loss, and the world's name."""
     ours = {
         digest for file in (learned.root / "promises").glob("*.json") for digest in read_json(file).get("matched", [])
     }
-    best: dict[str, tuple[float, Learning]] = {}
+    best: dict[str, tuple[float, Learning, str]] = {}
     for outcome in learned.outcomes():
         if "error" in outcome:
             continue
@@ -110,8 +108,8 @@ def _first(learned: Learned) -> list[Learning]:
         loss = outcome["loss"] if outcome["loss"] is not None else float("inf")
         key = f"{job.world.digest} {job.learner.digest}"
         if job.digest not in ours and (key not in best or loss < best[key][0]):
-            best[key] = (loss, job)
-    return [job for _, job in best.values()]
+            best[key] = (loss, job, outcome["world"])
+    return [(job, label) for _, job, label in best.values()]
 
 
 def _keep(root: Path, job: Learning, what: dict[str, Any]) -> None:
