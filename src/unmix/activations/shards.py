@@ -50,6 +50,13 @@ class ShardRows:
     for a shard that is missing or cut off.
     """
 
+    folder: Path
+    buffer_bytes: int
+    readers: int
+    key: str
+    about: dict[str, Any]
+    dtype: np.dtype[Any]
+
     def __init__(self, folder: str | Path, buffer_bytes: int = 256 << 20, readers: int = 2) -> None:
         if readers < 1:
             raise UsageError(f"readers={readers}: must be at least 1")
@@ -224,6 +231,13 @@ class ShardWriter:
     is stored with every whole shard. Raises `UsageError` where the folder holds other work, `Failure` where the
     disk refuses or a value does not fit the dtype.
     """
+
+    folder: Path
+    width: int
+    key: str
+    about: dict[str, Any]
+    dtype: np.dtype[Any]
+    per_shard: int
 
     def __init__(
         self,

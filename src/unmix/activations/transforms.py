@@ -102,6 +102,9 @@ class Affine:
 class TransformedRows:
     """Rows seen through an affine map, applied block by block; what they are beside numbers is that of the rows."""
 
+    rows: Rows
+    affine: Affine
+
     def __init__(self, rows: Any, affine: Affine) -> None:
         self.rows, self.affine = as_rows(rows), affine
         if self.rows.shape[1] != len(affine.shift):

@@ -17,6 +17,15 @@ class Adam:
     their gradients in one buffer as well. Source: Kingma, Ba 2015, arXiv 1412.6980.
     """
 
+    shapes: dict[str, torch.Size]
+    learnt: dict[str, Tensor]
+    buffer: Tensor
+    gradient: Tensor
+    first: Tensor
+    second: Tensor
+    betas: tuple[float, float]
+    steps: int
+
     def __init__(self, tensors: Mapping[str, Tensor], betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
         self.buffer = torch.cat([tensor.detach().flatten() for tensor in tensors.values()])

@@ -52,6 +52,13 @@ class Following(Watch):
 class Progress(Watch):
     """Draws a bar on a terminal and a plain line every few seconds otherwise, on standard error."""
 
+    label: str
+    every: float
+    begun: float
+    last: float
+    terminal: bool
+    drawn: bool
+
     def __init__(self, label: str, every: float = 10.0) -> None:
         self.label, self.every = label, every
         self.begun = self.last = time.monotonic()
@@ -83,6 +90,12 @@ class Progress(Watch):
 
 class Checkpoint(Progress):
     """Progress, a JSON-lines log, and a checkpoint every few seconds in a folder, removed when the work is done."""
+
+    file: Path
+    log: Path
+    seconds: float
+    kept: float
+    logged: int
 
     def __init__(self, folder: Path, label: str, seconds: float = 5.0) -> None:
         super().__init__(label)

@@ -45,6 +45,11 @@ def outputs(model: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
 class Transformed:
     """Jacobians by torch.func: vmap over samples of a vector-Jacobian product for each output; any module."""
 
+    model: nn.Module
+    forward: Forward | None
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
     def __init__(self, model: nn.Module, forward: Forward | None) -> None:
         self.model, self.forward = model, forward
         self.parameters = learnt(model)
@@ -91,6 +96,11 @@ class Layered:
 
     Knows linear, convolutional, embedding and normalisation layers; `check` says whether that is all there is.
     """
+
+    model: nn.Module
+    forward: Forward | None
+    parameters: dict[str, Tensor]
+    name_of: dict[int, str]
 
     def __init__(self, model: nn.Module, forward: Forward | None) -> None:
         self.model, self.forward = model, forward

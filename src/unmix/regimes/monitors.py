@@ -40,6 +40,14 @@ class RegimeWatch(Watch):
     rank, layer shares of the kernel, cka of the encoder, roughness of filters, verdict. What cannot be had is None.
     """
 
+    probe: Tensor
+    targets: Tensor | None
+    every: int
+    kernel: bool
+    memory: int
+    inner: Watch
+    pairs: Sequence[Pair | str] | None
+
     def __init__(
         self,
         probe: Tensor,

@@ -294,6 +294,9 @@ class Learned:
     trust: names of modules outside unmix whose networks may be imported.
     """
 
+    root: Path
+    trust: frozenset[str]
+
     def __init__(self, folder: str | Path, trust: frozenset[str] = frozenset()) -> None:
         self.root, self.trust = Store.open(folder).root, trust
 
