@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from unmix.core.errors import UsageError
+from unmix.finders.dictionary import SparseCoding
+from unmix.finders.linear import FastICA
 from unmix.papers.interpretable_features import atlases, claims, runs
 from unmix.papers.interpretable_features import page as page_of
 from unmix.papers.interpretable_features.study import InterpretableFeatures
@@ -169,6 +171,21 @@ def test_stimuli_are_told_apart_and_shuffled_ones_are_not(data):
     assert np.mean(found["right"]["OrientedEnergy"]) > 0.9 and abs(found["shuffled"] - 0.5) < 0.25
     with pytest.raises(UsageError, match="natural_images"):
         runs.stimuli(str(data / "images"))
+
+
+def test_ica_that_does_not_converge_on_a_recording_is_left_out_and_said_to_be(data, monkeypatch):
+    given = {"folder": str(data / "recordings"), "session": "1", "splits": 1, "draws": 20, "whiten": None}
+    monkeypatch.setattr(
+        runs, "FastICA", lambda **fields: FastICA(**{**fields, "max_iterations": 1, "tolerance": 1e-12})
+    )
+    monkeypatch.setattr(runs, "SparseCoding", lambda **fields: SparseCoding(**{**fields, "passes": 1}))
+    found = runs.recorded(**given, everything=True)
+    assert "no convergence in 1 iterations" in found["left_out"]
+    bases = {row["basis"] for row in found["table"]}
+    assert "sparse coding" in bases and not any("ICA" in basis for basis in bases)
+    words = page_of._recordings([({"session": "1", "whiten": None}, found)]).blocks[-1].text
+    assert "Left out: FastICA: no convergence" in words
+    assert runs.recorded(**given, everything=False)["left_out"] == ""
 
 
 def test_claims_are_judged_on_both_sides():

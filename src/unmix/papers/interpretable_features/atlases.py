@@ -35,8 +35,8 @@ CLIPPED = 3.0  # planted images are shown between minus this and this
 def planted_features(seed: int, samples: int, passes: int, draws: int) -> dict[str, Any]:
     """Sparse coding of superposed features whose patterns are gratings, so that one sees what a feature is.
 
-    Gives what `write_planted` needs: atoms; codes, the row, feature and value of each that is not zero, of the images that
-    were not fitted on; table, csv of `feature_scores` with planted (the feature that an atom is nearest to) and
+    Gives what `write_planted` needs: atoms; codes, the row, feature and value of each that is not zero, of the images
+    that were not fitted on; table, csv of `feature_scores` with planted (the feature that an atom is nearest to) and
     cosine; told, one sentence; about.
     """
     world = SuperpositionWorld(patterns="gabor", seed=seed)

@@ -166,7 +166,8 @@ def _recordings(found: list[tuple[dict[str, Any], Any]]) -> Section:
         caption = f"{session}: {result['neurons']} neurons, {result['images']:,} images, means over splits."
         panels = [([result], reads, words) for words, reads in READINGS.items()]
         blocks.append(_panels(panels, f"{session}.", blocks))
-        blocks += [_means([result], caption, blocks), Paragraph(_sentences(result))]
+        left_out = f" Left out: {result['left_out']}." if result.get("left_out") else ""
+        blocks += [_means([result], caption, blocks), Paragraph(f"{_sentences(result)}{left_out}")]
     return Section("Recordings", blocks)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from unmix.activations.images import image_names, open_images
 from unmix.activations.modules import ModuleActivations
 from unmix.activations.recordings import open_recording, split_half
-from unmix.core.errors import UsageError
+from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
 from unmix.core.seeds import Stream
 from unmix.finders import FINDERS
@@ -77,24 +77,26 @@ def planted(latents: int, seed: int, samples: int, passes: int, draws: int, widt
 def recorded(
     folder: str, session: str, splits: int, draws: int, whiten: float | None, everything: bool
 ) -> dict[str, Any]:
-    """Bases of a session's neurons over its images; everything: sparse coding and ICA beside k-means and PCA."""
+    """Bases of a session's neurons over its images; everything: sparse coding and ICA beside k-means and PCA.
+
+    ICA is left out where it does not converge on the rows of some split; then left_out says so.
+    """
     recording = open_recording(Path(folder) / f"responses_{session}.npy", _pictures(Path(folder), session))
     d = recording.responses.shape[1]
     finders: dict[str, Any] = {"k-means": SphericalKMeans(width=d), "PCA": PCA(width=d)}
     if everything:
         finders["sparse coding"] = SparseCoding(width=d, active=4.0, passes=30)
         finders["ICA"] = FastICA(width=d, max_iterations=5000, tolerance=1e-3)
-    found = _compared(
-        recording.responses,
-        recording.items,
-        finders,
-        OrientedEnergy().bind(recording.items),
-        splits=splits,
-        standardise=True,
-        whiten=whiten,
-        draws=draws,
-    )
-    return {**found, "neurons": d, "images": len(recording.items)}
+    alike = OrientedEnergy().bind(recording.items)
+    options: dict[str, Any] = {"splits": splits, "standardise": True, "whiten": whiten, "draws": draws}
+    facts = {"neurons": d, "images": len(recording.items), "left_out": ""}
+    try:
+        return {**_compared(recording.responses, recording.items, finders, alike, **options), **facts}
+    except Failure as failure:
+        if finders.pop("ICA", None) is None:
+            raise
+        facts["left_out"] = str(failure)
+    return {**_compared(recording.responses, recording.items, finders, alike, **options), **facts}
 
 
 def reliable(folder: str, session: str) -> dict[str, Any]:
