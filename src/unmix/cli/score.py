@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from unmix.scores.base import Outcome
     from unmix.study.scoring import Scored
 
+COLUMNS = (
+    "value: how alike a feature's exciting images are; chance: sets of random images; z: value less chance in "
+    "standard deviations of such sets, mean over features; beside: z less the neurons'; significant: share of "
+    "features with p < .05; unique: share of different images among those of all features."
+)
 WORDS = ("similarity", "count", "draws", "finder", "seed")
 
 
@@ -109,6 +114,7 @@ def _interpret(run: Path, options: list[str] | None, untrained: Path | None, csv
     named = means[["basis", "read", "features", "value", "chance", "z", "beside", "significant", "unique"]]
     tell(f"interpretability of {found.images} images that no feature was fitted on\n")
     tell(named.to_string(index=False, float_format="{:.3g}".format))
+    tell("\n" + textwrap.fill(COLUMNS, 110))
     tell("\n" + "\n".join(textwrap.fill(sentence, 110, subsequent_indent="  ") for sentence in found.told))
     for label, table in found.features.items():
         passed = int((table["q"] < 0.05).sum())

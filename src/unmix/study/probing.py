@@ -131,15 +131,17 @@ def learnt_in(
 
     Raises `UsageError` where nothing fits.
     """
-    learned, found = Learned(run, trust), []
+    learned, found, known = Learned(run, trust), [], []
     for outcome in learned.outcomes():
         if "error" in outcome:
             continue
+        known.append(f"{outcome['learner']} seed {outcome['seed']}")
         job = Learning(**{name: v for name, v in outcome["learning"].items() if name != "kind"})
         if (learner or job.learner.kind) == job.learner.kind and (job.seed if seed is None else seed) == job.seed:
             found.append((job, learned.representation(job)))
     if not found:
-        raise UsageError(f"{run}: no learnt representation of learner={learner} seed={seed}")
+        told = ", ".join(dict.fromkeys(known)) or "none"
+        raise UsageError(f"{run}: no learnt representation of learner={learner} seed={seed}; known: {told}")
     return found
 
 
