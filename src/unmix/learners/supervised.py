@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unmix.core.errors import UsageError
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
+from unmix.learners import parallel
 from unmix.learners.base import Learner, _first, count_of
 from unmix.learners.loop import moved
 from unmix.learners.losses import cross_entropy_head, smoothing_floor
@@ -95,11 +96,16 @@ class Supervised(Learner):
         head = cast(Head, modules["head"])
         h = self._run(modules["encoder"], batch.x)
         beta = head.log_beta.exp()
-        loss = cross_entropy_head(h, head.weights, beta, head.bias, getattr(batch, self.label), self.smoothing)
+        weights, bias, labels = self._rows(head, getattr(batch, self.label))
+        loss = cross_entropy_head(h, weights, beta, bias, labels, self.smoothing)
         facts = {"beta": beta.detach()}
         if self.smoothing:
-            facts["excess"] = loss.detach() - smoothing_floor(len(head.raw), self.smoothing)
+            facts["excess"] = loss.detach() - smoothing_floor(len(weights), self.smoothing)
         return loss, facts
+
+    def _rows(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Weights and bias of the classes that the softmax is over, and the label of every row among them."""
+        return head.weights, head.bias, labels
 
     def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:
         return cast(Head, modules["head"]).parts()
@@ -114,12 +120,41 @@ class InstanceDiscrimination(Supervised):
 
     The head has one row of weights for every datum; the fields are those of `Supervised`, `classes` the number of
     data. Rows of one datum are its augmentations, or draws of its class.
+    among: all data, or those of the batch alone, each once. A softmax over the batch costs the same for any number of
+    data, and where all are equally frequent its least is at the same logits; with smoothing it is not.
+    Raises `UsageError` for among=batch with smoothing, or in several processes.
     """
 
     equation: ClassVar[str] = "L = mean -log softmax(beta W f(x) + b)_index"
     reference: ClassVar[str] = "Ibrahim et al. 2023, arXiv 2302.10260; Reizinger et al. 2024, arXiv 2410.21869"
     needs: ClassVar[frozenset[str]] = frozenset({"x", "index"})
     label: ClassVar[str] = "index"
+
+    among: Literal["all", "batch"] = "all"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.among == "batch" and self.smoothing:
+            raise ValueError(f"smoothing={self.smoothing}: would be over the batch alone; give 0 or among=all")
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; `among` came later, so digests know it only where it is not the default."""
+        found = super().as_dict()
+        return found if self.among == "batch" else {name: found[name] for name in found if name != "among"}
+
+    def _check(self, world: Any, sample: Sample) -> None:
+        super()._check(world, sample)
+        if self.among == "batch" and parallel.ranks() > 1:
+            raise UsageError(f"{self.kind}.among=batch: every process would have a batch of its own; give among=all")
+
+    def _rows(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        if self.among == "all":
+            return super()._rows(head, labels)
+        there, labels = labels.unique(return_inverse=True)
+        weights = head.raw[there]
+        bias = None if head.bias is None else head.bias[there]
+        return functional.normalize(weights) if head.unit else weights, bias, labels
 
 
 class Regression(Learner):
