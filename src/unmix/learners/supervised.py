@@ -139,7 +139,7 @@ class InstanceDiscrimination(Supervised):
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as plain JSON values; `among` came later, so digests know it only where it is not the default."""
+        """The recipe as plain JSON values; `among` came later: the default is left out, so that digests stay."""
         found = super().as_dict()
         return found if self.among == "batch" else {name: found[name] for name in found if name != "among"}
 
