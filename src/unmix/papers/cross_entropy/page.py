@@ -254,8 +254,9 @@ def _methods(study: Any, small: bool) -> dict[str, Any]:
         "layers of square matrices with leaky rectifiers; every batch is drawn afresh",
         "training": "Adam with a cosine to 0, batches of 1,024, the head's learning rate five times the network's, "
         "four layers of 64 smooth units with batch norm; the inverse temperature is learnt",
-        "training, tables": "the same rule for every line: leaky units, 128 of them beyond 5 latents, and "
-        "orthogonalised steps (Muon) for the network's matrices, at a rate of 0.02",
+        "training, tables": "the same rule for every line: leaky units, 128 of them beyond 5 latents and 256 "
+        "beyond 10, there with four times the steps; orthogonalised steps (Muon) for the network's matrices, at a "
+        "rate of 0.02. 100,000 instances: a softmax over those of the batch",
         "scores": "least squares on one half of 8,192 held-out rows, R2 on the other half; the smallest latent "
         "beside the mean; baselines by the same read-out",
         "departures": "the paper trains networks of width 250 for up to four hours each with Adam; its head has no "
