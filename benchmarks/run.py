@@ -1,4 +1,4 @@
-"""Side by side with named peers: python benchmarks/run.py [topk|omp|lasso|dictionary|sprites|all] [--quick].
+"""Side by side with named peers: python benchmarks/run.py TASK [--quick]; --help lists the tasks.
 
 Every contender lives in a process of its own; one computes at a time, in turn, each after a matrix product (the
 probe) that tells how busy the machine is. What is printed are ratios of medians within this run.
@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TASKS = ("topk", "omp", "lasso", "dictionary", "sprites", "disentanglement", "kernel", "exact", "exciting")
-TASKS += ("diet_head", "views")
-TASKS += ("monosemanticity",)
+TASKS = (
+    "topk", "omp", "lasso", "dictionary", "sprites", "disentanglement", "kernel", "exact", "exciting",
+    "monosemanticity", "diet_head", "views",
+)  # fmt: skip
 NOISY = 0.2  # spread of the probe (quartiles over median) above which ratios are not to be trusted
 TRIES = 4
 
