@@ -167,7 +167,7 @@ class CutCrossEntropy(Unsmoothed):
 
 
 class Floor(Problem):
-    """The three matrix products alone."""
+    """The three matrix products alone; what it checks by is the loss and one gradient in float64."""
 
     def __init__(self, size: dict) -> None:
         super().__init__(size)
@@ -182,7 +182,20 @@ class Floor(Problem):
         return self.logits[0, 0]
 
     def check(self) -> dict:
-        return {}
+        h, classes = self.h.detach().double(), len(self.weights)
+        tops, total = [], 0.0
+        for part in self.weights.split(65_536):
+            logits = h @ part.double().T
+            tops.append(logits.logsumexp(1))
+            total += logits.sum(1)
+        lse, mean = torch.stack(tops).logsumexp(0), total / classes
+        own = (h * self.weights[self.y].double()).sum(1)
+        loss = (lse - (1 - SMOOTHING) * own - SMOOTHING * mean).mean()
+        slope = (h @ self.weights[:64].double().T - lse[:, None]).exp() - SMOOTHING / classes
+        beside = (self.y < 64).nonzero()[:, 0]
+        slope[beside, self.y[beside]] -= 1 - SMOOTHING
+        along = torch.linspace(-1, 1, h.shape[1]).double()
+        return {"first loss": float(loss), "gradient W beside": float((slope.T @ h / len(h) @ along).norm())}
 
 
 CONTENDERS = {
@@ -204,15 +217,16 @@ GOALS = {
     "1.3 million, width 128": [("unmix", "three products", 1 / 1.7)],
     "1.3 million": [("unmix", "three products", 1 / 1.7)],
 }
-ALIKE = ("first loss", "second loss", "gradient h", "gradient W", "gradient W beside")
+# In float32 torch's own gradient of a row beside the labels is off by 6e-4 at 1.3 million classes, ours by 1e-6.
+ALIKE = {"first loss": 1e-4, "second loss": 1e-4, "gradient h": 1e-4, "gradient W": 1e-4, "gradient W beside": 1e-3}
 
 
 def verify(checks: dict[str, dict]) -> dict[str, str]:
-    """Losses before and after a step and both gradients must be those of plain torch."""
-    true = checks.get("torch") or {}
+    """Losses before and after a step and both gradients must be those of float64 where it is there, or of torch."""
+    true = {**(checks.get("torch") or {}), **(checks.get(FLOOR) or {})}
     wrong = {}
     for name, facts in checks.items():
-        for which in ALIKE:
-            if which in facts and which in true and not math.isclose(facts[which], true[which], rel_tol=1e-4):
+        for which, near in ALIKE.items():
+            if which in facts and which in true and not math.isclose(facts[which], true[which], rel_tol=near):
                 wrong[name] = f"{which} {facts[which]:.6g}, not {true[which]:.6g}"
     return wrong
