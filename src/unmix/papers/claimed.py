@@ -9,6 +9,7 @@ from typing import Any
 from unmix.core.statistics import seed_interval
 
 VERDICTS = {True: "replicates", False: "differs", None: "not comparable"}
+ONE = {"replicate": "replicates", "differ": "differs", "are not comparable": "is not comparable"}
 NO_CLAIM = "No published number belongs to these sections: what was measured is below."
 
 
@@ -47,7 +48,8 @@ def over_seeds(values: Sequence[float], most: float = math.inf) -> str:
 
 
 def counted(claims: Sequence[Any], neither: str = "are not comparable") -> str:
-    """How many of the claims have which verdict, in words: "3 replicate, 1 differ"."""
+    """How many of the claims have which verdict, in words: "3 replicate, 1 differs"."""
     words = {"replicates": "replicate", "differs": "differ", "not comparable": neither}
     counts = {word: sum(claim["verdict"] == verdict for claim in claims) for verdict, word in words.items()}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    told = [f"{count} {ONE.get(word, word) if count == 1 else word}" for word, count in counts.items() if count]
+    return ", ".join(told)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.papers.claimed import claimed, over_seeds
+from unmix.papers.claimed import claimed, counted, over_seeds
 from unmix.papers.diet.grids import BASE, DIET, LABELLED, RAW, UNTRAINED
 
 PAPER, REVISED = "arXiv 2302.10260", "arXiv 2406.10743"
@@ -167,8 +167,7 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 def headline(found: Sequence[dict[str, Any]], frame: pd.DataFrame) -> str:
     """What came out, in one or two sentences."""
-    counts = {word: sum(c["verdict"] == word for c in found) for word in ("replicates", "differs")}
-    told = f"{counts['replicates']} claims replicate and {counts['differs']} differ."
+    told = f"Of {len(found)} claims {counted(found)}."
     rows = frame[frame["section"] == "digits"] if len(frame) else frame
     means = {m: of(rows, m) for m in (DIET, LABELLED, UNTRAINED, RAW)}
     if not all(means.values()):

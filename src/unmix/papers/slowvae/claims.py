@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unmix.papers.claimed import claimed, over_seeds
+from unmix.papers.claimed import claimed, counted, over_seeds
 from unmix.papers.slowvae.grids import BETA, SLOW
 
 PAPER = "arXiv 2007.10930"
@@ -127,8 +127,7 @@ def sprite_claims(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def headline(claims: Sequence[dict[str, Any]], frame: pd.DataFrame) -> str:
     """What came out, in one or two sentences."""
-    counts = {word: sum(c["verdict"] == word for c in claims) for word in ("replicates", "differs")}
-    told = f"Of {len(claims)} claims {counts['replicates']} replicate and {counts['differs']} differ."
+    told = f"Of {len(claims)} claims {counted(claims)}."
     rows = frame[(frame["section"] == "latents") & (frame["law"] == "Laplace")] if len(frame) else frame
     means = (
         {m: rows[rows["method"] == m]["spearman"].mean() for m in (SLOW, BETA, "ICA of differences")}
