@@ -16,7 +16,19 @@ from unmix.papers.parts import each_result
 from unmix.report.page import Block, DataTable, Figure, Paragraph, Section, beside
 from unmix.report.published import summarised
 
-NUMBERS = ("alike", "rankme", "uniformity", "lidar", "alignment", "steps", "flops", "seconds", "excess", "plain")
+NUMBERS = (
+    "alike",
+    "rankme",
+    "uniformity",
+    "lidar",
+    "alignment",
+    "steps",
+    "seen",
+    "flops",
+    "seconds",
+    "excess",
+    "plain",
+)
 FORMATS: dict[str, Any] = {
     **dict.fromkeys(("linear", "knn", "alike", "alignment", "excess", "plain"), ".3f"),
     **dict.fromkeys(("r2", "r2_minimum", "r2_x", "r2_untrained", "weights_r2", "probe", "bayes"), ".3f"),
@@ -25,6 +37,7 @@ FORMATS: dict[str, Any] = {
     "within_class": ".4f",
     "steps": ",d",
     "seconds": ".0f",
+    "seen": ".1f",
     "flops": "si",
 }
 LABELS = {
@@ -33,6 +46,7 @@ LABELS = {
     "alike": "8 alike",
     "rankme": "RankMe",
     "lidar": "LiDAR",
+    "seen": "times seen",
     "seconds": "training, s",
     "flops": "work of a step",
     "excess": "excess loss",
@@ -109,15 +123,16 @@ def write(study: Any, folder: Path, small: bool) -> Path:
 
 
 def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Section:
-    world, fields = study.world(section), study.fields(section, small)
+    world, fields = study.world(section), study.fields(section)
     most = study.most or (4000 if small else None) if section == "images" else None
     learnt = f"{min(most or world.size, world.size):,} pictures to learn from"
     if world.size > (most or world.size):
         learnt += f" ({world.size:,} for the probes)"
     text = (
         f"{learnt}, {world.held_out.size:,} held out, {world.classes} classes. Every objective has the same network, "
-        f"batch ({fields['batch']}), views and optimiser, and {study.used_compute(section, small):.2g} operations of "
-        "training: one that runs its network on two views takes about half the steps. Probes are fitted on training "
+        f"batch ({fields['batch']}{_own(section)}), views and optimiser, and "
+        f"{study.used_compute(section, small):.2g} operations of training: one that runs its network on two views "
+        "takes about half the steps. Probes are fitted on training "
         "rows and chosen on a fifth of them; the held-out rows are scored once. The dashed line is the linear probe "
         "of raw pixels; `SupervisedViews` is trained with the labels."
     )
@@ -125,13 +140,14 @@ def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Sec
     if frame.empty:
         return Section(TITLES[section], [*blocks, Paragraph("Nothing was measured.")])
     blocks.append(figures.probes(frame, "Probes of held-out pictures", "Filled: linear. Open: nearest neighbours."))
-    values = ("linear", "knn", "alike", "rankme", "lidar", "alignment", "steps", "seconds")
+    values = ("linear", "knn", "alike", "rankme", "lidar", "alignment", "steps", "seen", "seconds")
     note = (
         "Accuracies of the linear and the nearest-neighbour probe: means over seeds with 95 % t intervals. 8 alike: "
         "share of a picture's 8 nearest held-out ones that are of its class. RankMe, LiDAR and alignment need "
         "no labels."
     )
     blocks.append(_table(frame, ("method",), values, note, ("linear", "knn")))
+    blocks += _how_far(frame, min(most or world.size, world.size))
     shown = figures.sheet(views_of(world, fields["augment"], 6, 0), "Pictures and their views")
     panels = [shown]
     for method, title in ((DIET, "Nearest in DIET's features"), (RAW, "Nearest in pixels")):
@@ -143,6 +159,38 @@ def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Sec
     said += "its 8 nearest others; those of another class are framed."
     blocks.append(_captioned(beside(*panels), said))
     return Section(TITLES[section], blocks)
+
+
+def _own(section: str) -> str:
+    """What DIET has otherwise than the others, in words after their batch."""
+    if section != "images":
+        return ""
+    own = grids.ON_IMAGES
+    return (
+        f"; DIET's is {own['batch']}, its features lie on the sphere, beta is {own['beta']:g}, and its head learns "
+        f"at {own['head_rate']:g} times the rate"
+    )
+
+
+def _how_far(frame: pd.DataFrame, pictures: int) -> list[Block]:
+    """How far DIET's training came, in words, from what was looked at on the way; nothing where it was not."""
+    looks = _looks(frame)
+    if looks.empty:
+        return []
+    each = [rows.sort_values("step") for _, rows in looks.groupby("seed")]
+    each = [rows for rows in each if len(rows) > 1]
+    plain = frame.loc[frame["plain"].notna(), "plain"].mean()
+    if not each:
+        return []
+    gain = sum(rows["accuracy"].iloc[-1] - rows["accuracy"].iloc[-2] for rows in each) / len(each)
+    seen = frame.loc[frame["method"] == DIET, "seen"].mean()
+    return [
+        Paragraph(
+            f"DIET saw each of the {pictures:,} pictures {seen:.0f} times. From half of its steps to the end its "
+            f"probe on validation rows moved by {100 * gain:+.1f} points, and its plain loss ends at {plain:.2f} of "
+            "that of a uniform guess: these two numbers tell how much is left to longer training."
+        )
+    ]
 
 
 def _looks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -245,7 +293,7 @@ def _captioned(figure: Figure, caption: str) -> Figure:
 
 
 def _methods(study: Any, small: bool) -> dict[str, Any]:
-    digits, pictures = study.fields("digits", small), study.fields("images", small)
+    digits, pictures = study.fields("digits"), study.fields("images")
     return {
         "source": study.reference,
         "DIET": "cross-entropy on the number of each picture, smoothing .8, no bias, no projector; AdamW, "

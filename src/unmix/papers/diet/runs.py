@@ -97,10 +97,10 @@ def trained(
     """A learner trained on images with `compute` floating-point operations and one seed, and probed.
 
     world: of all rows. most: pictures to learn from, of every class alike; probes see all training rows always.
-    The number of steps is compute over the operations of one step, which are counted. The result has steps, flops of
-    a step, seconds, probes (as `probed`), of a learner with an excess loss that (mean of the last steps), the plain
-    cross-entropy on unchanged training pictures over ln N, looks on the way, and pictures: queries with their
-    nearest neighbours. A fit that fails gives `error`.
+    The number of steps is compute over the operations of one step, which are counted. The result has steps, how
+    often each picture was seen, flops of a step, seconds, probes (as `probed`), of a learner with an excess loss that
+    (mean of the last steps), the plain cross-entropy on unchanged training pictures over ln N, looks on the way, and
+    pictures: queries with their nearest neighbours. A fit that fails gives `error`.
     """
     text = json.dumps(dict(world), sort_keys=True)
     rows, known = _rows(text), WORLDS.make({**world, **({} if most is None else {"most": most})})
@@ -113,7 +113,8 @@ def trained(
         learnt = made.fit(known, seed, watch)
     except UnmixError as error:
         return {"error": str(error), "seconds": round(time.perf_counter() - begun, 1)}
-    spent = {"steps": made.steps, "flops": flops, "seconds": round(time.perf_counter() - begun, 1)}
+    spent = {"steps": made.steps, "seen": made.steps * made.batch / known.size, "flops": flops}
+    spent["seconds"] = round(time.perf_counter() - begun, 1)
     found = {**spent, **probed(rows, learnt, made._view, seed)}
     last = learnt.trace[-max(1, round(LAST * len(learnt.trace))) :]
     if "excess" in last[-1]:

@@ -29,7 +29,7 @@ class DietStudy(Recipe):
     study 2 of ClusterWorld and 1 of sensitivity. image_seeds: None takes 3, in the small study 1. compute:
     floating-point operations of training that every objective may use on digits, counted; None takes 5e11, in the
     full study 2e12; half of it for each setting that is varied. image_compute: of each objective on pictures; None
-    takes 1.5e13, some 5 minutes of two cores, in the small study 1e12. most: pictures to learn from, None takes all,
+    takes 1.5e13, some 4 minutes of two cores, in the small study 1e12. most: pictures to learn from, None takes all,
     in the small study 4,000. training: share of all compute, below 1 for a trial run.
     """
 
@@ -72,9 +72,9 @@ class DietStudy(Recipe):
             raise UsageError(f"images={self.images}: has no classes; probes need a folder for each class, or labels")
         return world
 
-    def fields(self, section: str, small: bool) -> dict[str, Any]:
+    def fields(self, section: str) -> dict[str, Any]:
         """What all learners of a section share."""
-        return grids.image_fields(small) if section == "images" else grids.digits_fields()
+        return grids.image_fields() if section == "images" else grids.digits_fields()
 
     def parts(self, small: bool) -> list[tuple[dict[str, Any], Part]]:
         """Every piece of work with what it is: section, method (or factor and value), seed."""
@@ -111,10 +111,11 @@ class DietStudy(Recipe):
         return write(self, folder, small)
 
     def _compared(self, section: str, small: bool) -> list[tuple[dict[str, Any], Part]]:
-        world, fields = self.world(section), self.fields(section, small)
+        world, fields = self.world(section), self.fields(section)
+        own = grids.ON_IMAGES if section == "images" else {}
         most = self.most or (4000 if small else None) if section == "images" else None
         given = {"world": world.as_dict(), **({} if most is None or most >= world.size else {"most": most})}
-        made, found = grids.objectives(fields), []
+        made, found = grids.objectives(fields, own), []
         for seed in self.chosen_seeds(section, small):
             shown = {"pictures": SHOWN} if seed == self.chosen_seeds(section, small)[0] else {}
             for method, learner in made.items():
@@ -129,7 +130,7 @@ class DietStudy(Recipe):
 
     def _sensitivity(self, section: str, small: bool) -> list[tuple[dict[str, Any], Part]]:
         world, found = self.world(section), []
-        for factor, value, learner, most in grids.settings(self.fields(section, small), world.size):
+        for factor, value, learner, most in grids.settings(self.fields(section), world.size):
             for seed in self.chosen_seeds(section, small):
                 settings = {"world": world.as_dict(), "learner": learner.as_dict(), "seed": seed}
                 settings["compute"] = self.used_compute(section, small)
