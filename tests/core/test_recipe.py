@@ -1,11 +1,12 @@
-"""Objects by name: from a module, and from a file."""
+"""Objects by name: from a module, and from a file; short names of recipes."""
 
 from __future__ import annotations
 
 import pytest
 
 from unmix.core.errors import UsageError
-from unmix.core.recipe import load_class
+from unmix.core.recipe import load_class, told_apart
+from unmix.finders import FINDERS
 
 
 def test_an_object_in_a_file_is_loaded_once_and_hides_no_module(tmp_path):
@@ -18,3 +19,13 @@ def test_an_object_in_a_file_is_loaded_once_and_hides_no_module(tmp_path):
         load_class(f"{tmp_path / 'none.py'}:Here")
     with pytest.raises(UsageError, match="has no There"):
         load_class(f"{file}:There")
+
+
+def test_recipes_of_one_kind_go_by_the_fields_in_which_they_differ():
+    topk, pca = FINDERS["TopKSAE"], FINDERS["PCA"](width=8)
+    few, many = topk(width=64, k=4), topk(width=64, k=8)
+    names = told_apart([few, many, pca, few])
+    assert names == {few.digest: "TopKSAE(k=4)", many.digest: "TopKSAE(k=8)", pca.digest: "PCA"}
+    near = [topk(width=64, lr=lr) for lr in (1e-3, 1.0000001e-3)]
+    assert len(set(told_apart(near).values())) == 2
+    assert told_apart([]) == {}

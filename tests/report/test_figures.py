@@ -15,7 +15,7 @@ import pytest
 from unmix.core.errors import UsageError
 from unmix.report import labels, page
 from unmix.report.figures import agreement, costs, firing_rates, gaps, pareto, recovery, spectrum
-from unmix.report.style import COLOURS, FINDERS, Look, drawing, panel
+from unmix.report.style import COLOURS, FINDERS, Look, drawing, panel, short
 
 from . import made_up
 
@@ -234,3 +234,10 @@ def test_spread_keeps_its_distance_and_its_bounds():
     assert np.diff(sorted(placed)).min() >= 0.1 - 1e-9
     assert min(placed) >= 0 and max(placed) <= 1
     assert labels.spread([0.2, 0.8], 0.1, 0, 1) == [0.2, 0.8]
+
+
+def test_a_long_name_is_cut_where_it_tells_least():
+    assert short("TopKSAE(k=16)", 18) == "TopKSAE(k=16)"
+    assert short("SparseCoding(active=16)", 18) == "Sparse…(active=16)"
+    assert short("SparseCoding(active=16, width=2048)", 18) == "SparseCoding(acti…"
+    assert short("a name without any  fields", 12) == "a name with…"

@@ -47,6 +47,16 @@ def test_a_study_runs_once_and_its_table_has_every_cell(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
 
 
+def test_finders_of_one_kind_are_told_apart_and_go_by_each_of_their_names(tmp_path):
+    few, many = (RandomAtoms(width=12, k=k) for k in (2, 3))
+    results = small_study(finders=(few, many, PCA(width=4)), encoders=(None,), l0=None).run(tmp_path / "run")
+    assert set(results.table()["finder"]) == {"RandomAtoms(k=2)", "RandomAtoms(k=3)", "PCA"}
+    assert set(results.table()["recipe"]) >= {str(few), str(many)}
+    for name in (None, "RandomAtoms", "RandomAtoms(k=2)", str(few)):
+        assert results.is_called(few, name)
+    assert not results.is_called(many, "RandomAtoms(k=2)") and not results.is_called(few, "PCA")
+
+
 def test_impossible_cells_are_refused_with_a_sentence_before_anything_runs(tmp_path):
     import numpy as np
 

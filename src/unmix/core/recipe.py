@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -88,6 +88,20 @@ class Recipe(BaseModel):
             shown = html.escape(_short(value))
             lines.append(f"<tr><td>{name}</td><td>{f'<b>{shown}</b>' if changed else shown}</td></tr>")
         return f"<table><caption>{html.escape(self.kind)}</caption>{''.join(lines)}</table>"
+
+
+def told_apart(recipes: Iterable[Recipe]) -> dict[str, str]:
+    """Digest -> short name: the kind, and where there are several of one kind the fields in which those differ."""
+    kinds: dict[str, dict[str, Recipe]] = {}
+    for recipe in recipes:
+        kinds.setdefault(recipe.kind, {})[recipe.digest] = recipe
+    found: dict[str, str] = {}
+    for kind, alike in kinds.items():
+        fields = [name for name in type(next(iter(alike.values()))).model_fields if _differs(alike.values(), name)]
+        for number, recipe in alike.items():
+            told = ", ".join(f"{name}={_brief(getattr(recipe, name))}" for name in fields)
+            found[number] = f"{kind}({told})" if told else kind
+    return found
 
 
 class Table(Mapping[str, type[Any]]):
@@ -222,6 +236,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return value
+
+
+def _differs(recipes: Iterable[Recipe], name: str) -> bool:
+    return len({json.dumps(_plain(getattr(recipe, name)), sort_keys=True) for recipe in recipes}) > 1
+
+
+def _brief(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else _short(value)
 
 
 def _short(value: Any) -> str:

@@ -53,7 +53,7 @@ def agreement(frame: pd.DataFrame, look: Look | None = None, command: str = "") 
     values = np.concatenate(rows["cosines"].tolist())
     bins = np.linspace(-1 if values.min() < 0 else 0, 1, 41)
     with drawing():
-        names = [short(finder, 18) for finder in finders]
+        names = [short(finder, 24) for finder in finders]
         canvas, axes = panel(WIDE, 0.62 + 0.62 * len(finders), left=0.3 + 0.085 * max(13, *map(len, names)), top=0.12)
         axes.axvspan(SHARED, 1, color=MUTED, alpha=0.1, linewidth=0)
         for level, finder in enumerate(reversed(finders)):
@@ -67,7 +67,7 @@ def agreement(frame: pd.DataFrame, look: Look | None = None, command: str = "") 
             elif mine["chance"].notna().any():
                 axes.plot([mine["chance"].mean()] * 2, [level, level + 0.5], color=MUTED, linewidth=1, linestyle=":")
             beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-            axes.text(-0.03, level + 0.5, short(finder, 18), color=look.colour(finder), weight="bold", **beside)
+            axes.text(-0.03, level + 0.5, short(finder, 24), color=look.colour(finder), weight="bold", **beside)
             share = f"{(cosines > SHARED).mean():.0%} above {SHARED}"
             axes.text(-0.03, level + 0.24, share, color=MUTED, fontsize=8, **beside)
         axes.set_xlim(bins[0], 1)

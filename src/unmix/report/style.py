@@ -180,9 +180,13 @@ def checked(frame: pd.DataFrame, name: str, text: Iterable[str], numbers: Iterab
 
 
 def short(text: str, length: int = 26) -> str:
-    """A name cut to fit a label."""
+    """A name cut to fit a label; of "Kind(field=value)" the kind is cut where that is enough."""
     text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    if len(text) <= length:
+        return text
+    kind, bracket, told = text.partition("(")
+    left = length - 1 - len(bracket + told)
+    return f"{kind[:left]}…{bracket}{told}" if bracket and 3 <= left <= len(kind) else text[: length - 1] + "…"
 
 
 def log_x(axes: Axes, values: Iterable[float], pad: float = 0.12, right: float | None = None) -> None:

@@ -153,7 +153,7 @@ def stored_scores(results: Results, cell: Cell) -> tuple[pd.DataFrame, dict[str,
 def _fits(results: Results, finder: str | None, seed: int | None) -> list[tuple[Cell, str]]:
     """Fits on one data with a short name each; raises `UsageError` where there is none, or several data."""
     cells = [cell for cell, _ in results.cells() if cell.world.kind == "Data" and cell.encoder is None]
-    kept = [c for c in cells if finder in (None, c.finder.kind, results.label(c.finder)) and seed in (None, c.seed)]
+    kept = [c for c in cells if results.is_called(c.finder, finder) and seed in (None, c.seed)]
     if not kept:
         known = ", ".join(f"{cell.finder.kind} seed {cell.seed}" for cell in cells) or "none on data"
         raise UsageError(f"finder={finder}, seed={seed}: no such fit here; known: {known}")

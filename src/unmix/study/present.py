@@ -24,6 +24,7 @@ HEADINGS = {
     "mcc": "MCC",
     "fit_seconds": "fit (s)",
 }
+WIDE = 160  # columns of a file or a pipe
 ON_DATA = ("l0", "fvu", "encode_flops", "dead")
 ON_MATCHED = ("fvu", "found", "dictionary_mcc", "mcc")
 ON_TRUTH = ("l0", "fvu", "encode_flops", "dictionary_mcc", "mcc")
@@ -52,6 +53,8 @@ def show_table(results: Results, world: str | None = None) -> None:
 
     table = results.table()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
     for number, name in enumerate(table["world"].unique() if len(table) else []):
         if world in (None, name):
             if number and world is None:
@@ -68,7 +71,10 @@ def _show_world(console: Console, world: str, frame: pd.DataFrame) -> None:
     titles = {"data": "data, held-out rows", "matched": "matched world, whose truth is known"}
     grid = Table(box=None, pad_edge=False, header_style="bold", title=titles.get(world, world), title_justify="left")
     for name in names:
-        grid.add_column(name, justify="right" if name in ("rows", "seeds") else "left", no_wrap=True)
+        if name in ("rows", "seeds"):
+            grid.add_column(name, justify="right", no_wrap=True)
+        else:
+            grid.add_column(name, overflow="fold")
     for name in shown:
         grid.add_column(HEADINGS[name], justify="right", no_wrap=True)
     for _, row in frame.iterrows():

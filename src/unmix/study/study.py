@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from unmix.core import parallel
 from unmix.core.errors import UnmixError, UsageError
-from unmix.core.recipe import Recipe, Table, suggest
+from unmix.core.recipe import Recipe, Table, suggest, told_apart
 from unmix.core.store import write_json
 from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
@@ -153,42 +153,41 @@ class Results:
         return [(Cell(**_fields(o["cell"])), o) for o in self.store.outcomes() if "error" not in o]
 
     @functools.cached_property
-    def _recipes(self) -> dict[str, set[str]]:
-        recipes: dict[str, set[str]] = {}
-        for outcome in self.store.outcomes():
-            if "error" not in outcome:
-                made = FINDERS.make(outcome["cell"]["finder"])
-                recipes.setdefault(made.kind, set()).add(str(made))
-        return recipes
+    def _names(self) -> dict[str, str]:
+        return told_apart(FINDERS.make(o["cell"]["finder"]) for o in self.store.outcomes() if "error" not in o)
 
     def label(self, finder: Any) -> str:
-        """A finder's name in tables: its kind, or the whole recipe where the run has several of that kind."""
-        return finder.kind if len(self._recipes.get(finder.kind, ())) < 2 else str(finder)
+        """A finder's name in tables: its kind, and the fields in which those of its kind differ in this run."""
+        return self._names.get(finder.digest, finder.kind)
+
+    def is_called(self, finder: Any, name: str | None) -> bool:
+        """Whether a name means this finder: its kind, its name in tables or its whole recipe; None means any."""
+        return name in (None, finder.kind, self.label(finder), str(finder))
 
     def table(self) -> pd.DataFrame:
         """One row for every cell: facts, then for every score NAME, NAME_chance, NAME_low, NAME_high, and
         NAME_minimum where the score has one.
 
-        A finder or an encoder goes by its kind, or by its whole recipe where the run has several of that kind.
+        A finder or an encoder goes by its kind, and by the fields in which those of its kind differ in this run;
+        recipe and encoder_recipe are whole.
         """
-        rows = []
-        for outcome in self.store.outcomes():
-            if "error" in outcome:
-                continue
+        rows, ended = [], [outcome for outcome in self.store.outcomes() if "error" not in outcome]
+        given = [outcome["cell"]["encoder"] for outcome in ended]
+        encoders = told_apart(ENCODERS.make(encoder) for encoder in given if encoder is not None)
+        for outcome in ended:
             row = {key: value for key, value in outcome.items() if key not in ("cell", "scores")}
             recipe = FINDERS.make(outcome["cell"]["finder"])
             row["finder"], row["recipe"] = self.label(recipe), str(recipe)
-            given = outcome["cell"]["encoder"]
-            row["encoder_recipe"] = row["encoder"] if given is None else str(ENCODERS.make(given))
+            row["encoder_recipe"] = row["encoder"]
+            if outcome["cell"]["encoder"] is not None:
+                encoder = ENCODERS.make(outcome["cell"]["encoder"])
+                row["encoder"], row["encoder_recipe"] = encoders[encoder.digest], str(encoder)
             for name, numbers in outcome["scores"].items():
                 row[name] = numbers["value"]
                 parts = ("chance", "low", "high", *(("minimum",) if "minimum" in numbers else ()))
                 row.update({f"{name}_{part}": numbers[part] for part in parts})
             rows.append(row)
         frame = pd.DataFrame(rows)
-        for _, group in frame[~frame["own"]].groupby("encoder") if len(frame) else ():
-            if group["encoder_recipe"].nunique() > 1:
-                frame.loc[group.index, "encoder"] = group["encoder_recipe"]
         order = [name for name in ("world", "samples", "finder", "encoder", "own", "seed") if name in frame]
         return frame.sort_values(order, kind="stable").reset_index(drop=True) if len(frame) else frame
 

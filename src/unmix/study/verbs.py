@@ -121,11 +121,7 @@ def chosen(results: Results, finder: str | None = None, seed: int | None = None)
 
     Raises `UsageError` where the run has no such fit.
     """
-    fits = [
-        (cell, outcome)
-        for cell, outcome in _fits(results)
-        if finder in (None, cell.finder.kind, results.label(cell.finder))
-    ]
+    fits = [(cell, outcome) for cell, outcome in _fits(results) if results.is_called(cell.finder, finder)]
     fits = [(cell, outcome) for cell, outcome in fits if seed in (None, cell.seed)]
     if not fits:
         known = ", ".join(f"{cell.finder.kind} seed {cell.seed}" for cell, _ in _fits(results))
