@@ -29,7 +29,7 @@ class DietStudy(Recipe):
     study 2 of ClusterWorld and 1 of sensitivity. image_seeds: None takes 3, in the small study 1. compute:
     floating-point operations of training that every objective may use on digits, counted; None takes 5e11, in the
     full study 2e12; half of it for each setting that is varied. image_compute: of each objective on pictures; None
-    takes 1.5e13, some 4 minutes of two cores, in the small study 1e12. most: pictures to learn from, None takes all,
+    takes 1.5e13, some 5 minutes of two cores, in the small study 1e12. most: pictures to learn from, None takes all,
     in the small study 4,000. training: share of all compute, below 1 for a trial run.
     """
 
