@@ -303,8 +303,9 @@ def _methods(study: Any, small: bool) -> dict[str, Any]:
         "pictures": _shared(pictures),
         "compute": "floating-point operations of products and convolutions, forwards and backwards, counted; random "
         "views take time as well, which is not in it",
-        "how settings were chosen": "learning rate and views of digits on validation rows of one seed; nothing on "
-        "held-out rows; the other objectives have the same learning rate, which was not tuned for them",
+        "how settings were chosen": "learning rate and views of digits, and DIET's batch, sphere, beta and head rate "
+        "on pictures, on validation rows of one seed; nothing on held-out rows; the other objectives have the same "
+        "learning rate and were not tuned, but for SimCLR's batch on pictures (64 was better than 256)",
         "not repeated": "CIFAR-100, TinyImageNet, ImageNet and the paper's networks, which need days of GPUs",
     }
 
