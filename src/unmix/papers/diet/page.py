@@ -174,16 +174,13 @@ def _own(section: str) -> str:
 
 def _how_far(frame: pd.DataFrame, pictures: int) -> list[Block]:
     """How far DIET's training came, in words, from what was looked at on the way; nothing where it was not."""
-    looks = _looks(frame)
-    if looks.empty:
-        return []
-    each = [rows.sort_values("step") for _, rows in looks.groupby("seed")]
+    diet, looks = frame[frame["method"] == DIET], _looks(frame)
+    each = [rows.sort_values("step") for _, rows in looks.groupby("seed")] if len(looks) else []
     each = [rows for rows in each if len(rows) > 1]
-    plain = frame.loc[frame["plain"].notna(), "plain"].mean()
-    if not each:
+    if not each or "seen" not in diet or diet["seen"].isna().all():
         return []
     gain = sum(rows["accuracy"].iloc[-1] - rows["accuracy"].iloc[-2] for rows in each) / len(each)
-    seen = frame.loc[frame["method"] == DIET, "seen"].mean()
+    seen, plain = diet["seen"].mean(), diet["plain"].mean()
     return [
         Paragraph(
             f"DIET saw each of the {pictures:,} pictures {seen:.0f} times. From half of its steps to the end its "
