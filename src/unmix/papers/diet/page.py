@@ -302,7 +302,7 @@ def _methods(study: Any, small: bool) -> dict[str, Any]:
         "views take time as well, which is not in it",
         "how settings were chosen": "learning rate and views of digits, and DIET's batch, sphere, beta and head rate "
         "on pictures, on validation rows of one seed; nothing on held-out rows; the other objectives have the same "
-        "learning rate and were not tuned, but for SimCLR's batch on pictures (64 was better than 256)",
+        "learning rate and were not tuned",
         "not repeated": "CIFAR-100, TinyImageNet, ImageNet and the paper's networks, which need days of GPUs",
     }
 
