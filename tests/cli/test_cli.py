@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -33,12 +34,16 @@ def test_help_and_tables_do_not_import_torch():
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'heavy import'\n"
     )
-    for words in ("'--help'", "'list'", "'list', 'finders'", "'fit', '--help'"):
+    for words in ("'--help'", "'--version'", "'list'", "'list', 'finders'", "'fit', '--help'"):
         done = subprocess.run([sys.executable, "-c", code.format(words=words)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert "TopKSAE" in unmix("list").stdout
     light = "import sys, unmix; assert 'torch' not in sys.modules; unmix.SparseWorld; assert len(unmix.__all__) == 16"
     assert subprocess.run([sys.executable, "-c", light], capture_output=True).returncode == 0
+
+
+def test_version_is_that_of_the_package():
+    assert unmix("--version").stdout.split() == ["unmix", metadata.version("unmix")]
 
 
 def test_show_gives_fields_equation_and_reference():

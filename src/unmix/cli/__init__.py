@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from unmix import __version__
 from unmix.cli import check, interop, learn, model, practice, results, runs, score, start
 from unmix.core.errors import UnmixError
 
@@ -45,6 +47,23 @@ VERBS = (
     results.report,
     results.atlas,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"unmix {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a verb; the help is the application's own."""
+
+
 for verb in VERBS:
     app.command(name=verb.__name__.strip("_").replace("_", "-"))(verb)
 

@@ -30,7 +30,7 @@ NUMBERS = (
     "plain",
 )
 FORMATS: dict[str, Any] = {
-    **dict.fromkeys(("linear", "knn", "alike", "alignment", "excess", "plain"), ".3f"),
+    **dict.fromkeys(("linear", "knn", "alignment", "excess", "plain"), ".3f"),
     **dict.fromkeys(("r2", "r2_minimum", "r2_x", "r2_untrained", "weights_r2", "probe", "bayes"), ".3f"),
     **dict.fromkeys(("rankme", "lidar"), ".1f"),
     "uniformity": ".2f",
@@ -43,7 +43,6 @@ FORMATS: dict[str, Any] = {
 LABELS = {
     "linear": "linear",
     "knn": "kNN",
-    "alike": "8 alike",
     "rankme": "RankMe",
     "lidar": "LiDAR",
     "seen": "times seen",
@@ -140,11 +139,10 @@ def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Sec
     if frame.empty:
         return Section(TITLES[section], [*blocks, Paragraph("Nothing was measured.")])
     blocks.append(figures.probes(frame, "Probes of held-out pictures", "Filled: linear. Open: nearest neighbours."))
-    values = ("linear", "knn", "alike", "rankme", "lidar", "alignment", "steps", "seen", "seconds")
+    values = ("linear", "knn", "rankme", "lidar", "alignment", "steps", "seen", "seconds")
     note = (
-        "Accuracies of the linear and the nearest-neighbour probe: means over seeds with 95 % t intervals. 8 alike: "
-        "share of a picture's 8 nearest held-out ones that are of its class. RankMe, LiDAR and alignment need "
-        "no labels."
+        "Accuracies of the linear and the nearest-neighbour probe: means over seeds with 95 % t intervals. RankMe, "
+        "LiDAR and alignment need no labels."
     )
     blocks.append(_table(frame, ("method",), values, note, ("linear", "knn")))
     blocks += _how_far(frame, min(most or world.size, world.size))
@@ -153,10 +151,11 @@ def _compared(study: Any, section: str, frame: pd.DataFrame, small: bool) -> Sec
     for method, title in ((DIET, "Nearest in DIET's features"), (RAW, "Nearest in pixels")):
         given = frame[(frame["method"] == method) & frame["pictures"].notna()] if "pictures" in frame else frame[:0]
         if len(given):
-            packed = given["pictures"].iloc[0]
-            panels.append(figures.sheet(unpacked(packed), title, packed["right"]))
+            packed, alike = given["pictures"].iloc[0], given["alike"].mean()
+            panels.append(figures.sheet(unpacked(packed), f"{title}: {alike:.0%} alike", packed["right"]))
     said = "Left: pictures, each followed by five views that networks learn from. Then: held-out pictures, each with "
-    said += "its 8 nearest others; those of another class are framed."
+    said += "its 8 nearest others; those of another class are framed. Alike: the share of the 8 that is of the "
+    said += "picture's class, over all held-out pictures."
     blocks.append(_captioned(beside(*panels), said))
     return Section(TITLES[section], blocks)
 
