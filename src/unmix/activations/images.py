@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,10 +11,9 @@ import numpy as np
 
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
+from unmix.core.pictures import SUFFIXES, contents, opened, picture_names
 from unmix.core.store import HARMED
 from unmix.scores.similarity.images import as_images
-
-KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def open_images(path: str | Path, side: int | None = None, inside: str = "") -> ImageItems:
@@ -30,14 +27,11 @@ def open_images(path: str | Path, side: int | None = None, inside: str = "") -> 
     path = Path(path)
     if path.suffix == ".npy":
         return as_items(_array(path))
-    names, read, close = _source(path)
-    names = _pictures(names, inside)
-    try:
-        images = [_image(read(name), name, side) for name in names]
-    finally:
-        close()
-    if not images:
-        raise UsageError(f"images={path}: no {', '.join(KINDS)} {'in it' if not inside else f'below {inside}'}")
+    names = image_names(path, inside)
+    if not names:
+        where = f"below {inside}" if inside else "in it"
+        raise UsageError(f"images={path}: no picture ({', '.join(SUFFIXES)}) {where}")
+    images = [_pixels(content, name, side) for name, content in zip(names, contents(path, names), strict=True)]
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
         raise UsageError(f"images={path}: {len(sizes)} sizes, such as {sizes[0]} and {sizes[-1]}; give side")
@@ -49,9 +43,7 @@ def open_images(path: str | Path, side: int | None = None, inside: str = "") -> 
 
 def image_names(path: str | Path, inside: str = "") -> list[str]:
     """Names of the images that `open_images` reads from a folder or .zip, in its order. Raises as it does."""
-    names, _, close = _source(Path(path))
-    close()
-    return _pictures(names, inside)
+    return sorted((name for name in picture_names(path) if name.startswith(inside)), key=_natural)
 
 
 def as_items(images: Any, labels: Any = None) -> ImageItems:
@@ -92,36 +84,11 @@ def crops(images: Any, numbers: Any, places: Any, grid: Sequence[int], share: fl
     return found
 
 
-def _source(path: Path) -> tuple[list[str], Callable[[str], bytes], Callable[[], None]]:
-    """Names inside, what reads one of them, and what closes it all."""
-    if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-        return names, lambda name: (path / name).read_bytes(), lambda: None
-    if path.suffix != ".zip" or not path.is_file():
-        raise UsageError(f"images={path}: no such folder, .zip or .npy")
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise Failure(f"{path}: not a whole zip archive ({error}); copy it again") from None
-    return archive.namelist(), archive.read, archive.close
+def _pixels(content: bytes, name: str, side: int | None) -> np.ndarray:
+    from PIL import Image
 
-
-def _pictures(names: list[str], inside: str) -> list[str]:
-    names = sorted(names, key=_natural)
-    return [name for name in names if name.startswith(inside) and PurePosixPath(name).suffix.lower() in KINDS]
-
-
-def _image(content: bytes, name: str, side: int | None) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise Failure(f"{name}: not a whole image ({' '.join(str(error).split())[:80]}); copy it again") from None
-    if side is not None:
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    picture = opened(content, name)
+    return np.asarray(picture if side is None else picture.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _array(path: Path) -> np.ndarray:

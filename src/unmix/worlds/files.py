@@ -14,6 +14,7 @@ import numpy as np
 
 from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
+from unmix.core.pictures import is_hidden
 from unmix.worlds.base import World
 
 PICKLES = (".pickle", ".pkl")
@@ -73,9 +74,14 @@ def array_names(path: str | Path) -> set[str]:
 
 
 def digest_of(path: str | Path) -> str | None:
-    """16 hexadecimal digits for the bytes of a file, or of all files below a folder; None where there is none."""
+    """16 hexadecimal digits for the bytes of a file, or of all files below a folder that are not hidden.
+
+    None where there is none.
+    """
     path = Path(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path).as_posix()))
     if not path.exists() or not files:
         return None
     whole = hashlib.sha256()

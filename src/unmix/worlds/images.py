@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
@@ -15,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from unmix.core.errors import Failure, UsageError
+from unmix.core.pictures import SUFFIXES, contents, is_picture, opened, picture_names
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream, untouched
 from unmix.worlds.files import FileWorld, read_arrays
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DIGITS = "digits"
 HELD = ("test", "val", "valid", "validation")
 
@@ -216,18 +215,18 @@ def _array(path: Path) -> Pictures:
 
 
 def _files(path: Path, within: str, side: int | None) -> Pictures:
-    names, opened = [], []
-    for name, raw in _pictures(path, within):
-        names.append(name)
-        opened.append(_decoded(name, raw, side))
-        if opened[-1].shape != opened[0].shape:
+    names = [name for name in picture_names(path) if name.startswith(within)]
+    found: list[np.ndarray] = []
+    for name, content in zip(names, contents(path, names), strict=True):
+        found.append(_pixels(name, content, side))
+        if found[-1].shape != found[0].shape:
             raise UsageError(
-                f"{path}: {names[0]} is {list(opened[0].shape[:2])} and {name} is {list(opened[-1].shape[:2])}; "
+                f"{path}: {names[0]} is {list(found[0].shape[:2])} and {name} is {list(found[-1].shape[:2])}; "
                 "give side=32 to scale them"
             )
     if not names:
         raise UsageError(f"{path}: holds no picture ({', '.join(SUFFIXES)}) below {within!r}")
-    values = torch.from_numpy(np.stack(opened)).movedim(3, 1).contiguous()
+    values = torch.from_numpy(np.stack(found)).movedim(3, 1).contiguous()
     aside, below = _divided(names)
     folders = [name.rpartition("/")[0] for name in below]
     kinds = sorted({folder for folder in folders if folder})
@@ -253,17 +252,11 @@ def _divided(names: list[str]) -> tuple[np.ndarray | None, list[str]]:
     return None, names
 
 
-def _decoded(name: str, raw: bytes, side: int | None) -> np.ndarray:
+def _pixels(name: str, content: bytes, side: int | None) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(io.BytesIO(raw)) as image:
-            plain = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Failure(f"{name}: no picture that can be read ({str(error).splitlines()[0]}); remove it") from None
-    if side is not None:
-        plain = ImageOps.fit(plain, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(plain)
+    picture = opened(content, name)
+    return np.asarray(picture if side is None else ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC))
 
 
 def holds_images(path: str) -> bool:
@@ -272,7 +265,7 @@ def holds_images(path: str) -> bool:
         return True
     file = Path(path)
     if file.is_dir():
-        return any(p.suffix.lower() in SUFFIXES for p in file.rglob("*"))
+        return any(is_picture(p.relative_to(file).as_posix()) for p in file.rglob("*"))
     if file.suffix.lower() == ".zip":
         return file.is_file()
     if not file.is_file() or file.suffix not in (".npy", ".npz"):
@@ -284,24 +277,6 @@ def holds_images(path: str) -> bool:
             return "images" in opened.files
     except (ValueError, EOFError, OSError, zipfile.BadZipFile):
         return False
-
-
-def _pictures(path: Path, within: str) -> Iterator[tuple[str, bytes]]:
-    """Names relative to the folder or zip, in order, with their bytes."""
-    if path.is_dir():
-        names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        for name in names:
-            if name.startswith(within):
-                yield name, (path / name).read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(path) as opened:
-            for name in sorted(opened.namelist()):
-                hidden = name.startswith("__MACOSX/")
-                if Path(name).suffix.lower() in SUFFIXES and name.startswith(within) and not hidden:
-                    yield name, opened.read(name)
-    except zipfile.BadZipFile as error:
-        raise Failure(f"{path}: cannot be read ({error})") from None
 
 
 def _enough(pictures: Pictures, path: Any) -> Pictures:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +11,10 @@ from torch import Tensor
 from unmix.activations.imagenet import efficientnet_lite0
 from unmix.core.digest import file_digest
 from unmix.core.errors import Failure, UsageError
+from unmix.core.pictures import SUFFIXES, contents, opened, picture_names
 from unmix.core.seeds import Stream
 
 SIDE = 224
-SUFFIXES = (".jpg", ".jpeg", ".png")
 OBJECTS = "Kriegeskorte_Neuron2008_supplementalData.mat"
 MARKS = ("human", "face", "animal", "natural")
 
@@ -32,13 +29,12 @@ def digest_of(path: str | Path) -> str:
 
 
 def photographs(path: str | Path, count: int | None = None, side: int = SIDE, rng: int | Stream = 0) -> Tensor:
-    """Photographs of a zip or folder (jpg, png) as [n, 3, side, side] in [0, 1], in the order of their names.
+    """Photographs of a zip or folder as [n, 3, side, side] in [0, 1], in the order of their names.
 
     The middle square of each is scaled bilinearly. count: draws that many at random; None takes all. Raises
     `UsageError` for a path without images or with fewer than count, `Failure` for an image that cannot be read.
     """
-    named = dict(_read(Path(path)))
-    names = sorted(named)
+    names = picture_names(path)
     if not names:
         raise UsageError(f"{path}: has no images ({', '.join(SUFFIXES)})")
     if count is not None:
@@ -47,7 +43,8 @@ def photographs(path: str | Path, count: int | None = None, side: int = SIDE, rn
         stream = rng if isinstance(rng, Stream) else Stream(rng)
         chosen = stream.child("photographs").numpy().choice(len(names), count, replace=False)
         names = [names[place] for place in sorted(chosen)]
-    return torch.stack([_picture(named[name], name, side) for name in names])
+    read = zip(names, contents(path, names), strict=True)
+    return torch.stack([_scaled(torch.from_numpy(np.array(opened(content, name))), side) for name, content in read])
 
 
 def objects(path: str | Path, side: int = SIDE) -> tuple[Tensor, dict[str, np.ndarray]]:
@@ -80,31 +77,6 @@ def efficientnet_features(pictures: Tensor, trained: bool, batch: int = 32) -> T
     network = efficientnet_lite0(trained)
     with torch.no_grad():
         return torch.cat([network(part).mean((2, 3)) for part in pictures.split(batch)])
-
-
-def _read(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.is_file() and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if Path(name).suffix.lower() in SUFFIXES:
-                    yield name, archive.read(name)
-    elif path.is_dir():
-        for file in path.rglob("*"):
-            if file.suffix.lower() in SUFFIXES:
-                yield file.relative_to(path).as_posix(), file.read_bytes()
-    else:
-        raise UsageError(f"{path}: give a folder or a zip of images")
-
-
-def _picture(data: bytes, name: str, side: int) -> Tensor:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            array = np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise Failure(f"{name}: cannot be read as an image ({error})") from None
-    return _scaled(torch.from_numpy(array), side)
 
 
 def _scaled(image: Tensor, side: int) -> Tensor:
