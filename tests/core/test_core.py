@@ -6,14 +6,16 @@ import errno
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 
 from unmix.core import options
 from unmix.core.digest import array_digest, digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.loop import minibatches, warm_then_decay
-from unmix.core.rows import ArrayRows, Subset, as_rows, gather
+from unmix.core.rows import ArrayRows, Subset, as_rows, as_tensor, gather
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.core.statistics import bootstrap_mean, seed_interval
@@ -63,6 +65,45 @@ def test_rows_refuse_what_is_not_a_matrix_of_numbers():
     bad[66_000, 1] = np.inf
     with pytest.raises(UsageError, match="row 66000, column 1"):
         ArrayRows(bad)
+
+
+def test_numbers_of_every_kind_are_the_same_rows():
+    plain = np.arange(6.0).reshape(3, 2)
+    kinds = {
+        "nested lists": plain.tolist(),
+        "a table": pd.DataFrame(plain, columns=["a", "b"]),
+        "the other byte order": plain.astype(plain.dtype.newbyteorder()),
+        "narrow, in the other byte order": plain.astype(np.dtype(np.float32).newbyteorder()),
+        "long": plain.astype(np.longdouble),
+        "half": plain.astype(np.float16),
+        "bfloat16": torch.from_numpy(plain).bfloat16(),
+        "columns first": np.asfortranarray(plain),
+        "with gradients": torch.from_numpy(plain).requires_grad_(),
+    }
+    for name, given in kinds.items():
+        rows = as_rows(given)
+        assert torch.cat(list(rows.blocks(2))).tolist() == plain.tolist(), name
+        assert len(rows.digest) == 16
+        assert as_tensor(given).tolist() == plain.tolist(), name
+    assert as_tensor(kinds["the other byte order"]).dtype == torch.float64
+    assert as_tensor(kinds["with gradients"]).requires_grad, "encoders pass gradients on"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (scipy.sparse.eye(3).tocsr(), r"h: is sparse; give h\.toarray\(\)"),
+        (torch.eye(3).to_sparse(), r"h: is sparse; give h\.to_dense\(\)"),
+        (torch.eye(3) + 1j, "real numbers, got torch.complex64"),
+        ([[1.0], [1.0, 2.0]], "expected an array"),
+        ("text", "expected rows or an array"),
+        (pd.DataFrame({"a": ["x", "y"]}), "real numbers"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused_by_name(given, message):
+    for read in (as_rows, as_tensor):
+        with pytest.raises(UsageError, match=message):
+            read(given, "h")
 
 
 def test_a_read_only_memory_map_is_read_without_warnings(tmp_path):

@@ -21,7 +21,11 @@ def array_digest(array: Any) -> str:
     import numpy as np
 
     if hasattr(array, "detach"):
-        array = array.detach().cpu().numpy()
+        array = array.detach().cpu()
+        try:
+            array = array.numpy()
+        except TypeError:  # numpy has no bfloat16
+            array = array.float().numpy()
     state = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     step = max(1, (1 << 24) // max(1, array[:1].nbytes)) if array.ndim else 1
     for start in range(0, len(array) if array.ndim else 1, step):

@@ -32,23 +32,20 @@ class Rows(Protocol):
 class ArrayRows:
     """Rows held in one array (numpy, a memory map, or torch).
 
-    array: [n, d], real numbers, finite. Raises `UsageError` for another shape, no rows, or NaN.
+    array: [n, d], real numbers, finite; nested lists and tables are taken as arrays. Raises `UsageError` for another
+    shape, no rows, or NaN.
     """
 
     array: Any
     name: str
 
     def __init__(self, array: Any, name: str = "h", check: bool = True) -> None:
-        if isinstance(array, torch.Tensor):
-            array = array.detach()
-        elif not isinstance(array, np.ndarray):
-            array = np.asarray(array)
+        array = as_array(array, name)
+        array = array.detach() if isinstance(array, torch.Tensor) else array
         if array.ndim != 2:
             raise UsageError(f"{name}: rows must be a matrix [n, d], got shape {list(array.shape)}")
         if not array.shape[0] or not array.shape[1]:
             raise UsageError(f"{name}: no rows or no columns, shape {list(array.shape)}")
-        if not isinstance(array, torch.Tensor) and array.dtype.kind not in "fiub":
-            raise UsageError(f"{name}: rows must be real numbers, got {array.dtype}")
         self.array, self.name = array, name
         if check:
             for start, block in zip(range(0, len(array), 65536), self.blocks(65536), strict=True):
@@ -148,19 +145,46 @@ class Subset:
 
 
 def as_rows(rows: Any, name: str = "h") -> Rows:
-    """Rows from Rows or an array; raises `UsageError` for anything else."""
-    if isinstance(rows, (np.ndarray, torch.Tensor, list)):
-        return ArrayRows(rows, name)
+    """Rows from Rows, an array, nested lists or a table (pandas); raises `UsageError` for anything else."""
     if hasattr(rows, "blocks") and hasattr(rows, "take"):
         return rows
-    raise UsageError(f"{name}: expected rows or an array [n, d], got {type(rows).__name__}")
+    return ArrayRows(rows, name)
 
 
-def as_tensor(array: Any) -> Tensor:
-    """An array as a float tensor: float64 stays, everything else becomes float32. Copies only where needed."""
+def as_array(values: Any, name: str = "values") -> Any:
+    """Real numbers as a numpy array or a torch tensor: arrays and tensors as they are, nested lists, tables.
+
+    Raises `UsageError` for what is sparse, complex, or holds something else than numbers.
+    """
+    if hasattr(values, "toarray") or (isinstance(values, torch.Tensor) and values.layout != torch.strided):
+        dense = "to_dense" if isinstance(values, torch.Tensor) else "toarray"
+        raise UsageError(f"{name}: is sparse; give {name}.{dense}()")
+    if isinstance(values, torch.Tensor):
+        real = not values.is_complex()
+    else:
+        if not (isinstance(values, (list, tuple)) or hasattr(values, "__array__")):
+            raise UsageError(f"{name}: expected rows or an array [n, d], got {type(values).__name__}")
+        try:
+            values = values if isinstance(values, np.ndarray) else np.asarray(values)  # memory maps stay
+        except ValueError as error:  # lists of unlike lengths
+            raise UsageError(f"{name}: expected an array [n, d] ({str(error)[:60]})") from None
+        real = values.dtype.kind in "fiub"
+    if not real:
+        raise UsageError(f"{name}: must be real numbers, got {values.dtype}")
+    return values
+
+
+def as_tensor(array: Any, name: str = "values") -> Tensor:
+    """Real numbers as a float tensor: float64 stays, everything else becomes float32. Copies only where needed.
+
+    Raises `UsageError` as `as_array` does.
+    """
+    array = as_array(array, name)
     if not isinstance(array, torch.Tensor):
-        if not array.flags.writeable or not array.flags.c_contiguous or array.dtype.kind != "f":
-            array = np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
+        held = array.dtype in (np.float16, np.float32, np.float64)  # of this machine's byte order, too
+        if not array.flags.writeable or not array.flags.c_contiguous or not held:
+            wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+            array = np.array(array, dtype=np.float64 if wide else np.float32)
         array = torch.from_numpy(array)
     return array if array.dtype == torch.float64 else array.float()
 

@@ -58,7 +58,7 @@ class BoundEncoder:
         start: first codes [n, m] to begin from, for encoders that can (`warm`). Raises `UsageError` for a wrong
         shape, a NaN, or a start that cannot be used.
         """
-        h = as_tensor(h)
+        h = as_tensor(h, "h")
         m, d = self.atoms.shape
         if h.ndim != 2 or h.shape[1] != d:
             raise UsageError(f"h: expected [n, {d}], got {list(h.shape)}")

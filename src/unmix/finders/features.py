@@ -147,7 +147,7 @@ def assemble(
     atoms: Tensor, bias: Tensor, encoder: Encoder, tensors: Mapping[str, Tensor] | None = None, **about: Any
 ) -> Features:
     """Features from fitted tensors; `tensors` are the encoder's own weights where it has any."""
-    atoms, bias = as_tensor(atoms).contiguous(), as_tensor(bias)
+    atoms, bias = as_tensor(atoms, "atoms").contiguous(), as_tensor(bias, "bias")
     tensors = {name: tensor.contiguous() for name, tensor in (tensors or {}).items()}
     return Features(atoms, bias, bound(encoder, atoms, bias, tensors), None, about)
 

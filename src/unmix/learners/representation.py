@@ -43,7 +43,7 @@ class Representation:
 
         Raises `UsageError` for another shape, no rows, or NaN.
         """
-        x = as_tensor(x)
+        x = as_tensor(x, "x")
         if tuple(x.shape[1:]) != self.shape or not len(x):
             expected = ", ".join(["n", *map(str, self.shape)])
             raise UsageError(f"x: this representation takes [{expected}] with at least one row, got {list(x.shape)}")

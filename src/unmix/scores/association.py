@@ -107,7 +107,7 @@ def best_threshold(values: np.ndarray, positive: np.ndarray) -> tuple[float, flo
 def entries(codes: Codes | Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Row, column and value of everything that is not zero, and the shape. Raises `UsageError` for NaN."""
     if not isinstance(codes, Codes):
-        dense = as_tensor(codes)
+        dense = as_tensor(codes, "codes")
         if dense.ndim != 2:
             raise UsageError(f"codes: expected [n, m], got {list(dense.shape)}")
         require_finite(dense, "codes")

@@ -319,7 +319,7 @@ def _answers(judge: AtWork, task: str, explanation: Explanation, contexts: list[
 
 
 def _dense(codes: Any) -> Codes:
-    matrix = as_tensor(codes)
+    matrix = as_tensor(codes, "codes")
     if matrix.ndim != 2:
         raise UsageError(f"codes: expected [n, m], got {list(matrix.shape)}")
     return Codes(matrix, None, matrix.shape[1])

@@ -41,7 +41,7 @@ def pair(similarity: Tensor, signed: bool = False) -> Pairing:
 
 def columns_of(values: Any, name: str) -> Tensor:
     """Codes or an array as a float64 matrix [n, columns]; raises `UsageError` for another shape or NaN."""
-    matrix = (values.dense() if isinstance(values, Codes) else as_tensor(values)).detach().double()
+    matrix = (values.dense() if isinstance(values, Codes) else as_tensor(values, name)).detach().double()
     if matrix.ndim != 2 or not matrix.shape[1]:
         raise UsageError(f"{name}: expected [n, columns], got {list(matrix.shape)}")
     require_finite(matrix, name)

@@ -169,7 +169,7 @@ def _spread(values: Tensor) -> float:
 
 
 def _rows(name: str, h: Any) -> Tensor:
-    rows = as_tensor(h)
+    rows = as_tensor(h, "h")
     if rows.ndim != 2 or len(rows) < 2:
         raise UsageError(f"{name}: h must be [n, d] with at least 2 rows, got {list(rows.shape)}")
     require_finite(rows, "h")
@@ -177,7 +177,7 @@ def _rows(name: str, h: Any) -> Tensor:
 
 
 def _views(name: str, h: Any, group: Any) -> tuple[Tensor, Tensor, int]:
-    rows, given = _rows(name, h), as_tensor(group).cpu()
+    rows, given = _rows(name, h), as_tensor(group, "group").cpu()
     if given.shape != (len(rows),):
         raise UsageError(f"{name}: group must be [{len(rows)}], the datum of each row, got {list(given.shape)}")
     kinds, member = torch.unique(given, return_inverse=True)

@@ -25,7 +25,7 @@ def fvu(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:
     h, reconstruction: [n, d]. The same for any batching, scale and shift; summed in float64.
     Raises `UsageError` for unlike shapes and for rows that are all equal.
     """
-    a, b = as_tensor(h).double(), as_tensor(reconstruction).double()
+    a, b = as_tensor(h, "h").double(), as_tensor(reconstruction, "reconstruction").double()
     if a.shape != b.shape or a.ndim != 2 or not len(a):
         raise UsageError(f"fvu: h is {list(a.shape)}, reconstruction {list(b.shape)}; both must be [n, d], n >= 1")
     require_finite(a, "h")
@@ -171,7 +171,7 @@ class Dense(Score):
 def as_codes(codes: Any, name: str = "codes") -> Codes:
     """Codes as they are, or an array [n, m] as dense codes; raises `UsageError` for another shape or NaN."""
     if not isinstance(codes, Codes):
-        dense = as_tensor(codes)
+        dense = as_tensor(codes, "codes")
         if dense.ndim != 2:
             raise UsageError(f"{name}: expected [n, m], got {list(dense.shape)}")
         codes = Codes(dense, None, dense.shape[1])

@@ -16,7 +16,7 @@ from torch import Tensor
 from unmix.core.errors import UnmixError, UsageError
 from unmix.core.factors import Factor
 from unmix.core.recipe import suggest
-from unmix.core.rows import as_tensor, require_finite
+from unmix.core.rows import as_array, as_tensor, require_finite
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json
 from unmix.scores import SCORES
@@ -258,13 +258,11 @@ def _about(name: str) -> dict[str, str]:
 
 
 def _matrix(values: Any, name: str) -> Tensor:
-    array = values if isinstance(values, Tensor) else np.asarray(values)
+    array = as_array(values, name)
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or not array.shape[0] or not array.shape[1]:
         raise UsageError(f"{name}: expected [n, columns], got {list(array.shape)}")
-    if not isinstance(array, Tensor) and array.dtype.kind not in "fiub":
-        raise UsageError(f"{name}: must be real numbers, got {array.dtype}")
     matrix = as_tensor(array).detach()
     require_finite(matrix, name)
     return matrix
@@ -273,7 +271,7 @@ def _matrix(values: Any, name: str) -> Tensor:
 def _flat(values: Any, name: str) -> Tensor | None:
     if values is None:
         return None
-    array = values if isinstance(values, Tensor) else np.asarray(values)
+    array = as_array(values, name)
     return _matrix(array.reshape(len(array), -1), name)
 
 

@@ -122,7 +122,7 @@ def matrix(activations: Any) -> Tensor:
 
     Raises `UsageError` for another shape or NaN.
     """
-    given = activations.dense() if isinstance(activations, Codes) else as_tensor(activations)
+    given = activations.dense() if isinstance(activations, Codes) else as_tensor(activations, "activations")
     given = given.detach().cpu()
     if given.ndim != 2 or not given.numel():
         raise UsageError(f"activations: must be [images, features], got {list(given.shape)}")
