@@ -83,12 +83,12 @@ def test_cut_off_files_fail_in_one_line(tmp_path: Path, array: np.ndarray) -> No
 def test_other_inputs_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.ones(3))
     np.save(tmp_path / "nan.npy", np.array([[1.0, np.nan]]))
-    (tmp_path / "a.csv").write_text("1,2")
+    (tmp_path / "a.txt").write_text("1,2")
     for name, message in {
         "none.npy": "no such file or folder; .*digits",
         "flat.npy": r"must be a matrix \[n, d\]",
         "nan.npy": "row 0, column 1 is nan",
-        "a.csv": "cannot read .csv; give a folder",
+        "a.txt": "cannot read .txt; give a folder",
         ".": "holds no activations",
     }.items():
         with pytest.raises(UsageError, match=message):

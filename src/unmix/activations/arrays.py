@@ -1,4 +1,4 @@
-"""Arrays: rows from a path; shards, .npy, .npz and .safetensors, or a named data set. Pickles are never loaded."""
+"""Arrays: rows from a path; shards, arrays, tables, or a named data set. Pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unmix.activations import tables
 from unmix.activations.shards import ShardRows
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems, Items, VectorItems
@@ -15,7 +16,7 @@ from unmix.core.rows import ArrayRows, Rows
 from unmix.core.seeds import untouched
 from unmix.core.store import HARMED
 
-KINDS = "a folder of activations, .npy, .npz or .safetensors"
+KINDS = f"a folder of activations, .npy, .npz, .safetensors, {', '.join(tables.SUFFIXES)}"
 
 
 class ItemRows(ArrayRows):
@@ -33,6 +34,7 @@ def open_rows(path: str | Path) -> Rows:
     """Rows [n, d] with `.items`, from a folder of shards, a file, or a name in the table `DATASETS`.
 
     .npy is memory-mapped. Of .npz and .safetensors with several arrays one is named after a colon, "acts.npz:h".
+    Tables (.csv, .tsv, .parquet) are of numbers alone, see `unmix.activations.tables.read_table`.
     Raises `UsageError` for a missing path, an unknown kind, a missing key or pickled objects, and `Failure` for a
     file that is cut off.
     """
@@ -55,7 +57,7 @@ def open_array(path: str | Path) -> Any:
         return ShardRows(file)
     if not file.is_file():
         raise UsageError(f"data={text}: no such file or folder; give {KINDS}, or a name: {', '.join(DATASETS)}")
-    readers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}
+    readers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, **dict.fromkeys(tables.SUFFIXES, _table)}
     suffix = file.suffix.lower()
     if suffix not in readers:
         raise UsageError(
@@ -111,6 +113,10 @@ def _safetensors(file: Path, key: str | None) -> Any:
             return tensors.get_tensor(_chosen(file, key, list(tensors.keys())))
     except SafetensorError as error:
         raise Failure(f"{file}: not a whole safetensors file ({error}); copy or make it again") from None
+
+
+def _table(file: Path, _key: str | None) -> np.ndarray:
+    return tables.read_table(file)
 
 
 def _chosen(file: Path, key: str | None, keys: list[str]) -> str:
