@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from unmix.activations.data import Data
@@ -126,9 +127,20 @@ def test_labels_that_came_with_the_rows_and_missing_ones():
     rows.labels = np.asarray([1, 0, 1])
     assert labels_of(None, rows, VectorItems(np.arange(3))).tolist() == [1, 0, 1]
     assert known(labels_of(["a", None, ""], rows, None)).tolist() == [True, False, False]
+    column = pd.Series(["a", np.nan, pd.NA], dtype=object)
+    assert known(labels_of(column, rows, None)).tolist() == [True, False, False]
     assert known(np.asarray([1.0, np.nan])).tolist() == [True, False]
     with pytest.raises(UsageError, match="no tokens of text"):
         matches("a", VectorItems(np.arange(3)))
+
+
+def test_labels_are_read_as_spreadsheets_write_them(tmp_path):
+    rows, file = ArrayRows(np.ones((3, 2))), tmp_path / "labels.csv"
+    file.write_bytes("\ufeffkind,age\r\ncat,1\r\n,2\r\ndog,3\r\n\r\n".encode())
+    assert labels_of(f"{file}:kind", rows, None).tolist() == ["cat", "", "dog"]
+    file.write_bytes("kind\nKüche\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="no table of text in UTF-8"):
+        labels_of(file, rows, None)
 
 
 def test_text_is_put_together_and_patterns_span_tokens():

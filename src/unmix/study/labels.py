@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from unmix.core.errors import UsageError
 from unmix.core.items import TextItems
@@ -36,7 +37,7 @@ def labels_of(given: Any, raw: Any, items: Any) -> np.ndarray:
     if labels.shape != (n,):
         raise UsageError(f"labels: expected {n} of them, one for each row of the run, got {list(labels.shape)}")
     if labels.dtype.kind == "O":
-        labels = np.asarray(["" if value is None else str(value) for value in labels])
+        labels = np.asarray(["" if pd.isna(value) else str(value) for value in labels])
     if labels.dtype.kind not in "biufU":
         raise UsageError(f"labels: must be numbers or text, got {labels.dtype}")
     return labels
@@ -92,8 +93,13 @@ def _read(given: str) -> Any:
             raise UsageError(f"labels={given}: not a whole array of numbers or text ({error})") from None
     if file.suffix != ".csv":
         raise UsageError(f"labels={given}: give a .npy or .csv file")
-    with open(file, newline="", encoding="utf-8") as opened:
-        head, *lines = list(csv.reader(opened)) or [[]]
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as opened:
+            head, *lines = list(csv.reader(opened)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"labels={given}: no table of text in UTF-8 ({error})") from None
+    while lines and not lines[-1]:  # blank lines after the last row
+        lines.pop()
     if column is None and len(head) != 1:
         raise UsageError(
             f"labels={given}: has several columns; name one, such as {file.name}:{head[0] if head else ''}"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import Failure, UsageError
 from unmix.scores.interpretability.human import accuracy, agreement, fit_sensitivity, noise_ceiling, read_choices
 
 FOLDER = os.environ.get("UNMIX_DATA")
@@ -99,6 +99,9 @@ def test_tables_are_read_without_catch_trials_and_errors_are_named(tmp_path):
         read_choices(tmp_path / "u.csv")
     with pytest.raises(UsageError, match="no such file"):
         read_choices(tmp_path / "v.csv")
+    (tmp_path / "w.csv").write_text("")
+    with pytest.raises(Failure, match="cannot be read as a table"):
+        read_choices(tmp_path / "w.csv")
 
 
 @pytest.mark.skipif(FOLDER is None, reason="UNMIX_DATA, the folder of the tables, is not set")

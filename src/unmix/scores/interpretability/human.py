@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import Failure, UsageError
 from unmix.core.seeds import Stream, as_stream
 
 COLUMNS = ("subject_id", "trial_type", "catch_trial", "instr_type", "layer", "kernel_size", "channel", "correct")
@@ -22,13 +22,16 @@ def read_choices(path: str | Path, catch: bool = False, practice: bool = False) 
     path: a .csv with the columns of the published tables: subject_id, trial_type, catch_trial, instr_type, layer,
     kernel_size, channel, correct and, where they are, condition_name, conf_rating, abs_conf_rating, RT. catch: keep
     the catch trials, which only show that people attend. practice: keep trials that are not main ones.
-    Adds unit (text: layer, kernel size, channel). Raises `UsageError` for a missing file, column or value.
+    Adds unit (text: layer, kernel size, channel). Raises `UsageError` for a missing file, column or value, and
+    `Failure` for what is no table.
     Source: Borowski et al. 2021, arXiv 2010.12606.
     """
     try:
         table = pd.read_csv(path)
     except FileNotFoundError:
         raise UsageError(f"choices={path}: no such file") from None
+    except ValueError as error:
+        raise Failure(f"choices={path}: cannot be read as a table ({error})") from None
     if missing := [name for name in COLUMNS if name not in table]:
         raise UsageError(f"choices={path}: lacks the columns {', '.join(missing)}")
     if table["correct"].isna().any():
