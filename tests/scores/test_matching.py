@@ -86,6 +86,8 @@ def test_random_dictionaries_are_at_chance_and_recovered_ones_are_not():
     close = dictionary_mcc(truth + 0.05 * other, truth)
     assert close.at_chance is False and close.corrected > 0.9
     assert f"corrected {close.corrected:.4g}" in str(close)
+    overfitted = Outcome(-1.4, chance=-80.0, ceiling=1.0)
+    assert overfitted.corrected == -1.4 and "corrected" not in str(overfitted), "no better because chance is worse"
     codes, z = torch.randn(2, 200, 5, generator=draw)
     assert mcc(codes, z).at_chance is True and mcc(z, z).at_chance is False
 

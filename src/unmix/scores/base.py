@@ -35,10 +35,15 @@ class Outcome:
 
     @property
     def corrected(self) -> float:
-        """(value - chance) / (1 - chance): 0 at chance, 1 when perfect; NaN where lower is better."""
+        """(value - chance) / (1 - chance): 0 at chance, 1 when perfect; NaN where lower is better.
+
+        A chance below 0 counts as 0, which a constant reaches: an R2 of fits to a few unrelated rows is far below 0,
+        and a bad value would look near to perfect beside it.
+        """
         if not self.chance < 1 or self.ceiling < self.chance:
             return math.nan
-        return (self.value - self.chance) / (1 - self.chance)
+        chance = max(0.0, self.chance)
+        return (self.value - chance) / (1 - chance)
 
     @property
     def at_chance(self) -> bool | None:
@@ -61,7 +66,7 @@ class Outcome:
             parts[-1] += ","
             parts.append(f"minimum {self.detail['minimum']:.4g}")
         if not math.isnan(self.chance):
-            corrected = "" if math.isnan(self.corrected) or not self.chance else f", corrected {self.corrected:.4g}"
+            corrected = "" if math.isnan(self.corrected) or self.chance <= 0 else f", corrected {self.corrected:.4g}"
             parts.append(f"(chance {self.chance:.4g}{corrected}{', at chance' if self.at_chance else ''})")
         return " ".join(parts)
 
