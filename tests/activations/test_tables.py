@@ -13,6 +13,7 @@ from unmix.core.errors import Failure, UsageError
 
 NAMED = [f"row {number}" for number in range(12)]
 FRAME = pd.DataFrame(np.random.default_rng(0).standard_normal((12, 3)), columns=["a", "b", "c"])
+R_TABLE = "a\tb\tc\n" + FRAME.set_axis(NAMED).to_csv(sep="\t", header=False)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,9 @@ FRAME = pd.DataFrame(np.random.default_rng(0).standard_normal((12, 3)), columns=
             "named rows, as R writes them.csv",
             lambda path: FRAME.set_axis(NAMED).to_csv(path),
         ),
+        ("columns by number, as pandas writes them.csv", lambda path: FRAME.set_axis(range(3), axis=1).to_csv(path)),
+        ("numbers alone.csv", lambda path: FRAME.set_axis(range(3), axis=1).to_csv(path, index=False)),
+        ("names of rows without a head, as R writes.tsv", lambda path: path.write_text(R_TABLE)),
         ("without names.csv", lambda path: FRAME.to_csv(path, index=False, header=False)),
         ("with a byte order mark.CSV", lambda path: FRAME.to_csv(path, index=False, encoding="utf-8-sig")),
         ("tabs.tsv", lambda path: FRAME.to_csv(path, index=False, sep="\t")),
@@ -53,6 +57,8 @@ def test_parquet_is_a_table(tmp_path):
         ("a,b\n", UsageError, "no rows"),
         ("a,species\n1,cat\n2,dog\n", UsageError, "column 'species' is not of numbers"),
         ("a,b\n1,2\n,4\n", UsageError, "row 1, column 0 is nan"),
+        (",4\n1,2\n", UsageError, "row 0, column 0 is nan"),
+        ("a,b\n1,2,\n3,4,\n", UsageError, "row 0, column 1 is nan"),
         ("a,b\n1,2\n1,2,3\n", Failure, "not a whole table"),
         ("a\n1+2j\n", UsageError, "column 'a' is not of numbers"),
     ],

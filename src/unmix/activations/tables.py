@@ -16,9 +16,9 @@ SUFFIXES = (*SEPARATORS, ".parquet")
 def read_table(file: Path) -> np.ndarray:
     """A table of numbers as an array [rows, columns]; a missing value is NaN.
 
-    Of .csv and .tsv, a first line with a word in it names the columns, and a first column without a name holds names
-    of rows, as pandas and R write them, and is left out. Raises `UsageError` for a column that is not of numbers, and
-    `Failure` for a file that cannot be read.
+    Of .csv and .tsv, a first line with a word in it, or that counts 0, 1, 2 ..., names the columns; a first column
+    without a name holds names of rows, as pandas and R write them, and is left out. Raises `UsageError` for a column
+    that is not of numbers, and `Failure` for a file that cannot be read.
     """
     import pandas as pd
 
@@ -28,11 +28,9 @@ def read_table(file: Path) -> np.ndarray:
         else:
             sep = SEPARATORS[file.suffix.lower()]
             head = _first(file, sep)
-            unnamed = bool(head) and not head[0].strip() and len(head) > 1
-            bare = bool(head) and all(_is_number(word) for word in head)
-            frame = pd.read_csv(
-                file, sep=sep, header=None if bare else 0, index_col=0 if unnamed else False, encoding="utf-8-sig"
-            )
+            named = _names_columns(head)
+            index = 0 if named and len(head) > 1 and not head[0].strip() else None
+            frame = pd.read_csv(file, sep=sep, header=0 if named else None, index_col=index, encoding="utf-8-sig")
     except ImportError:
         raise UsageError(f'data={file}: Parquet needs pyarrow; pip install "unmix[parquet]"') from None
     except (ValueError, OSError, csv.Error) as error:  # pandas' and pyarrow's own are ValueErrors
@@ -48,9 +46,13 @@ def _first(file: Path, sep: str) -> list[str]:
         return next(csv.reader(opened, delimiter=sep), [])
 
 
-def _is_number(word: str) -> bool:
+def _names_columns(head: list[str]) -> bool:
+    counted = [word.strip() for word in head]
+    counted = counted[1:] if counted and not counted[0] else counted
+    if len(counted) > 1 and counted == [str(number) for number in range(len(counted))]:
+        return True  # what pandas calls columns without names
     try:
-        float(word or "nan")
+        [float(word or "nan") for word in head]
     except ValueError:
-        return False
-    return True
+        return True
+    return not head
