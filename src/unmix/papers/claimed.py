@@ -39,12 +39,12 @@ def claimed(
     }
 
 
-def over_seeds(values: Sequence[float], most: float = math.inf) -> str:
-    """The 95 % t interval over seeds as text, at most `most`; empty below three, where it says nothing."""
+def over_seeds(values: Sequence[float], most: float = math.inf, least: float = -math.inf) -> str:
+    """The 95 % t interval over seeds as text, cut to `least` and `most`; empty below three, where it says nothing."""
     if len(values) < 3:
         return ""
     _, low, high = seed_interval(values)
-    return f"{low:.3f} to {min(high, most):.3f}"
+    return f"{max(low, least):.3f} to {min(high, most):.3f}"
 
 
 def counted(claims: Sequence[Any], neither: str = "are not comparable") -> str:

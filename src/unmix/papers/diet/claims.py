@@ -19,13 +19,15 @@ AIM = "unmix docs/diet.md"  # that it should be so far ahead is an aim of the st
 EXACT, ANGLE = 1e-8, 0.1  # of the closed form, and degrees
 PUBLISHED_R2, R2 = 0.990, 0.985
 TRACKS = 0.5  # least rank correlation
+WHERE = {"digits": "digits", "images": "your pictures"}
 
 
 def claim(
     text: str, source: str, published: str, measured: str, holds: bool | None, why: str, values: Sequence[float] = ()
 ) -> dict[str, Any]:
     """A statement and whether it holds; None where it cannot be compared. values: of the seeds."""
-    return claimed(text, source, published, measured, holds, why, len(values) or 1, over_seeds(values))
+    seeds = len(values) or int(holds is not None)
+    return claimed(text, source, published, measured, holds, why, seeds, over_seeds(values))
 
 
 def of(frame: pd.DataFrame, method: str, column: str = "linear") -> list[float]:
@@ -39,7 +41,7 @@ def compared_claims(frame: pd.DataFrame, section: str) -> list[dict[str, Any]]:
     diet, start, raw = (of(frame, method) for method in (DIET, UNTRAINED, RAW))
     if not (diet and start and raw):
         return []
-    where = "digits" if section == "digits" else "your pictures"
+    where = WHERE[section]
     ahead = 0.0 if section == "digits" else AHEAD
     beyond, source = (f" by {100 * ahead:.0f} points", AIM) if ahead else ("", PAPER)
     gains = [one - other for one, other in zip(diet, start, strict=False)]
@@ -49,8 +51,9 @@ def compared_claims(frame: pd.DataFrame, section: str) -> list[dict[str, Any]]:
     found = [claim(text, source, "", told, min(gains) > ahead, why, diet)]
     text = f"{where}: DIET's linear probe beats raw pixels{beyond} on the mean"
     told = f"{_mean(diet):.3f} against {raw[0]:.3f}"
-    counts = f"better on {sum(value > raw[0] for value in diet)} of {len(diet)} seeds"
-    found.append(claim(text, source, "", told, _mean(diet) - raw[0] > ahead, counts, diet))
+    gain, better = _mean(diet) - raw[0], sum(value > raw[0] for value in diet)
+    counts = f"gain {gain:+.3f}; better on {better} of {len(diet)} seeds"
+    found.append(claim(text, source, "", told, gain > ahead, counts, diet))
     rivals = {m: _mean(of(frame, m)) for m in dict.fromkeys(frame["method"]) if m not in (DIET, *_APART)}
     rivals = {method: value for method, value in rivals.items() if value == value}
     if rivals:
@@ -74,10 +77,11 @@ def tracking_claims(looks: pd.DataFrame, ends: pd.DataFrame) -> list[dict[str, A
     found = []
     for section, rows in looks.groupby("section", sort=False) if len(looks) else ():
         each = [correlation(part["excess"].tolist(), part["accuracy"].tolist()) for _, part in rows.groupby("seed")]
-        text = f"{section}: while DIET trains, a lower loss goes with a better linear probe"
+        text = f"{WHERE[section]}: while DIET trains, a lower loss goes with a better linear probe"
         told = f"rank correlation {_mean(each):+.2f}"
         why = "excess loss and validation accuracy at 7 times in each run"
-        found.append(claim(text, THEORY, "correlates", told, _mean(each) <= -TRACKS, why, each))
+        made = claim(text, THEORY, "correlates", told, _mean(each) <= -TRACKS, why, each)
+        found.append({**made, "interval": over_seeds(each, 1, -1)})
     same = ends[ends["comparable"]] if len(ends) else ends
     if len(same) >= 5:
         value = correlation(same["excess"].tolist(), same["linear"].tolist())
@@ -167,17 +171,18 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def headline(found: Sequence[dict[str, Any]], frame: pd.DataFrame) -> str:
-    """What came out, in one or two sentences."""
+    """What came out, a sentence for each set of pictures."""
     told = f"Of {len(found)} claims {counted(found)}."
-    rows = frame[frame["section"] == "digits"] if len(frame) else frame
-    means = {m: of(rows, m) for m in (DIET, LABELLED, UNTRAINED, RAW)}
-    if not all(means.values()):
-        return told
-    return (
-        f"{told} On digits a linear probe of DIET's features reaches {_mean(means[DIET]):.3f}, where raw pixels have "
-        f"{_mean(means[RAW]):.3f}, the untrained network {_mean(means[UNTRAINED]):.3f} and the same network with "
-        f"labels {_mean(means[LABELLED]):.3f}."
-    )
+    for section, where in WHERE.items():
+        rows = frame[frame["section"] == section] if len(frame) else frame
+        means = {m: of(rows, m) for m in (DIET, LABELLED, UNTRAINED, RAW)}
+        if all(means.values()):
+            told += (
+                f" On {where} a linear probe of DIET's features reaches {_mean(means[DIET]):.3f}, where raw pixels "
+                f"have {_mean(means[RAW]):.3f}, the untrained network {_mean(means[UNTRAINED]):.3f} and the same network "
+                f"with labels {_mean(means[LABELLED]):.3f}."
+            )
+    return told
 
 
 _APART = (LABELLED, UNTRAINED, RAW)
