@@ -77,7 +77,7 @@ def tracking_claims(looks: pd.DataFrame, ends: pd.DataFrame) -> list[dict[str, A
     found = []
     for section, rows in looks.groupby("section", sort=False) if len(looks) else ():
         each = [correlation(part["excess"].tolist(), part["accuracy"].tolist()) for _, part in rows.groupby("seed")]
-        text = f"{WHERE[section]}: while DIET trains, a lower loss goes with a better linear probe"
+        text = f"{WHERE[str(section)]}: while DIET trains, a lower loss goes with a better linear probe"
         told = f"rank correlation {_mean(each):+.2f}"
         why = "excess loss and validation accuracy at 7 times in each run"
         made = claim(text, THEORY, "correlates", told, _mean(each) <= -TRACKS, why, each)
@@ -177,10 +177,10 @@ def headline(found: Sequence[dict[str, Any]], frame: pd.DataFrame) -> str:
         rows = frame[frame["section"] == section] if len(frame) else frame
         means = {m: of(rows, m) for m in (DIET, LABELLED, UNTRAINED, RAW)}
         if all(means.values()):
+            diet, labels, start, raw = (f"{_mean(means[m]):.3f}" for m in (DIET, LABELLED, UNTRAINED, RAW))
             told += (
-                f" On {where} a linear probe of DIET's features reaches {_mean(means[DIET]):.3f}, where raw pixels "
-                f"have {_mean(means[RAW]):.3f}, the untrained network {_mean(means[UNTRAINED]):.3f} and the same network "
-                f"with labels {_mean(means[LABELLED]):.3f}."
+                f" On {where} a linear probe of DIET's features reaches {diet}, where raw pixels have {raw}, the "
+                f"untrained network {start} and the same network with labels {labels}."
             )
     return told
 
