@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import numpy as np
@@ -147,3 +148,17 @@ def test_score_two_arrays(tmp_path):
     np.save(tmp_path / "h.npy", -2 * z[:, ::-1])
     done = unmix("score", "--latents", tmp_path / "z.npy", "--codes", tmp_path / "h.npy")
     assert done.stdout.startswith("mcc  1 ") and "chance" in done.stdout
+
+
+def test_notices_are_lines_of_their_own_and_said_once(monkeypatch, capsys):
+    from unmix import cli
+    from unmix.core.errors import Notice, notice
+
+    with warnings.catch_warnings():
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        cli._show_notices()
+        for _ in range(2):
+            notice("2 of 10 rows were left out")
+        with pytest.warns(Notice, match="3 of 10"):
+            notice("3 of 10 rows were left out")
+    assert capsys.readouterr().err == "note: 2 of 10 rows were left out\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
 from unmix import __version__
 from unmix.cli import check, interop, learn, model, practice, results, runs, score, start
-from unmix.core.errors import UnmixError
+from unmix.core.errors import Notice, UnmixError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,6 +74,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _show_notices()
     sys.path.append(os.getcwd())  # module:build and classes of one's own, as with python -m
     try:
         status = app(args=arguments, standalone_mode=False)
@@ -92,6 +94,21 @@ def main() -> None:
         typer.echo(f"error: unexpected {type(error).__name__}: {error} (add --debug for the traceback)", err=True)
         status = 1
     sys.exit(status or 0)
+
+
+def _show_notices() -> None:
+    """Notices are lines that begin with "note:", each text once; other warnings are shown as they were."""
+    others, shown = warnings.showwarning, set()
+
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, Notice):
+            others(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            typer.echo(f"note: {message}", err=True)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", Notice)
 
 
 def _interrupted() -> int:
