@@ -23,7 +23,7 @@ def main(text: Path, digits: Path) -> None:
     OUT.mkdir(exist_ok=True)
     results = Results(text / "run")
     table = results.table()
-    look = Look(table["finder"].unique(), table["encoder"].unique())
+    look = Look.of(table)
     matched = table[(table["world"] == "matched") & table["own"]].copy()
     matched["at"] = matched["samples"] == matched["samples"].max()
     drawn = {

@@ -78,7 +78,7 @@ def test_gaps_are_taken_seed_by_seed_at_the_same_sparsity():
         rows.append({**shared, "encoder": "TopK", "own": True, "target_l0": None, "l0": 8.0, "fvu": fast})
         rows.append({**shared, "encoder": "Fista", "own": False, "target_l0": 8.0, "l0": 8.1, "fvu": slow})
         rows.append({**shared, "encoder": "Omp", "own": False, "target_l0": 16.0, "l0": 16.0, "fvu": 0.01})
-    frame = pd.DataFrame(rows).assign(encode_flops=[1e3, 5e4, 1e4] * 2)
+    frame = pd.DataFrame(rows).assign(encode_flops=[1e3, 5e4, 1e4] * 2, amortised=[True, False, False] * 2)
     found = gaps(frame)
     assert len(found) == 1, "a better score at twice the sparsity is no gap"
     row = found.iloc[0]
@@ -195,10 +195,13 @@ def test_recovery_marks_the_size_of_the_data_and_its_chance():
 
 
 def test_a_finder_keeps_its_colour_and_an_encoder_its_marker():
-    look = Look(["MyFinder", *FINDERS[:2], "Other"], ["Mine", "TopK"])
+    look = Look(
+        ["MyFinder", *FINDERS[:2], "Other"], {"Mine": True, "TopK": True, "Fista": False, "Fista(k=2)": False}
+    )
     assert look.colour("TopKSAE") == Look().colour("TopKSAE") == COLOURS[0]
     assert len({look.colour(name) for name in ("MyFinder", "Other", *FINDERS[:2])}) == 4
-    assert look.marker("TopK") == "o" and look.marker("Mine") != "o"
+    assert look.marker("TopK", True) == "o" and look.marker("Mine", True) not in "o^v><"
+    assert look.marker("Fista", False) == "^" and look.marker("Fista(k=2)", False) in "v><"
 
 
 def test_no_label_covers_another_or_a_point():

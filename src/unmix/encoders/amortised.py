@@ -46,6 +46,7 @@ class Amortised(Encoder):
     """
 
     weights: ClassVar[bool] = True
+    amortised: ClassVar[bool] = True
     latents: ClassVar[tuple[str, ...]] = ("weight", "shift")
     axis: ClassVar[int] = 0
     units: ClassVar[tuple[str, ...]] = ("shift", "threshold")

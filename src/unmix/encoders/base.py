@@ -95,6 +95,7 @@ class Encoder(Recipe):
     counted: that field is the number of active codes itself (k), not a penalty or a threshold.
     weights: it has weights of its own, which must be fitted or given an explicit start.
     warm: it can begin from given codes; `_encode` then takes a third argument, the codes or None.
+    amortised: its codes are a learnt function of the row, in one pass; other encoders solve for every row.
     readout: tensors of a linear read-out W x + c and their shapes, where that is what its weights are, such as
     {"weight": "m d", "shift": "m", "threshold": ""}; another encoder of this kind can take them over.
     """
@@ -103,6 +104,7 @@ class Encoder(Recipe):
     counted: ClassVar[bool] = True
     weights: ClassVar[bool] = False
     warm: ClassVar[bool] = False
+    amortised: ClassVar[bool] = False
     readout: ClassVar[Mapping[str, str]] = {}
 
     @property

@@ -209,6 +209,10 @@ class Thresholded(Composed):
     base: Part = Field(default_factory=lambda: ENCODERS.make("Fista"))
     threshold: float = Field(default=0.01, ge=0)
 
+    @property
+    def amortised(self) -> bool:  # type: ignore[override]
+        return self.base.amortised
+
     def _reduced(self) -> Encoder:
         return self.but(base=self.base._reduced())
 
@@ -234,6 +238,10 @@ class Largest(Composed):
 
     base: Part = Field(default_factory=lambda: ENCODERS.make("Fista"))
     k: int = Field(default=32, ge=1)
+
+    @property
+    def amortised(self) -> bool:  # type: ignore[override]
+        return self.base.amortised
 
     def _encode(self, bound: BoundEncoder, x: Tensor, start: Codes | None = None) -> Codes:
         codes = self._run("base", bound, x, start)

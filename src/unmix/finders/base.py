@@ -20,13 +20,15 @@ from unmix.finders.features import Features
 class Finder(Recipe):
     """Finds features: `fit(rows)` gives `Features`, the same for the same rows and rng.
 
-    seeded: the result depends on rng. nonnegative: asks for rows without negative entries.
-    continues: a fit can go on from an existing dictionary; then `_fit` takes `start`, Features on the device and in
-    float32, or None. running: fields that say how a fit is run; at their defaults they do not enter digests.
+    seeded: the result depends on rng. nonnegative: asks for rows without negative entries. control: it learns
+    nothing, and says what chance reaches. continues: a fit can go on from an existing dictionary; then `_fit` takes
+    `start`, Features on the device and in float32, or None. running: fields that say how a fit is run; at their
+    defaults they do not enter digests.
     """
 
     seeded: ClassVar[bool] = True
     nonnegative: ClassVar[bool] = False
+    control: ClassVar[bool] = False
     continues: ClassVar[bool] = False
     running: ClassVar[tuple[str, ...]] = ("accumulate", "split")
 

@@ -27,6 +27,7 @@ class RandomAtoms(Finder):
 
     equation: ClassVar[str] = "d_j ~ N(0, I) / |.|"
     reference: ClassVar[str] = "control"
+    control: ClassVar[bool] = True
 
     width: int = Field(default=1024, ge=1)
     k: int = Field(default=32, ge=1)
@@ -45,6 +46,7 @@ class DataAtoms(Finder):
 
     equation: ClassVar[str] = "d_j = (h_n(j) - mean) / |.|"
     reference: ClassVar[str] = "control; a dictionary of activations as in arXiv 2505.17769"
+    control: ClassVar[bool] = True
 
     width: int = Field(default=1024, ge=1)
     k: int = Field(default=32, ge=1)
@@ -57,6 +59,8 @@ class DataAtoms(Finder):
 
 class _RandomDecoder(Finder):
     """Shared by the autoencoders with random atoms of unit norm: their sizes."""
+
+    control: ClassVar[bool] = True
 
     width: int = Field(default=1024, ge=1)
     k: int = Field(default=32, ge=1)

@@ -143,12 +143,12 @@ def costs(frame: pd.DataFrame, look: Look | None = None, command: str = "") -> F
     its largest sample; what is not known is left out. Raises `UsageError` for missing columns.
     """
     wanted = ["samples", "fit_seconds", "fit_flops", "encode_flops"]
-    rows = checked(frame, "costs", ["world", "finder", "encoder"], wanted)
+    rows = checked(frame, "costs", ["world", "finder", "encoder"], wanted, ["amortised"])
     worlds = list(dict.fromkeys(rows["world"]))
     rows = rows[rows["world"] == ("data" if "data" in worlds or not worlds else worlds[0])]
     if rows["samples"].notna().any():
         rows = rows[rows["samples"] == rows["samples"].max()]
-    look = look or Look(rows["finder"], rows["encoder"])
+    look = look or Look.of(rows)
     fits = rows.drop_duplicates(["finder", "seed"]) if "seed" in rows else rows
     parts = [
         ("Fit, seconds", fits, "fit_seconds", "finder"),
@@ -261,7 +261,8 @@ def _dots(title: str, rows: pd.DataFrame, value: str, key: str, look: Look) -> s
         for i, (name, group) in enumerate(groups):
             means = group.groupby("finder", sort=False)[value].mean()
             for finder, mean in means.items():
-                colour, marker = look.colour(str(finder)), look.marker(name) if key == "encoder" else "o"
+                amortised = bool(group["amortised"].iloc[0])
+                colour, marker = look.colour(str(finder)), look.marker(name, amortised) if key == "encoder" else "o"
                 seeds = group.loc[group["finder"] == finder, value]
                 axes.plot(seeds, [i] * len(seeds), marker, color=colour, markersize=4, alpha=0.3, markeredgewidth=0)
                 axes.plot([mean], [i], marker, color=colour, markersize=6, markeredgewidth=0, zorder=3)

@@ -12,10 +12,7 @@ from unmix.core.statistics import seed_interval
 from unmix.report.labels import Label, place
 from unmix.report.page import Figure
 from unmix.report.style import (
-    AMORTISED,
-    CONTROLS,
     INK,
-    ITERATIVE,
     MUTED,
     NARROW,
     PAPER,
@@ -31,7 +28,7 @@ from unmix.report.style import (
 )
 from unmix.report.tables import si
 
-KEYS = ["finder", "encoder", "own", "target_l0"]
+KEYS = ["finder", "control", "encoder", "amortised", "own", "target_l0"]
 
 
 def gaps(scores: pd.DataFrame, world: str | None = None, tolerance: float = 0.1) -> pd.DataFrame:
@@ -47,8 +44,8 @@ def gaps(scores: pd.DataFrame, world: str | None = None, tolerance: float = 0.1)
     means = _means(rows)
     found = []
     for finder, group in means.groupby("finder", sort=False):
-        slow = group[group["encoder"].isin(ITERATIVE)]
-        fast = group[group["encoder"].isin(AMORTISED)].sort_values(["own", "fvu"], ascending=[False, True])
+        slow = group[~group["amortised"]]
+        fast = group[group["amortised"]].sort_values(["own", "fvu"], ascending=[False, True])
         for one in fast.to_dict("records"):
             near = slow[(slow["l0"] - one["l0"]).abs() <= tolerance * one["l0"]]
             if near.empty:
@@ -81,20 +78,20 @@ def gaps(scores: pd.DataFrame, world: str | None = None, tolerance: float = 0.1)
 def pareto(scores: pd.DataFrame, world: str | None = None, look: Look | None = None, command: str = "") -> Figure:
     """FVU against FLOPs of encoding, a panel for every dictionary, and FVU against L0 for all of them.
 
-    Controls (RandomAtoms, DataAtoms) get no panel of their own beside other dictionaries.
+    Controls get no panel of their own beside other dictionaries.
 
-    scores, one row for every finder, encoder and seed: world, samples, finder, encoder, seed, own, target_l0, l0,
-    fvu, encode_flops (NaN where unknown). world: which rows; by default 'data', or the first there is. Only rows of
-    the largest `samples` are drawn. An arrow runs from the amortised encoder to the best iterative one at equal L0.
-    Raises `UsageError` for missing columns.
+    scores, one row for every finder, encoder and seed: world, samples, finder, control (whether it is one), encoder,
+    amortised (whether it is), seed, own, target_l0, l0, fvu, encode_flops (NaN where unknown). world: which rows; by
+    default 'data', or the first there is. Only rows of the largest `samples` are drawn. An arrow runs from the
+    amortised encoder to the best iterative one at equal L0. Raises `UsageError` for missing columns.
     """
     rows = _rows(scores, world)
     if rows.empty:
         return Figure(nothing("No row has both an L0 and an FVU."), "FVU against L0 and FLOPs.", command)
-    look = look or Look(rows["finder"], rows["encoder"])
+    look = look or Look.of(rows)
     means, arrows = _means(rows), gaps(scores, world)
     priced = rows[rows["encode_flops"] > 0]
-    controls = priced["finder"].isin(CONTROLS)
+    controls = priced["control"]
     priced = priced if controls.all() else priced[~controls]
     finders = list(dict.fromkeys(priced["finder"]))
     width = NARROW if len(finders) in (2, 4, 5) or len(finders) > 7 else WIDE
@@ -125,8 +122,9 @@ def pareto(scores: pd.DataFrame, world: str | None = None, look: Look | None = N
 def _rows(scores: pd.DataFrame, world: str | None) -> pd.DataFrame:
     """The rows of one world at its largest sample that have an L0 and an FVU."""
     text, numbers = ["world", "finder", "encoder"], ["samples", "seed", "target_l0", "l0", "fvu", "encode_flops"]
-    rows = checked(scores, "scores", text, numbers)
-    rows["own"] = rows["own"].fillna(False).astype(bool) if "own" in rows else False
+    rows = checked(scores, "scores", text, numbers, ["amortised"])
+    for name in ("own", "control"):
+        rows[name] = rows[name].fillna(False).astype(bool) if name in rows else False
     if world is None:
         worlds = list(dict.fromkeys(rows["world"]))
         world = "data" if "data" in worlds or not worlds else worlds[0]
@@ -160,7 +158,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, means: pd.DataFrame, arrows: pd.DataFr
     means = means[means[x] > 0] if by_cost else means
     lines: list[tuple[float, float, float, float]] = []
     for (finder, encoder), group in means.groupby(["finder", "encoder"], sort=False):
-        colour, marker = look.colour(str(finder)), look.marker(str(encoder))
+        colour, marker = look.colour(str(finder)), look.marker(str(encoder), bool(group["amortised"].iloc[0]))
         seeds = rows[(rows["finder"] == finder) & (rows["encoder"] == encoder)]
         axes.scatter(seeds[x], seeds["fvu"], s=14, c=colour, marker=marker, alpha=0.3, linewidths=0)
         curve = group[group["target_l0"].notna()].sort_values("target_l0")
@@ -223,9 +221,10 @@ def _caption(rows: pd.DataFrame, arrows: pd.DataFrame, left_out: int) -> str:
     text = (
         f"What is left unexplained, and what an encoder costs ({rows['world'].iloc[0]}{size}, {seeds} "
         f"{'seed' if seeds == 1 else 'seeds'}). Solid marks are means, pale ones single seeds; round and square "
-        "marks are amortised encoders, triangles iterative ones on the same dictionary."
+        "marks are amortised encoders, triangles those that solve for each row, on the same dictionary."
     )
-    told = arrows if arrows["finder"].isin(CONTROLS).all() else arrows[~arrows["finder"].isin(CONTROLS)]
+    controls = arrows["finder"].isin(rows.loc[rows["control"], "finder"])
+    told = arrows if controls.all() else arrows[~controls]
     if len(told) > 3:
         least, most = (told.loc[told["gap"].agg(which)] for which in ("idxmin", "idxmax"))
         text += (

@@ -6,7 +6,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,12 +26,11 @@ INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
 # page.css holds the same colours by number, and lighter ones for the dark.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2629a", "#b87a00", "#3a93cc", "#7a6a1a", "#6e7781", "#98a1ab")
 FINDERS = ("TopKSAE", "SparseCoding", "FastICA", "PCA", "NMF", "SAE", "KMeans", "RandomAtoms", "DataAtoms")
-MARKERS = {"TopK": "o", "Linear": "s", "MLP": "D", "Fista": "^", "Omp": "v", "Refine": ">", "Nearest": "P"}
-SPARE_MARKERS = ("X", "p", "h", "*", "<")
-CONTROLS = ("RandomAtoms", "DataAtoms", "UntrainedSAE", "FrozenDecoder")
-AMORTISED = ("Linear", "TopK", "MLP", "BatchTopK", "JumpReLU", "Gated", "AbsTopK", "Matryoshka", "Lista")
-SOLVERS = ("Fista", "Omp", "Refine", "Ista", "CoordinateDescent", "Lca", "Exponentiated", "Nnls")
-ITERATIVE = (*SOLVERS, "MatchingPursuit", "GradientPursuit", "Debiased")
+# Markers of the encoders that amortise, round and square, and of those that solve for each row, triangles.
+MARKERS = {
+    True: {"TopK": "o", "Linear": "s", "MLP": "D", "": "hp8X*P"},
+    False: {"Fista": "^", "Omp": "v", "Refine": ">", "": "<>v^"},
+}
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 WIDE, NARROW, HEIGHT = 4.45, 3.2, 2.9
 RC: dict[Any, Any] = {
@@ -71,17 +70,25 @@ RC: dict[Any, Any] = {
 class Look:
     """Which colour stands for a finder and which marker for an encoder: the same on every figure of a page.
 
-    The names unmix knows keep their colour and marker everywhere; others take what is left, in the order given.
+    finders: names in tables. encoders: names in tables -> whether they amortise. The names unmix knows keep their
+    colour and marker everywhere; others take what is left of their kind, in the order given.
     """
 
-    def __init__(self, finders: Iterable[str] = (), encoders: Iterable[str] = ()) -> None:
+    def __init__(self, finders: Iterable[str] = (), encoders: Mapping[str, bool] | None = None) -> None:
         self._colours: dict[str, str] = {}
         self._markers: dict[str, str] = {}
-        finders, encoders = list(dict.fromkeys(finders)), list(dict.fromkeys(encoders))
+        finders = list(dict.fromkeys(finders))
         for name in sorted(finders, key=lambda name: name not in FINDERS):
             self.colour(name)
-        for name in sorted(encoders, key=lambda name: name not in MARKERS):
-            self.marker(name)
+        given = encoders or {}
+        for name in sorted(given, key=lambda name: name not in MARKERS[given[name]]):
+            self.marker(name, given[name])
+
+    @staticmethod
+    def of(rows: pd.DataFrame) -> Look:
+        """The look of a table with the columns finder, encoder and amortised."""
+        kinds = zip(rows["encoder"].astype(str), rows["amortised"].astype(bool), strict=True)
+        return Look(rows["finder"].astype(str), dict(kinds))
 
     def colour(self, finder: str) -> str:
         """The colour of a finder, as hexadecimal."""
@@ -94,12 +101,12 @@ class Look:
                 self._colours[finder] = free[0] if free else hues[len(self._colours) % len(hues)]
         return self._colours[finder]
 
-    def marker(self, encoder: str) -> str:
-        """The marker of an encoder, as matplotlib names it: round ones are amortised, triangles iterative."""
+    def marker(self, encoder: str, amortised: bool) -> str:
+        """The marker of an encoder, as matplotlib names it: round and square amortise, triangles solve."""
         if encoder not in self._markers:
-            spare = [shape for shape in SPARE_MARKERS if shape not in self._markers.values()]
-            known = MARKERS.get(encoder)
-            self._markers[encoder] = known or (spare or SPARE_MARKERS)[0]
+            shapes = MARKERS[amortised]
+            free = [shape for shape in shapes[""] if shape not in self._markers.values()]
+            self._markers[encoder] = shapes.get(encoder) or (free or shapes[""])[0]
         return self._markers[encoder]
 
 
@@ -157,19 +164,23 @@ def nothing(reason: str) -> str:
         return to_svg(canvas, reason)
 
 
-def checked(frame: pd.DataFrame, name: str, text: Iterable[str], numbers: Iterable[str]) -> pd.DataFrame:
-    """A copy with the named columns as text and as float (infinite becomes NaN).
+def checked(
+    frame: pd.DataFrame, name: str, text: Iterable[str], numbers: Iterable[str], flags: Iterable[str] = ()
+) -> pd.DataFrame:
+    """A copy with the named columns as text, as float (infinite becomes NaN) and as bool (what is missing is False).
 
     Raises `UsageError` for a column that is missing or does not hold numbers.
     """
-    text, numbers = list(text), list(numbers)
-    if missing := [column for column in [*text, *numbers] if column not in frame]:
+    text, numbers, flags = list(text), list(numbers), list(flags)
+    if missing := [column for column in [*text, *numbers, *flags] if column not in frame]:
         raise UsageError(
             f"{name}: columns {', '.join(missing)} are missing; got {', '.join(map(str, frame.columns))}"
         )
     copy = frame.reset_index(drop=True)
     for column in text:
         copy[column] = copy[column].astype(str)
+    for column in flags:
+        copy[column] = copy[column].eq(True)
     for column in numbers:
         try:
             copy[column] = copy[column].astype(float)

@@ -196,6 +196,7 @@ def measure(cell: Cell, features: Features, part: Split) -> dict[str, Any]:
         "samples": part.train.shape[0],
         "finder": cell.finder.kind,
         "encoder": used.encoder.recipe.kind,
+        "amortised": used.encoder.recipe.amortised,
         "own": cell.encoder is None,
         "seed": cell.seed,
         "target_l0": cell.l0,
