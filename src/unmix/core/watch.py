@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from unmix.core.store import read_tensors, write_tensors
+from unmix.core.errors import Failure, Notice, UsageError, system_words
+from unmix.core.store import read_tensors, set_aside, write_tensors, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Made = TypeVar("Made")
+
+
+def say(text: str) -> None:
+    """Write on standard error; a stream that is closed, or whose reader has gone, is no reason to end the work."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def show_notices() -> None:
+    """From now on notices are lines that begin with "note:", each text once; other warnings stay as they were."""
+    others, shown = warnings.showwarning, set()
+
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, Notice):
+            others(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            say(f"note: {message}\n")
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", Notice)
 
 
 class Watch:
@@ -62,7 +90,7 @@ class Progress(Watch):
     def __init__(self, label: str, every: float = 10.0) -> None:
         self.label, self.every = label, every
         self.begun = self.last = time.monotonic()
-        self.terminal = sys.stderr.isatty()
+        self.terminal = _draws()
         self.drawn = False
 
     def on_step(self, step: int, total: int, facts: Mapping[str, Any]) -> None:
@@ -77,15 +105,20 @@ class Progress(Watch):
         numbers = "  ".join(f"{name} {float(value):.4g}" for name, value in facts.items())
         if self.terminal:
             bar = "━" * round(28 * share)
-            sys.stderr.write(f"\r\033[K{self.label:<34.34} {bar:<28} {share:4.0%}  {left:3.0f} s left  {numbers}")
+            say(f"\r\033[K{self.label:<34.34} {bar:<28} {share:4.0%}  {left:3.0f} s left  {numbers}")
         else:
-            sys.stderr.write(f"{self.label}: {step}/{total}, {left:.0f} s left  {numbers}\n")
-        sys.stderr.flush()
+            say(f"{self.label}: {step}/{total}, {left:.0f} s left  {numbers}\n")
 
     def done(self) -> None:
         if self.terminal and self.drawn:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+            say("\r\033[K")
+
+
+def _draws() -> bool:
+    """Whether standard error is a terminal that can move its cursor."""
+    with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
+        return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    return False
 
 
 class Checkpoint(Progress):
@@ -96,20 +129,23 @@ class Checkpoint(Progress):
     seconds: float
     kept: float
     logged: int
+    untried: bool  # a state was given back, and no step has been made from it yet
 
     def __init__(self, folder: Path, label: str, seconds: float = 5.0) -> None:
         super().__init__(label)
         self.file, self.log = folder / "checkpoint.safetensors", folder / "log.jsonl"
-        self.seconds, self.kept, self.logged = seconds, time.monotonic(), -1
-        folder.mkdir(parents=True, exist_ok=True)
+        self.seconds, self.kept, self.logged, self.untried = seconds, time.monotonic(), -1, False
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def on_step(self, step: int, total: int, facts: Mapping[str, Any]) -> None:
         super().on_step(step, total, facts)
+        self.untried = False
         stride = max(1, total // 100)
         if step // stride > self.logged:
             self.logged = step // stride
             line = {"step": step, "total": total, **{name: float(value) for name, value in facts.items()}}
-            with open(self.log, "a", encoding="utf-8") as file:
+            with writing(self.log), open(self.log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def save(self, state: Callable[[], dict[str, Tensor]]) -> None:
@@ -118,8 +154,34 @@ class Checkpoint(Progress):
             self.kept = time.monotonic()
 
     def restore(self) -> dict[str, Tensor] | None:
-        return read_tensors(self.file) if self.file.is_file() else None
+        if not self.file.exists():
+            return None
+        try:
+            found = read_tensors(self.file)
+        except (Failure, UsageError) as error:
+            set_aside(self.file, str(error))
+            return None
+        self.untried = True
+        return found
 
     def done(self) -> None:
         super().done()
         self.file.unlink(missing_ok=True)
+
+
+def resumed(watch: Checkpoint, work: Callable[[], Made], alone: bool = True) -> Made:
+    """work(); where it cannot take up the state that `watch` kept, this is set aside and the work begins anew.
+
+    alone: no other process shares the work; where some do, `Failure` names the file to remove.
+    """
+    try:
+        return work()
+    except Exception as error:  # what another recipe's state makes a loader stumble over may be anything
+        if not watch.untried or system_words(error) is not None:
+            raise
+        told = f"{watch.file}: does not fit this work ({' '.join(str(error).split())[:200]})"
+        if not alone:
+            raise Failure(f"{told}; remove it to begin anew") from None
+        set_aside(watch.file, told)
+    watch.untried = False
+    return work()

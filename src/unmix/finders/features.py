@@ -16,7 +16,7 @@ from unmix.core.digest import SCHEMA, array_digest, digest, file_digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream
-from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
+from unmix.core.store import lacking, read_json, read_tensors, replacing, write_json, write_tensors
 from unmix.encoders import ENCODERS
 from unmix.encoders.base import SHARED, BoundEncoder, Encoder
 
@@ -92,25 +92,32 @@ class Features:
         return folder
 
     @staticmethod
+    def lacks(folder: Path) -> str | None:
+        """Which file of a stored folder is missing or cut off, as far as sizes tell; None where it is whole."""
+        return lacking(folder, "features.json", "tensors.safetensors")
+
+    @staticmethod
     def load(folder: str | Path, device: str = "cpu") -> Features:
         """Features from a folder; raises `UsageError` for another version, `Failure` for a file that is not whole."""
         folder = Path(folder)
-        facts = read_json(folder / "features.json")
+        again = f"remove {folder} and make it again"
+        facts = read_json(folder / "features.json", again)
         schema = facts.get("schema") if isinstance(facts, dict) else None
         if schema != SCHEMA:
             raise UsageError(
                 f"{folder}: written by another version (schema {schema}, this one reads {SCHEMA}); "
                 "fit again, or use the version that wrote it"
             )
-        tensors = read_tensors(folder / "tensors.safetensors", device)
-        if facts.get("tensors") not in (None, found := file_digest(folder / "tensors.safetensors")):
-            raise Failure(
-                f"{folder / 'tensors.safetensors'}: its digest is {found}, expected {facts['tensors']}; fit again"
-            )
+        file = folder / "tensors.safetensors"
+        tensors = read_tensors(file, device, again)
+        if facts.get("tensors") not in (None, found := file_digest(file)):
+            raise Failure(f"{file}: its digest is {found}, expected {facts['tensors']}; {again}")
         try:
             atoms, bias = tensors.pop("atoms"), tensors.pop("bias")
         except KeyError as error:
-            raise Failure(f"{folder / 'tensors.safetensors'}: has no {error}; fit again") from None
+            raise Failure(f"{file}: has no {error}; {again}") from None
+        if atoms.ndim != 2 or bias.shape != atoms.shape[1:]:
+            raise Failure(f"{file}: atoms {list(atoms.shape)} and bias {list(bias.shape)} do not fit; {again}")
         try:
             recipe: Encoder = ENCODERS.make(facts["encoder"])
             recipe._check(*atoms.shape)
@@ -118,7 +125,7 @@ class Features:
         except UsageError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise Failure(f"{folder / 'features.json'}: not whole ({error}); fit again") from None
+            raise Failure(f"{folder / 'features.json'}: not whole ({error}); {again}") from None
         own = {name.removeprefix("encoder."): tensor for name, tensor in tensors.items()}
         return Features(atoms, bias, bound(recipe, atoms, bias, own), names, about)
 

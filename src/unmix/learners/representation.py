@@ -16,7 +16,7 @@ from unmix.core.digest import SCHEMA, array_digest, digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import trusted
 from unmix.core.rows import as_tensor, require_finite
-from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
+from unmix.core.store import lacking, read_json, read_tensors, replacing, write_json, write_tensors
 from unmix.networks import NETWORKS
 from unmix.networks.base import Network, evaluating
 
@@ -92,6 +92,11 @@ class Representation:
         return folder
 
     @staticmethod
+    def lacks(folder: Path) -> str | None:
+        """Which file of a stored folder is missing or cut off, as far as sizes tell; None where it is whole."""
+        return lacking(folder, "representation.json", "tensors.safetensors")
+
+    @staticmethod
     def load(folder: str | Path, device: str = "cpu", trust: frozenset[str] = frozenset()) -> Representation:
         """A representation from a folder; `trust` names modules outside unmix whose networks may be imported.
 
@@ -99,20 +104,24 @@ class Representation:
         or holds other tensors.
         """
         folder = Path(folder)
-        facts = read_json(folder / "representation.json")
-        if facts.get("schema") != SCHEMA:
+        again = f"remove {folder} and make it again"
+        facts = read_json(folder / "representation.json", again)
+        schema = facts.get("schema") if isinstance(facts, dict) else None
+        if schema != SCHEMA:
             raise UsageError(
-                f"{folder}: written by another version (schema {facts.get('schema')}, this one reads {SCHEMA}); "
+                f"{folder}: written by another version (schema {schema}, this one reads {SCHEMA}); "
                 "learn again, or use the version that wrote it"
             )
+        if missing := [n for n in ("network", "shape", "width", "trace", "about") if n not in facts]:
+            raise Failure(f"{folder / 'representation.json'}: has no {', '.join(missing)}; {again}")
         network = _made(facts["network"], trust)
-        tensors = read_tensors(folder / "tensors.safetensors", device)
+        tensors = read_tensors(folder / "tensors.safetensors", device, again)
         module = network.build(tuple(facts["shape"]), facts["width"]).to(device).eval()
         own = {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}
         try:
             module.load_state_dict(own)
-        except RuntimeError as error:
-            raise Failure(f"{folder / 'tensors.safetensors'}: not the tensors of {network} ({error})") from None
+        except RuntimeError:
+            raise Failure(f"{folder / 'tensors.safetensors'}: not the tensors of {network}; {again}") from None
         parts = {name.removeprefix("part."): t for name, t in tensors.items() if name.startswith("part.")}
         shape = tuple(facts["shape"])
         return Representation(module, network, shape, facts["width"], parts, facts["trace"], facts["about"])

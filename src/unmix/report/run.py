@@ -17,6 +17,7 @@ from unmix.report.page import Block, Code, DataTable, Facts, Figure, Page, Parag
 from unmix.report.pareto import gaps, pareto
 from unmix.report.style import Look
 from unmix.study.agreement import agreement
+from unmix.study.holdings import nothing
 from unmix.study.present import summary
 from unmix.study.study import Results
 from unmix.study.verbs import best_fit, data_split, tried_world
@@ -49,10 +50,10 @@ def report_run(run: str | Path, out: str | Path | None = None, command: str | No
     results = Results(run)
     table = results.table()
     if table.empty:
-        raise UsageError(f"{run}: nothing to report; run: unmix fit DATA -o {run}")
+        raise nothing(run, "fits to report on", f"unmix fit DATA -o {run}")
     command = command or f"unmix report {run}"
     found = verdict(results)
-    look = Look(table["finder"].unique(), table["encoder"].unique())
+    look = Look.of(table)
     sections = [_done(results, table)]
     data = table[table["world"] == "data"]
     if len(data):

@@ -23,6 +23,7 @@ from unmix.scores.similarity.base import Alike
 from unmix.scores.similarity.images import first_copies
 from unmix.study.cells import Cell, all_rows, split_rows
 from unmix.study.export import write_table
+from unmix.study.holdings import nothing
 from unmix.study.interpretable import Judge, findings, side_by_side, turned
 from unmix.study.study import Results
 
@@ -153,9 +154,11 @@ def stored_scores(results: Results, cell: Cell) -> tuple[pd.DataFrame, dict[str,
 def _fits(results: Results, finder: str | None, seed: int | None) -> list[tuple[Cell, str]]:
     """Fits on one data with a short name each; raises `UsageError` where there is none, or several data."""
     cells = [cell for cell, _ in results.cells() if cell.world.kind == "Data" and cell.encoder is None]
+    if not cells:
+        raise nothing(results.store.root, "fits on data", f"unmix fit DATA -o {results.store.root}")
     kept = [c for c in cells if results.is_called(c.finder, finder) and seed in (None, c.seed)]
     if not kept:
-        known = ", ".join(f"{cell.finder.kind} seed {cell.seed}" for cell in cells) or "none on data"
+        known = ", ".join(f"{cell.finder.kind} seed {cell.seed}" for cell in cells)
         raise UsageError(f"finder={finder}, seed={seed}: no such fit here; known: {known}")
     if len({(cell.world.digest, cell.test) for cell in kept}) > 1:
         raise UsageError(

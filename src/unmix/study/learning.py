@@ -6,6 +6,7 @@ import functools
 import shutil
 import textwrap
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,12 +17,12 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from unmix.core.digest import digest
-from unmix.core.errors import UnmixError, UsageError
+from unmix.core.errors import UnmixError, UsageError, notice, reason
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, untouched
-from unmix.core.store import read_json, write_json
-from unmix.core.watch import Checkpoint, Following, Watch
+from unmix.core.store import read_json, set_aside, write_json
+from unmix.core.watch import Checkpoint, Following, Watch, resumed
 from unmix.learners import LEARNERS, parallel
 from unmix.learners.base import _first as first_batch
 from unmix.learners.loop import moved
@@ -32,7 +33,7 @@ from unmix.scores import SCORES
 from unmix.scores.base import Inputs
 from unmix.study.cells import _stored, world_label
 from unmix.study.engines import Engine, Lost, Serial
-from unmix.study.runs import Store
+from unmix.study.runs import Store, made_of, records
 from unmix.worlds import WORLDS
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 MEASURED = ("r2", "r2_linear", "procrustes_scaled", "mcc", "weights_r2", "within_class", "duality", "excess_loss")
 
 
+FACTS = ("world", "learner", "recipe", "seed", "loss", "scores")
 REGIME = ("verdict", "kernel distance", "hamming", "relative motion", "drift")
 PROBE = 64  # held-out rows that the monitors look at
 
@@ -118,41 +120,76 @@ def learn(
 def run_learning(root: Path, job: Learning) -> bool:
     """Train and score what is missing of one job; whether it ended well. Under torchrun the first process stores."""
     parallel.join()
-    folder = root / "learned" / job.digest
-    working = folder.with_name(f"{folder.name}.working")
-    first, file = parallel.rank() == 0, folder.with_name(f"{folder.name}.json")
-    if file.is_file() and "error" not in read_json(file):
-        return True
-    try:
-        if (folder / "representation.json").is_file():
-            learnt = Representation.load(folder, trust=trusted([job.learner]))
-        else:
-            watch: Watch = Checkpoint(working, job.label)
-            if not first:
-                watch = Following(watch)
-            elif job.watch:
-                watch = _regime_watch(job, watch)
-            start = None if job.start is None else Representation.load(job.start, trust=trusted([job.learner]))
-            learnt = job.learner.fit(job.world, job.seed, watch, start=start)
+    store, folder = Store(root), root / "learned" / job.digest
+    with store.locked(job.digest, job.label):
+        if _done(folder):
+            return True
+        working = folder.with_name(f"{folder.name}.working")
+        first, file = parallel.rank() == 0, folder.with_name(f"{folder.name}.json")
+        try:
+            learnt = _present(folder, job)
+            if learnt is None:
+                learnt = _trained(folder, working, job)
             if first:
-                learnt.save(folder)
-            if isinstance(watch, RegimeWatch):
-                write_json(folder / "regime.json", watch.records)
-        if first:
-            outcome = {"learning": job.as_dict(), **measure(job, learnt)}
-            if job.watch:
-                last = read_json(folder / "regime.json")[-1]
-                outcome |= {name.replace(" ", "_"): last[name] for name in REGIME}
-            write_json(file, outcome)
-    except UnmixError as error:
-        if first:
-            write_json(file, {"learning": job.as_dict(), "error": str(error), "label": job.label})
+                outcome = {"learning": job.as_dict(), **measure(job, learnt)}
+                if job.watch:
+                    last = read_json(folder / "regime.json")[-1]
+                    outcome |= {name.replace(" ", "_"): last[name] for name in REGIME}
+                write_json(file, outcome)
+        except Exception as error:  # a learner of one's own: the others go on
+            if first:
+                kept = {"learning": job.as_dict(), "error": reason(error), "label": job.label}
+                more = {} if isinstance(error, UnmixError) else {"traceback": traceback.format_exc()}
+                write_json(file, {**kept, **more})
+            return False
+        if first and working.is_dir():
+            if (working / "log.jsonl").is_file():
+                shutil.copyfile(working / "log.jsonl", folder / "log.jsonl")
+            shutil.rmtree(working)
+        return True
+
+
+def _done(folder: Path) -> bool:
+    """Whether a job's outcome and its representation are there and whole, as far as sizes tell."""
+    try:
+        outcome = read_json(folder.with_name(f"{folder.name}.json"))
+    except UnmixError:
         return False
-    if first and working.is_dir():
-        if (working / "log.jsonl").is_file():
-            shutil.copyfile(working / "log.jsonl", folder / "log.jsonl")
-        shutil.rmtree(working)
-    return True
+    return _harm(outcome) is None and "error" not in outcome and Representation.lacks(folder) is None
+
+
+def _present(folder: Path, job: Learning) -> Representation | None:
+    """What the job learnt before, with what its monitors saw; None where it is not there, or not whole any more."""
+    if not folder.exists():
+        return None
+    lacking = Representation.lacks(folder)
+    if lacking is None and job.watch and not (folder / "regime.json").is_file():
+        lacking = "regime.json"
+    if lacking is None:
+        return Representation.load(folder, trust=trusted([job.learner]))
+    if not parallel.rank():
+        set_aside(folder, f"{folder / lacking}: missing or not whole")
+    return None
+
+
+def _trained(folder: Path, working: Path, job: Learning) -> Representation:
+    kept = Checkpoint(working, job.label)
+
+    def train() -> Representation:
+        watch: Watch = kept
+        if parallel.rank():
+            watch = Following(watch)
+        elif job.watch:
+            watch = _regime_watch(job, watch)
+        start = None if job.start is None else Representation.load(job.start, trust=trusted([job.learner]))
+        learnt = job.learner.fit(job.world, job.seed, watch, start=start)
+        if not parallel.rank():
+            learnt.save(folder)
+        if isinstance(watch, RegimeWatch):
+            write_json(folder / "regime.json", watch.records)
+        return learnt
+
+    return resumed(kept, train, parallel.ranks() == 1)
 
 
 def _regime_watch(job: Learning, inner: Watch) -> RegimeWatch:
@@ -301,8 +338,22 @@ class Learned:
         self.root, self.trust = Store.open(folder).root, trust
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """Every stored outcome, failures included, sorted by file name."""
-        return [read_json(file) for file in sorted((self.root / "learned").glob("*.json"))]
+        """Every stored outcome, failures included, sorted by file name; what is not whole is left out, told."""
+        found = []
+        for file, record in records(self.root / "learned"):
+            if (reason := _harm(record)) is None:
+                found.append(record)
+            else:
+                notice(f"{file}: left out: {reason}")
+        return found
+
+    def jobs(self) -> list[tuple[Learning, dict[str, Any]]]:
+        """Every job that ended well, with its outcome.
+
+        One whose recipes cannot be made here is left out, with a notice; raises `UsageError` where all are such.
+        """
+        ended = [outcome for outcome in self.outcomes() if "error" not in outcome]
+        return made_of(Learning, [(outcome["learning"], outcome) for outcome in ended], self.root)
 
     @property
     def failures(self) -> list[str]:
@@ -316,9 +367,7 @@ class Learned:
     def table(self) -> pd.DataFrame:
         """One row for every job that ended well: facts, then NAME, NAME_minimum and NAME_x, NAME_untrained."""
         rows = []
-        for outcome in self.outcomes():
-            if "error" in outcome:
-                continue
+        for _, outcome in self.jobs():
             row = {k: v for k, v in outcome.items() if k not in ("learning", "scores", "warnings")}
             for name, numbers in outcome["scores"].items():
                 row[name] = numbers.get("value")
@@ -330,6 +379,16 @@ class Learned:
         frame = pd.DataFrame(rows)
         order = [name for name in ("world", "recipe", "seed") if name in frame]
         return frame.sort_values(order, kind="stable").reset_index(drop=True) if len(frame) else frame
+
+
+def _harm(record: Any) -> str | None:
+    """What is wrong with the stored outcome of a job, or None."""
+    if not isinstance(record, dict):
+        return f"expected an object, got {type(record).__name__}"
+    needed = ("learning", "label", "error") if "error" in record else ("learning", *FACTS)
+    missing = [name for name in needed if name not in record]
+    missing += [name for name in ("learning", "scores") if not isinstance(record.get(name, {}), dict)]
+    return f"has no {', '.join(missing)}" if missing else None
 
 
 SHOWN = {

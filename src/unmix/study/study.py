@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BeforeValidator, Field
 
 from unmix.core import parallel
-from unmix.core.errors import UnmixError, UsageError
+from unmix.core.errors import UnmixError, UsageError, reason
 from unmix.core.recipe import Recipe, Table, suggest, told_apart
 from unmix.core.store import write_json
 from unmix.encoders import ENCODERS
@@ -20,7 +20,7 @@ from unmix.finders import FINDERS
 from unmix.scores import SCORES
 from unmix.study.cells import Cell, measure, split
 from unmix.study.engines import Engine, Lost, Serial
-from unmix.study.runs import Store
+from unmix.study.runs import Store, made_of
 from unmix.worlds import WORLDS
 
 
@@ -85,9 +85,8 @@ class Study(Recipe):
         if refused := self.check():
             raise UsageError(f"{self.name}: {len(refused)} cells cannot be run; first: {refused[0]}")
         store = Store(folder).create()
-        missing = [cell for cell in self.cells() if store.outcome(cell) is None]
         groups: dict[str, list[Cell]] = {}
-        for cell in missing:
+        for cell in (cell for cell in self.cells() if not _done(store, cell)):
             groups.setdefault(cell.fit_digest, []).append(cell)
         _sweep(store, list(groups.values()), engine or Serial())
         return Results(folder)
@@ -98,8 +97,8 @@ def _sweep(store: Store, groups: list[list[Cell]], engine: Engine) -> None:
     alone: list[list[Cell]] = []
     for cells, outcome in engine.map(functools.partial(run_cells, store.root.resolve()), groups):
         if isinstance(outcome, Lost):
-            left = [cell for cell in cells if store.outcome(cell) is None]
-            if len(left) > 1 and store.features(left[0]) is not None:
+            left = [cell for cell in cells if not _done(store, cell)]
+            if len(left) > 1 and store.has_fit(left[0]):
                 alone += [[cell] for cell in left]  # the fit is there: one cell killed the workers, not all of them
                 continue
             for cell in left:
@@ -115,11 +114,19 @@ def run_cells(root: Path, cells: list[Cell]) -> int:
     fits, and the first one measures and stores.
     """
     parallel.join()
-    store, done = Store(root), 0
-    part = features = None
+    store = Store(root)
+    with store.locked(cells[0].fit_digest, cells[0].label):
+        return _run(store, [cell for cell in cells if not _done(store, cell)])
+
+
+def _done(store: Store, cell: Cell) -> bool:
+    """Whether a cell's outcome and the features that it was measured with are there."""
+    return store.outcome(cell) is not None and store.has_fit(cell)
+
+
+def _run(store: Store, cells: list[Cell]) -> int:
+    done, part, features = 0, None, None
     for cell in cells:
-        if store.outcome(cell) is not None:
-            continue
         try:
             part = part or split(cell)
             features = features or store.fit(cell, part)
@@ -127,11 +134,10 @@ def run_cells(root: Path, cells: list[Cell]) -> int:
                 continue
             outcome = measure(cell, features, part)
             done += 1
-        except UnmixError as error:
-            outcome = {"error": str(error), "world": cell.label}
         except Exception as error:  # a finder of one's own, a matrix that cannot be factored: the sweep goes on
-            told = f"unexpected {type(error).__name__}: {error}"
-            outcome = {"error": told, "world": cell.label, "traceback": traceback.format_exc()}
+            outcome = {"error": reason(error), "world": cell.label}
+            if not isinstance(error, UnmixError):
+                outcome["traceback"] = traceback.format_exc()
         if not parallel.rank():
             store.keep(cell, outcome)
     return done
@@ -149,12 +155,16 @@ class Results:
         return [f"{o['world']}: {o['error']}" for o in self.store.outcomes() if "error" in o]
 
     def cells(self) -> list[tuple[Cell, dict[str, Any]]]:
-        """Every cell that ended well, with its outcome."""
-        return [(Cell(**_fields(o["cell"])), o) for o in self.store.outcomes() if "error" not in o]
+        """Every cell that ended well, with its outcome.
+
+        One whose recipes cannot be made here is left out, with a notice; raises `UsageError` where all are such.
+        """
+        ended = [outcome for outcome in self.store.outcomes() if "error" not in outcome]
+        return made_of(Cell, [(outcome["cell"], outcome) for outcome in ended], self.store.root)
 
     @functools.cached_property
     def _names(self) -> dict[str, str]:
-        return told_apart(FINDERS.make(o["cell"]["finder"]) for o in self.store.outcomes() if "error" not in o)
+        return told_apart(cell.finder for cell, _ in self.cells())
 
     def label(self, finder: Any) -> str:
         """A finder's name in tables: its kind, and the fields in which those of its kind differ in this run."""
@@ -169,19 +179,16 @@ class Results:
         NAME_minimum where the score has one.
 
         A finder or an encoder goes by its kind, and by the fields in which those of its kind differ in this run;
-        recipe and encoder_recipe are whole.
+        recipe and encoder_recipe are whole. amortised and control say what kind of encoder and of finder it is.
         """
-        rows, ended = [], [outcome for outcome in self.store.outcomes() if "error" not in outcome]
-        given = [outcome["cell"]["encoder"] for outcome in ended]
-        encoders = told_apart(ENCODERS.make(encoder) for encoder in given if encoder is not None)
-        for outcome in ended:
+        rows, ended = [], self.cells()
+        encoders = told_apart(cell.encoder for cell, _ in ended if cell.encoder is not None)
+        for cell, outcome in ended:
             row = {key: value for key, value in outcome.items() if key not in ("cell", "scores")}
-            recipe = FINDERS.make(outcome["cell"]["finder"])
-            row["finder"], row["recipe"] = self.label(recipe), str(recipe)
-            row["encoder_recipe"] = row["encoder"]
-            if outcome["cell"]["encoder"] is not None:
-                encoder = ENCODERS.make(outcome["cell"]["encoder"])
-                row["encoder"], row["encoder_recipe"] = encoders[encoder.digest], str(encoder)
+            row["finder"], row["recipe"] = self.label(cell.finder), str(cell.finder)
+            row["control"], row["encoder_recipe"] = cell.finder.control, row["encoder"]
+            if cell.encoder is not None:
+                row["encoder"], row["encoder_recipe"] = encoders[cell.encoder.digest], str(cell.encoder)
             for name, numbers in outcome["scores"].items():
                 row[name] = numbers["value"]
                 parts = ("chance", "low", "high", *(("minimum",) if "minimum" in numbers else ()))
@@ -207,7 +214,3 @@ class Results:
         path = self.store.root / "claims.json"
         write_json(path, claims)
         return path
-
-
-def _fields(cell: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in cell.items() if key != "kind"}

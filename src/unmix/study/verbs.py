@@ -18,6 +18,7 @@ from unmix.core.store import read_json, write_json
 from unmix.finders.features import Features
 from unmix.study.cells import Cell, Split, all_rows, split
 from unmix.study.engines import Engine
+from unmix.study.holdings import nothing
 from unmix.study.justified import signs, unjustified
 from unmix.study.study import Results, Study
 from unmix.worlds.matched import MatchedWorld
@@ -260,5 +261,5 @@ def _by_explained(results: Results) -> list[tuple[Cell, dict[str, Any]]]:
 def _fits(results: Results) -> list[tuple[Cell, dict[str, Any]]]:
     fits = [(c, o) for c, o in results.cells() if c.world.kind == "Data" and c.encoder is None]
     if not fits:
-        raise UsageError(f"{results.store.root}: no fits on data here; run: unmix fit DATA -o {results.store.root}")
+        raise nothing(results.store.root, "fits on data", f"unmix fit DATA -o {results.store.root}")
     return fits

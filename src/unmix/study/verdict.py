@@ -35,6 +35,8 @@ def verdict(results: Results) -> Verdict:
     table = results.table()
     pairs = agreement(results)
     rows = []
+    if table.empty:
+        return Verdict(_sentence(table), table)
     for finder in sorted(table.loc[table["world"] == "data", "finder"].unique()):
         matched = table[(table["world"] == "matched") & (table["finder"] == finder) & table["own"]]
         shared = pairs.loc[pairs["finder"] == finder, "shared"]

@@ -6,7 +6,6 @@ import functools
 import importlib
 import math
 import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import Field
 
 from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import Recipe
+from unmix.core.watch import say
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class Pooled(Engine):
                         result = pool.result(handle)
                     except Died as death:
                         if times <= self.retries:
-                            _say(f"{_label(job)}: its worker died ({death}); again, {times} of {self.retries}")
+                            say(f"{_label(job)}: its worker died ({death}); again, {times} of {self.retries}\n")
                             waiting.append((job, times + 1))
                             continue
                         result = Lost(f"every worker that took it died, {times} in all; the last: {death}")
-                        _say(f"{_label(job)}: {result.reason}")
+                        say(f"{_label(job)}: {result.reason}\n")
                     yield job, result
         finally:
             pool.close()
@@ -148,8 +148,3 @@ def _as_here(folder: str, threads: int | None, function: Callable[[Any], Any], j
 def _label(job: Any) -> str:
     """A job's name in messages; a list of cells goes by its first."""
     return str(getattr(job[0] if isinstance(job, list) else job, "label", job))
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
