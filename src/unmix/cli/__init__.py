@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from unmix import __version__
 from unmix.cli import check, interop, learn, model, practice, results, runs, score, start
-from unmix.core.errors import Notice, UnmixError
+from unmix.cli.around import Carried, Verb, ask_to_end, mute, open_streams
+from unmix.core.errors import UnmixError, reason, system_words
+from unmix.core.watch import say, show_notices
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -66,51 +68,53 @@ def _options(
 
 
 for verb in VERBS:
-    app.command(name=verb.__name__.strip("_").replace("_", "-"))(verb)
+    app.command(name=verb.__name__.strip("_").replace("_", "-"), cls=Verb)(verb)
 
 
 def main() -> None:
     """Run the command; errors are one line, status 2 for usage and 1 for failures, a traceback with --debug."""
-    debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    open_streams()
+    asked = ask_to_end()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    _show_notices()
-    sys.path.append(os.getcwd())  # module:build and classes of one's own, as with python -m
+    show_notices()
+    with contextlib.suppress(OSError):  # the working folder was removed: paths from the root still work
+        sys.path.append(os.getcwd())  # module:build and classes of one's own, as with python -m
+    arguments, debug = [word for word in sys.argv[1:] if word != "--debug"], "--debug" in sys.argv
     try:
-        status = app(args=arguments, standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        status = _interrupted()
-    except UnmixError as error:
+        status = run(arguments, debug)
+    except KeyboardInterrupt:
+        status = asked.tell()
+    sys.exit(status)
+
+
+def run(arguments: list[str], debug: bool = False) -> int:
+    """The exit status of one command, whose errors are told; debug: raise them."""
+    try:
+        status = int(app(args=arguments or ["--help"], prog_name="unmix", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return status
+    except Exception as raised:
+        error = raised.__cause__ if isinstance(raised, Carried) and raised.__cause__ else raised
+        if isinstance(error, KeyboardInterrupt):
+            raise error from None
+        if isinstance(error, BrokenPipeError):
+            mute(sys.stdout)
+            return 128 + signal.SIGPIPE
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
-        status = error.exit_status
-    except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own errors
-            error.show()
-            sys.exit(error.exit_code)
-        if debug:
-            raise
-        typer.echo(f"error: unexpected {type(error).__name__}: {error} (add --debug for the traceback)", err=True)
-        status = 1
-    sys.exit(status or 0)
+        said, status = _told(error)
+        say(said)
+        return status
 
 
-def _show_notices() -> None:
-    """Notices are lines that begin with "note:", each text once; other warnings are shown as they were."""
-    others, shown = warnings.showwarning, set()
-
-    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if not issubclass(category, Notice):
-            others(message, category, *place, **more)
-        elif str(message) not in shown:
-            shown.add(str(message))
-            typer.echo(f"note: {message}", err=True)
-
-    warnings.showwarning = show
-    warnings.simplefilter("always", Notice)
-
-
-def _interrupted() -> int:
-    typer.echo("\ninterrupted; what is done is kept: run the same command again to go on", err=True)
-    return 130
+def _told(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, and the exit status."""
+    if isinstance(error, UnmixError):
+        return f"error: {error}\n", error.exit_status
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's own errors
+        context = getattr(error, "ctx", None)
+        help_of = f"{context.command_path} --help" if context else "unmix --help"
+        said = error.format_message().strip().rstrip(".")
+        return f"error: {said[0].lower()}{said[1:]} (see {help_of})\n", error.exit_code
+    more = "" if system_words(error) else " (add --debug for the traceback)"
+    return f"error: {reason(error)}{more}\n", 1

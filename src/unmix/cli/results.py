@@ -12,29 +12,32 @@ from unmix.core.errors import UsageError
 
 
 def status(run: Run) -> None:
-    """What a run folder holds: cells done, failed and fits that were interrupted."""
-    from unmix.study.study import Results
+    """What a run folder holds: cells and learnt representations, what failed, was interrupted or is harmed."""
+    from unmix.study.holdings import Holdings
 
-    results = Results(run)
-    waiting = sorted(run.glob("fits/*.working"))
-    tell(f"{len(results.cells())} cells done, {len(results.failures)} failed, {len(waiting)} fits interrupted")
-    for failure in results.failures:
-        tell(f"failed  {failure}")
+    tell("\n".join(Holdings(run).lines()))
 
 
 def table(
     run: Run,
     csv: Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")] = None,
 ) -> None:
-    """The results of a run as a table."""
+    """The results of a run as a table: one row for every cell, and for every learnt representation."""
     from unmix.study.export import write_table
-    from unmix.study.study import Results
+    from unmix.study.holdings import Holdings, nothing
 
-    results = Results(run)
+    held = Holdings(run)
+    frame = held.table()
+    if frame.empty and not held.failures:
+        raise nothing(run, "cells", f"unmix fit DATA -o {run}")
     if csv is not None:
-        tell(str(write_table(results.table(), csv)))
+        tell(str(write_table(frame, csv)))
         return
-    tell_results(results)
+    if held.learnt:
+        from unmix.study.learning import Learned, show_learned
+
+        show_learned(Learned(run))
+    tell_results(held.results)
 
 
 def export(
