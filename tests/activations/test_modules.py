@@ -234,6 +234,6 @@ def test_a_folder_of_images_at_the_command_line(recipe: ModuleActivations, tmp_p
     inside = f"{tmp_path / 'all.zip'}:pictures/"
     found = collect_command("modules_under_test:build", "1", inside, tmp_path / "acts", options)
     assert found == told  # the same images from elsewhere
-    items = ImageItems(images, ("cats",) * 6)
+    items = ImageItems(images, ("cats",) * 6, tuple(f"cats/{number}.png" for number in range(6)))
     rows = recipe.but(channels=1, pooling="all").collect(items, tmp_path / "acts")  # found again
     assert rows.items.labels[0] == "cats" and rows.shape == (120, 4)

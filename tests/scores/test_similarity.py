@@ -17,7 +17,7 @@ from unmix.scores.similarity import SIMILARITIES
 from unmix.scores.similarity.base import embedded
 from unmix.scores.similarity.colour import Brightness, ColourHistogram, MeanColour
 from unmix.scores.similarity.energy import OrientedEnergy
-from unmix.scores.similarity.images import as_images, first_copies
+from unmix.scores.similarity.images import as_images
 from unmix.scores.similarity.learnt import Embedding, Network, by_network
 from unmix.scores.similarity.pixels import Pixels, Structural
 
@@ -130,12 +130,6 @@ def test_images_that_are_no_images_are_refused():
     bad[1, 0, 0] = np.nan
     with pytest.raises(UsageError, match="image 1 holds NaN"):
         as_images(bad)
-
-
-def test_copies_are_found_by_content():
-    images = np.random.default_rng(0).integers(0, 255, (6, 4, 4)).astype(np.uint8)
-    images[4] = images[1]
-    assert first_copies(images).tolist() == [0, 1, 2, 3, 1, 5]
 
 
 def choices(alike, most, least, draw=None):

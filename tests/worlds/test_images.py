@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, Notice, UsageError
 from unmix.core.seeds import Stream
 from unmix.worlds.images import Images, holds_images
 
@@ -97,9 +97,10 @@ def test_bad_pictures_are_refused_and_duplicates_defined(folder, tmp_path):
     assert world.duplicates == ()
     first = folder / "cat" / "0.png"
     (folder / "dog" / "twice.png").write_bytes(first.read_bytes())
-    assert Images(path=str(folder)).duplicates == ((0, 20),)
-    assert Images(path=str(folder)).size == 17
-    (folder / "loose.png").write_bytes(first.read_bytes())
+    with pytest.warns(Notice, match="1 of 21 pictures are copies of others"):
+        assert Images(path=str(folder)).duplicates == ((0, 20),)
+    (folder / "dog" / "twice.png").unlink()
+    Image.fromarray(np.full((6, 6, 3), 99, np.uint8)).save(folder / "loose.png")
     assert Images(path=str(folder), part="all").rows().y.tolist().count(-1) == 1
     Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(folder / "wide.png")
     with pytest.raises(UsageError, match=r"wide\.png is \[9, 7\]; give side=32"):
@@ -154,3 +155,102 @@ def test_fewer_pictures_are_of_every_class_alike_and_the_rest_stays_where_it_is(
     assert world.but(most=5000) != world and np.array_equal(world.but(most=5000).numbers, world.numbers)
     assert "most" not in world.as_dict() and few.digest != world.digest
     assert few.pictures.values is world.pictures.values, "one reading for all"
+
+
+def noise(path, rows=40, times=2):
+    """Pictures of noise, each `times` times under other names and labels."""
+    draw = np.random.default_rng(0)
+    for number in range(rows):
+        values = Image.fromarray(draw.integers(0, 256, (6, 6, 3), np.uint8))
+        for copy in range(times):
+            kind = path / "ab"[draw.integers(2)]
+            kind.mkdir(parents=True, exist_ok=True)
+            values.save(kind / f"{number}-{copy}.png")
+    return path
+
+
+def test_copies_are_on_one_side_also_where_their_labels_differ(tmp_path):
+    world = Images(path=str(noise(tmp_path)))
+    with pytest.warns(Notice, match="40 of 80 pictures are copies of others; copies are on one side"):
+        train, held = world.rows(), world.held_out.rows()
+    assert len(train) + len(held) == 80 and 12 <= len(held) <= 16
+    seen = {row.numpy().tobytes() for row in train.x}
+    assert not any(row.numpy().tobytes() in seen for row in held.x)
+    assert world.labels.tolist() == train.y.tolist()
+
+
+def test_where_files_say_what_is_for_tests_copies_of_training_rows_are_left_out(tmp_path):
+    noise(tmp_path / "train", times=1)
+    draw = np.random.default_rng(9)
+    for kind in "ab":
+        (tmp_path / "test" / kind).mkdir(parents=True)
+        for number in range(5):
+            values = draw.integers(0, 256, (6, 6, 3), np.uint8)
+            Image.fromarray(values).save(tmp_path / "test" / kind / f"{number}.png")
+    copied = next((tmp_path / "train" / "a").iterdir())
+    (tmp_path / "test" / "b" / "copied.png").write_bytes(copied.read_bytes())
+    world = Images(path=str(tmp_path))
+    with pytest.warns(Notice) as said:
+        assert (world.size, len(held := world.held_out.numbers)) == (40, 10)
+    assert any("1 held-out pictures are copies of training pictures and are left out" in str(w.message) for w in said)
+    assert not any("copied" in world.pictures.files[number] for number in held)
+
+
+def test_pictures_without_copies_are_split_as_the_draw_says():
+    digits = Images(path="digits")
+    labels, draw = digits.pictures.labels, Stream(0, ("Images", "held")).numpy()
+    held = [draw.permutation(np.flatnonzero(labels == k))[: round(0.2 * (labels == k).sum())] for k in range(10)]
+    assert digits.held_out.numbers.tolist() == sorted(np.concatenate(held))
+
+
+@pytest.mark.parametrize("none", [np.nan, -1, "", "nan"])
+def test_labels_that_are_none_are_no_class(tmp_path, none):
+    kinds = np.arange(30) % 3
+    labels = np.where(np.arange(30) < 5, none, kinds.astype(str) if isinstance(none, str) else kinds)
+    images = np.random.default_rng(0).random((30, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "p.npz", images=images, labels=labels)
+    world = Images(path=str(tmp_path / "p.npz"), part="all")
+    assert world.classes == 3 and world.pictures.names == ("0", "1", "2")
+    assert world.rows().y.tolist() == [-1] * 5 + (np.arange(5, 30) % 3).tolist()
+
+
+@pytest.mark.parametrize("kind, said", [("uint8", "taken as masks of 0 and 1"), ("bool", None), ("int64", None)])
+def test_masks_come_out_as_0_and_1(tmp_path, kind, said):
+    masks = np.random.default_rng(0).random((20, 8, 8)) > 0.5
+    np.savez(tmp_path / "m.npz", images=masks.astype(kind))
+    world = Images(path=str(tmp_path / "m.npz"), part="all")
+    if said:
+        with pytest.warns(Notice, match=said):
+            world.rows()
+    assert np.array_equal(world.rows().x[:, 0].numpy(), masks)
+
+
+def test_masks_in_files_12_bits_and_axes(tmp_path):
+    draw = np.random.default_rng(0)
+    (tmp_path / "m").mkdir()
+    for number in range(4):
+        Image.fromarray(draw.integers(0, 2, (8, 8), np.uint8)).save(tmp_path / "m" / f"{number}.png")
+    with pytest.warns(Notice, match="taken as masks"):
+        assert Images(path=str(tmp_path / "m"), part="all").rows().x.unique().tolist() == [0, 1]
+    wide = draw.integers(0, 4096, (10, 3, 8, 8)).astype(np.uint16)
+    np.save(tmp_path / "w.npy", wide)
+    with pytest.raises(UsageError, match=r"they are 0 to \d+; say what is white, such as white=4095"):
+        Images(path=str(tmp_path / "w.npy")).rows()
+    found = Images(path=str(tmp_path / "w.npy"), white=4095, part="all")
+    assert np.allclose(found.rows().x.numpy(), wide / 4095)
+    assert found.digest != found.but(white=65535).digest and "white" not in found.but(white=None).as_dict()
+    np.save(tmp_path / "s.npy", np.moveaxis(wide, 0, 3))  # as MATLAB keeps them: [3, 8, 8, 10]
+    with pytest.raises(UsageError, match="which axis of"):
+        Images(path=str(tmp_path / "s.npy"), white=4095).rows()
+    turned = Images(path=str(tmp_path / "s.npy"), white=4095, axes="chwn", part="all")
+    assert torch.equal(turned.rows().x, found.rows().x)
+
+
+def test_one_stack_is_a_set_of_pictures(tmp_path):
+    pages = [Image.fromarray(np.full((8, 8), 50 * (k + 1), np.uint8)) for k in range(5)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    assert holds_images(str(tmp_path / "stack.tif"))
+    with pytest.warns(Notice, match="1 of 1 files hold several frames, 5 in all"):
+        world = Images(path=str(tmp_path / "stack.tif"), part="all")
+        assert (world.rows().x[:, 0, 0, 0] * 255).round().tolist() == [50, 100, 150, 200, 250]
+    assert world.pictures.files == tuple(f"stack.tif:{k}" for k in range(5))

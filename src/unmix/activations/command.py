@@ -10,8 +10,11 @@ from unmix.activations.arrays import open_array
 from unmix.activations.images import open_images
 from unmix.activations.text import open_text
 from unmix.core.errors import UsageError
+from unmix.core.pictures import is_picture
 from unmix.core.recipe import suggest
 from unmix.core.watch import Progress
+
+LOOKS = ("white", "ground")  # options of pictures, not of the recipe
 
 
 def collect_command(
@@ -27,14 +30,15 @@ def collect_command(
     """Collect activations, or with `dry_run` say what that costs: one line about the shards, or amounts by name.
 
     model: `module:build` is a torch module on images (a folder or .zip; "a.zip:inside" takes those whose names begin
-    so) or an array; a .npy or .nwb file holds responses of neurons, data are their images, and options those of
-    `collect_recording`; everything else is a language model on text.
+    so; white and ground as `open_images` takes them) or an array; a .npy or .nwb file holds responses of neurons,
+    data are their images, and options those of `collect_recording`; all else is a language model on text.
     Raises `UsageError` for an option that the recipe does not have, or several values of one, or no layer.
     """
     if Path(model).suffix.lower() in (".npy", ".nwb"):
         return _recording(model, layer, data, out, options, overwrite, dry_run)
     kind = "ModuleActivations" if ":" in model and not Path(model).exists() else "TextActivations"
     cls = COLLECTORS[kind]
+    looks = {name: options.pop(name)[-1] for name in LOOKS if name in options and kind == "ModuleActivations"}
     fields = {**{name: values[0] for name, values in options.items()}, "model": model, "layer": layer}
     for name, values in options.items():
         if name not in cls.model_fields:
@@ -44,7 +48,7 @@ def collect_command(
     if not layer and kind == "TextActivations":
         raise UsageError("--layer: name the layer of the model, such as encoder.layer.3")
     recipe = cls(**fields)
-    source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, fields.get("side"))
+    source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, fields.get("side"), looks)
     if dry_run:
         names = {"bytes": "disk_bytes", "memory": "memory_bytes"}
         return {names.get(name, name): value for name, value in recipe.estimate(source).items()}
@@ -81,13 +85,15 @@ def _recording(
     return told
 
 
-def _module_data(data: str, side: int | None) -> Any:
+def _module_data(data: str, side: int | None, looks: dict[str, Any]) -> Any:
     """Images, at their size or side x side, or what `open_array` takes."""
     archive, colon, inside = data.rpartition(":")
     if colon and archive.lower().endswith(".zip"):
-        return open_images(archive, side, inside)
+        return open_images(archive, side, inside, **looks)
     path = Path(data)
     shards = any((path / name).exists() for name in ("manifest.json", "progress.json"))
-    if path.suffix.lower() == ".zip" or (path.is_dir() and not shards):
-        return open_images(path, side)
+    if path.suffix.lower() == ".zip" or (path.is_dir() and not shards) or is_picture(path.name):
+        return open_images(path, side, **looks)
+    if looks:
+        raise UsageError(f"{', '.join(looks)}: for files of pictures; {data} is an array, so scale it yourself")
     return open_array(data)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.core.copies import first_copies
 from unmix.core.errors import UsageError
 from unmix.core.rows import Rows, as_rows, as_tensor
 from unmix.kernels.exciting import Extremes
-from unmix.scores.similarity.images import first_copies
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unmix.core.errors import Failure, UsageError
+from unmix.core.image_arrays import full_range, image_array
 from unmix.core.items import ImageItems
-from unmix.core.pictures import SUFFIXES, contents, opened, picture_names
+from unmix.core.pictures import SUFFIXES, divided, folder_labels, picture_names
+from unmix.core.pixels import Ground, read_pictures
 from unmix.core.store import HARMED
 from unmix.scores.similarity.images import as_images
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def open_images(path: str | Path, side: int | None = None, inside: str = "") -> ImageItems:
-    """Images of a folder or a .zip, ordered by name with numbers as numbers, labelled by the folder of each.
 
-    path: the folder (searched at every depth), .zip, or a .npy of uint8 [n, h, w] or [n, h, w, 3]. side: every image
-    becomes side x side (bicubic); None keeps the size, which must then be one. inside: only names that begin so, such
-    as "cifar10/test/". All become colour unless all are grey.
+def open_images(
+    path: str | Path,
+    side: int | None = None,
+    inside: str = "",
+    white: int | None = None,
+    ground: Ground = "white",
+    axes: str | None = None,
+) -> ImageItems:
+    """Images of a folder or .zip in natural order (9.png before 10.png), with their names, labelled by their folders.
+
+    path: the folder (searched at every depth), .zip, one picture of many frames, or a .npy of images. side: every
+    image becomes side x side (bicubic); None keeps the size, which must then be one. inside: only names that begin
+    so, such as "cifar10/test/". white, ground: as `core.pixels.read_pictures` takes them. axes, white: of an array,
+    as `core.image_arrays.image_array` takes them. All become colour unless all are grey.
     Raises `UsageError` where there are none or sizes differ, and `Failure` for a file that is no whole image.
     """
     path = Path(path)
-    if path.suffix == ".npy":
-        return as_items(_array(path))
-    names = image_names(path, inside)
+    if path.suffix.lower() == ".npy":
+        if side is not None or inside:
+            raise UsageError(f"images={path}: side and inside are for files of pictures, not for an array")
+        return ImageItems(_bytes(image_array(_array(path), str(path), axes, white), path))
+    if axes is not None:
+        raise UsageError(f"axes={axes}: is for an array of images; files of pictures have their own")
+    names = [name for name in picture_names(path) if name.startswith(inside)]
     if not names:
         where = f"below {inside}" if inside else "in it"
         raise UsageError(f"images={path}: no picture ({', '.join(SUFFIXES)}) {where}")
-    images = [_pixels(content, name, side) for name, content in zip(names, contents(path, names), strict=True)]
+    files, images = zip(
+        *((name, _pixels(picture, side)) for name, picture in read_pictures(path, names, white, ground)), strict=True
+    )
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
         raise UsageError(f"images={path}: {len(sizes)} sizes, such as {sizes[0]} and {sizes[-1]}; give side")
-    if all((image == image[..., :1]).all() for image in images):
-        images = [image[..., 0] for image in images]
-    labels = tuple(PurePosixPath(name).parent.name for name in names)
-    return ImageItems(np.stack(images), labels if any(labels) else None)
-
-
-def image_names(path: str | Path, inside: str = "") -> list[str]:
-    """Names of the images that `open_images` reads from a folder or .zip, in its order. Raises as it does."""
-    return sorted((name for name in picture_names(path) if name.startswith(inside)), key=_natural)
+    labels = tuple(folder_labels(divided(files)[1]))
+    below = len(inside.rpartition("/")[0].rstrip("/")) + 1 if "/" in inside else 0
+    found = _bytes(full_range(np.stack(images), str(path)), path)
+    return ImageItems(found, labels if any(labels) else None, tuple(name[below:] for name in files))
 
 
 def as_items(images: Any, labels: Any = None) -> ImageItems:
@@ -84,11 +97,18 @@ def crops(images: Any, numbers: Any, places: Any, grid: Sequence[int], share: fl
     return found
 
 
-def _pixels(content: bytes, name: str, side: int | None) -> np.ndarray:
+def _pixels(picture: Image, side: int | None) -> np.ndarray:
     from PIL import Image
 
-    picture = opened(content, name)
     return np.asarray(picture if side is None else picture.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _bytes(images: np.ndarray, path: Path) -> np.ndarray:
+    """Bytes [n, h, w, c] of images, [n, h, w] where all are grey."""
+    if images.shape[3] not in (1, 3):
+        raise UsageError(f"images={path}: {images.shape[3]} channels; images have 1 or 3")
+    images = images if images.dtype == np.uint8 else np.round(images * 255).astype(np.uint8)
+    return images[..., 0] if (images == images[..., :1]).all() else images
 
 
 def _array(path: Path) -> np.ndarray:
@@ -98,8 +118,3 @@ def _array(path: Path) -> np.ndarray:
         raise UsageError(f"images={path}: no such file") from None
     except HARMED as error:
         raise Failure(f"{path}: not a whole array ({error})") from None
-
-
-def _natural(name: str) -> list[Any]:
-    """Parts of a name, numbers as numbers: image10 comes after image9."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]

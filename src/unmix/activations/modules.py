@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -83,7 +84,7 @@ class ModuleActivations(Recipe):
         source = find_model(self.model, self.arguments)
         data_digest = x.digest if hasattr(x, "blocks") else array_digest(x)
         if isinstance(items, ImageItems):  # what is shown with the rows is stored with them
-            data_digest = digest([data_digest, array_digest(items.images), items.labels])
+            data_digest = digest([data_digest, array_digest(items.images), items.labels, items.names])
         recipe = {name: value for name, value in self.as_dict().items() if name not in ("model", "arguments")}
         key = digest({"schema": SCHEMA, "recipe": recipe, "weights": source.digest, "data": data_digest})
         if overwrite:
@@ -194,7 +195,7 @@ class ModuleActivations(Recipe):
         if self.crop is None or grid is None or not isinstance(items, ImageItems):
             return items.take(numbers)
         windows = crops(items, numbers, np.arange(len(numbers)) % each, grid, self.crop)
-        return ImageItems(windows, None if items.labels is None else tuple(items.labels[i] for i in numbers))
+        return replace(items.take(numbers), images=windows)
 
     def _probe(self, model: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, list[int] | None]:
         """As `_pooled`, the first time."""

@@ -151,7 +151,8 @@ def collect_recording(
         found = from_trials(_array(responses), _numbers(stimulus), open_images(images), window, bin)
     folder = Path(folder)
     known = None if found.repeats is None else array_digest(found.repeats)
-    facts = [found.digest, known, array_digest(found.items.images), list(found.items.labels or ())]
+    shown = found.items
+    facts = [found.digest, known, array_digest(shown.images), shown.labels, shown.names]
     key = digest({"schema": SCHEMA, "recording": facts})
     if overwrite:
         clear_folder(folder)

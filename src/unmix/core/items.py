@@ -76,10 +76,14 @@ class TextItems:
 
 @dataclass(frozen=True, eq=False)
 class ImageItems:
-    """Rows that are images: images [n, height, width] or [n, height, width, 3], uint8; labels [n] of text or None."""
+    """Rows that are images: images [n, height, width] or [n, height, width, 3], uint8.
+
+    labels: [n] of text, "" where an image has none, or None. names: [n] of the files that they are from, or None.
+    """
 
     images: np.ndarray
     labels: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
     kind: ClassVar[str] = "image"
 
     def __len__(self) -> int:
@@ -87,12 +91,13 @@ class ImageItems:
 
     def take(self, rows: np.ndarray) -> ImageItems:
         """Only these rows."""
-        return ImageItems(self.images[rows], None if self.labels is None else tuple(self.labels[i] for i in rows))
+        texts = (None if text is None else tuple(text[i] for i in rows) for text in (self.labels, self.names))
+        return ImageItems(self.images[rows], *texts)
 
     def save(self, folder: Path) -> None:
         """Write to a folder that exists."""
         np.save(folder / "images.npy", self.images, allow_pickle=False)
-        write_json(folder / "items.json", {"kind": "image", "labels": self.labels})
+        write_json(folder / "items.json", {"kind": "image", "labels": self.labels, "names": self.names})
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +139,8 @@ def load_items(folder: str | Path) -> TextItems | ImageItems | VectorItems:
             titles, vocabulary = tuple(facts["titles"]), tuple(facts["vocabulary"])
             return TextItems(array("stream"), array("starts"), array("places"), vocabulary, titles)
         if kind == "image":
-            return ImageItems(array("images"), None if facts["labels"] is None else tuple(facts["labels"]))
+            texts = (None if facts[text] is None else tuple(facts[text]) for text in ("labels", "names"))
+            return ImageItems(array("images"), *texts)
     except (KeyError, TypeError) as error:
         raise Failure(f"{folder / 'items.json'}: not whole ({error!r}); make the activations again") from None
     if kind == "vector":

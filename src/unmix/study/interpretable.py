@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unmix.activations.transforms import Standardise, Whiten
+from unmix.core.copies import first_copies
 from unmix.core.errors import Failure, UsageError
 from unmix.core.rows import as_rows, gather
 from unmix.core.seeds import Stream, as_stream
@@ -23,7 +24,6 @@ from unmix.scores.interpretability import controls
 from unmix.scores.interpretability.sets import interpretability_index
 from unmix.scores.similarity import SIMILARITIES
 from unmix.scores.similarity.base import Alike, unit_rows
-from unmix.scores.similarity.images import first_copies
 
 NEURONS, POOLS, DIRECTIONS = "neurons", "random pools", "random directions"
 SHUFFLED, UNTRAINED = "shuffled activations", "untrained neurons"

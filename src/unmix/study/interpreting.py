@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from unmix.core.copies import first_copies
 from unmix.core.errors import UsageError
 from unmix.core.rows import Subset, gather
 from unmix.core.seeds import Stream
@@ -20,7 +21,6 @@ from unmix.scores.interpretability.sets import interpretability_index, label_pur
 from unmix.scores.interpretability.trials import two_choices
 from unmix.scores.similarity import SIMILARITIES
 from unmix.scores.similarity.base import Alike
-from unmix.scores.similarity.images import first_copies
 from unmix.study.cells import Cell, all_rows, split_rows
 from unmix.study.export import write_table
 from unmix.study.holdings import nothing

@@ -14,7 +14,7 @@ import numpy as np
 
 from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
-from unmix.core.pictures import is_hidden
+from unmix.core.pictures import files_below, is_hidden
 from unmix.worlds.base import World
 
 PICKLES = (".pickle", ".pkl")
@@ -81,7 +81,8 @@ def digest_of(path: str | Path) -> str | None:
     path = Path(path)
     files = [path]
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path).as_posix()))
+        below = (path / name for name in files_below(path) if not is_hidden(name))
+        files = sorted(file for file in below if file.is_file())
     if not path.exists() or not files:
         return None
     whole = hashlib.sha256()

@@ -6,49 +6,62 @@ import zipfile
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from unmix.core.errors import Failure, UsageError
-from unmix.core.pictures import SUFFIXES, contents, is_picture, opened, picture_names
+from unmix.core.copies import first_copies, hold_out
+from unmix.core.errors import Failure, UsageError, notice
+from unmix.core.image_arrays import full_range, image_array
+from unmix.core.labels import numbered, plain
+from unmix.core.pictures import SUFFIXES, divided, files_below, folder_labels, is_picture, picture_names
+from unmix.core.pixels import Ground, read_pictures
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream, untouched
+from unmix.core.store import HARMED
 from unmix.worlds.files import FileWorld, read_arrays
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 DIGITS = "digits"
-HELD = ("test", "val", "valid", "validation")
+LATER = ("most", "axes", "white", "ground")  # fields that are left out of digests at their defaults
 
 
 class Pictures(NamedTuple):
     """values: [N, channels, height, width] uint8 or float32. labels: [N], -1 where there is none, or None.
-    names: of the classes. files: [N] names, or None. aside: [N], which are for tests where the files say so, or None.
+    names: of the classes. files: [N] names, or None. first: [N] number of the first picture with the same pixels.
+    aside: [N], which are for tests where the files say so, or None.
     """
 
     values: Tensor
     labels: np.ndarray | None
     names: tuple[str, ...]
     files: tuple[str, ...] | None
+    first: np.ndarray
     aside: np.ndarray | None = None
 
 
 class Images(FileWorld):
     """Images without known latents; every one has its own number, which stays the same whatever is drawn.
 
-    path: a folder or .zip of pictures (the folder that a picture is in names its class where there are several), an
-    array .npy [N, height, width (, channels)], an .npz or .safetensors with `images` and, if known, `labels`, or
-    "digits".
-    content: digest that it must have. within: only files of a folder or zip whose path begins so. side: pictures are
-    cropped to a square and scaled to it; None leaves them, and all must be alike. held: share held out for tests, of
-    every class alike; of a folder or zip that is wholly divided into `train` and `test` (or `val`), what is not in
-    `train` is held out, and 0 holds nothing out. part: the training rows, those held out, or all. most: training rows
-    at most, of every class alike. seed: fixes which rows these are. Training rows are numbered from 0 in the order of
-    the files; those held out come after them.
-    Values lie in [0, 1]. Raises `UsageError` for no picture, fewer than 2, or unlike sizes without side, and
-    `Failure` that names a picture that cannot be read.
+    path: a folder or .zip of pictures (the folder that a picture is in names its class where there are several), one
+    picture of many frames, an array .npy [N, height, width (, channels)], an .npz or .safetensors with `images` and,
+    if known, `labels` (-1, NaN and blanks are none), or "digits". Pictures come in natural order, 9.png before
+    10.png. content: digest that it must have. within: only files of a folder or zip whose path begins so. side:
+    pictures are cropped to a square and scaled to it; None leaves them, and all must be alike. held: share held out
+    for tests, of every class alike; of a folder or zip that is wholly divided into `train` and `test` (or `val`),
+    what is not in `train` is held out, and 0 holds nothing out. part: the training rows, those held out, or all.
+    most: training rows at most, of every class alike. seed: fixes which rows these are. axes: of an array whose shape
+    leaves them open, such as "nchw" or "hwcn". white: value that becomes 1, such as 4095 of 12 bits in 16; None as
+    `core.image_arrays` and `core.pixels` say. ground: what transparent pictures are laid on.
+    Training rows are numbered from 0 in the order of the files; those held out come after them. Pictures with the
+    same pixels are on one side; where the files say which are for tests, copies of training rows are left out there.
+    Values lie in [0, 1]. Raises `UsageError` for no picture, fewer than 2, unlike sizes without side, or arrays whose
+    axes or white are not clear, and `Failure` that names a picture that cannot be read.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"x", "y", "index"})
@@ -61,28 +74,37 @@ class Images(FileWorld):
     part: Literal["train", "held-out", "all"] = "train"
     most: int | None = Field(default=None, ge=2)
     seed: int = 0
+    axes: str | None = None
+    white: int | None = Field(default=None, ge=1, le=65535)
+    ground: Ground = "white"
 
     @cached_property
     def _found(self) -> str | None:
         return DIGITS if self.path == DIGITS else super()._found
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, the content's digest filled in; without `most` where there is none."""
-        # Digests from before there was `most` stay what they were.
-        return {name: value for name, value in super().as_dict().items() if name != "most" or value is not None}
+        """Plain values, the content's digest filled in; without the fields in `LATER` at their defaults."""
+        fields = type(self).model_fields
+        found = super().as_dict().items()
+        return {name: value for name, value in found if name not in LATER or value != fields[name].default}
 
     @cached_property
     def pictures(self) -> Pictures:
         """All pictures, in the order of the files."""
         path = DIGITS if self.path == DIGITS else str(self._opened())
-        return _read(path, self._found, self.within, self.side)
+        return _read(path, self._found, self.within, self.side, self.axes, self.white, self.ground)
 
     @cached_property
     def numbers(self) -> np.ndarray:
         """Which pictures this part has, by their place in the order of files: [size]."""
         if self.part == "all":
             return np.arange(len(self.pictures.values))
-        return np.flatnonzero(self._aside) if self.part == "held-out" else self._train
+        return np.flatnonzero(self._aside & ~self._leaked) if self.part == "held-out" else self._train
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Number of the class of every picture of this part [size], -1 where it has none; None without classes."""
+        return None if self.pictures.labels is None else self.pictures.labels[self.numbers]
 
     @cached_property
     def _train(self) -> np.ndarray:
@@ -102,10 +124,21 @@ class Images(FileWorld):
         aside, draw = np.zeros(len(kinds), bool), Stream(self.seed, (self.kind, "held")).numpy()
         if self.held and self.pictures.aside is not None:
             return self.pictures.aside
+        first = self.pictures.first
+        kinds = kinds[first]  # copies stay together, also where their labels differ
         for label in np.unique(kinds):
             here = draw.permutation(np.flatnonzero(kinds == label))
-            aside[here[: round(self.held * len(here))]] = True
+            aside[hold_out(here, first, round(self.held * len(here)))] = True
         return aside
+
+    @cached_property
+    def _leaked(self) -> np.ndarray:
+        """Which pictures [N] the files keep for tests although they have the pixels of a training picture."""
+        first = self.pictures.first
+        leaked = self._aside & np.isin(first, first[~self._aside])
+        if leaked.any():
+            notice(f"{self.path}: {leaked.sum()} held-out pictures are copies of training pictures and are left out")
+        return leaked
 
     @property
     def _kinds(self) -> np.ndarray:
@@ -135,13 +168,8 @@ class Images(FileWorld):
     @cached_property
     def duplicates(self) -> tuple[tuple[int, int], ...]:
         """Pairs of places of pictures with the same pixels, the first of them first; each keeps its own number."""
-        seen: dict[bytes, int] = {}
-        pairs = []
-        for place, picture in enumerate(self.pictures.values.numpy()):
-            first = seen.setdefault(picture.tobytes(), place)
-            if first != place:
-                pairs.append((first, place))
-        return tuple(pairs)
+        first = self.pictures.first
+        return tuple((int(first[place]), int(place)) for place in np.flatnonzero(first != np.arange(len(first))))
 
     def sample(self, n: int, rng: int | Stream = 0) -> Sample:
         """n pictures without repeats, in random order; raises `UsageError` for more than there are."""
@@ -173,99 +201,76 @@ class Images(FileWorld):
 
 # Every part of a world (and every copy with another field) shares one reading.
 @lru_cache(maxsize=2)
-def _read(path: str, content: str | None, within: str, side: int | None) -> Pictures:
+def _read(
+    path: str, content: str | None, within: str, side: int | None, axes: str | None, white: int | None, ground: Ground
+) -> Pictures:
     if path == DIGITS:
         with untouched():
             from sklearn.datasets import load_digits
         found = load_digits()
         values = torch.from_numpy(found.images.astype(np.float32) / 16)[:, None]
-        return Pictures(values, found.target.astype(np.int64), tuple(map(str, found.target_names)), None)
+        names = tuple(map(str, found.target_names))
+        return Pictures(values, found.target.astype(np.int64), names, None, np.arange(len(values)))
     file = Path(path)
-    if file.is_dir() or file.suffix.lower() == ".zip":
-        return _files(file, within, side)
+    if file.is_dir() or file.suffix.lower() == ".zip" or is_picture(file.name):
+        if axes is not None:
+            raise UsageError(f"Images.axes={axes}: is for arrays; files of pictures have their own")
+        return _files(file, within, side, white, ground)
     if side is not None:
         raise UsageError(f"Images.side={side}: is for files of pictures; scale the array yourself")
-    return _array(file)
+    return _array(file, axes, white)
 
 
-def _array(path: Path) -> Pictures:
-    if path.suffix == ".npy":
+def _array(path: Path, axes: str | None, white: int | None) -> Pictures:
+    if path.suffix.lower() == ".npy":
         try:
             found = {"images": np.load(path, allow_pickle=False)}
-        except (ValueError, EOFError) as error:
+        except HARMED as error:
             raise Failure(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     else:
         found = read_arrays(path, {"images": True, "labels": False})
-    values = found["images"]
-    if values.ndim not in (3, 4) or values.dtype.kind not in "uif" or (values.ndim == 4 and values.shape[3] > 4):
-        raise UsageError(f"{path}: images must be [N, height, width (, channels)], got {list(values.shape)}")
-    values = values[:, :, :, None] if values.ndim == 3 else values
-    if values.dtype != np.uint8:
-        values = values.astype(np.float32)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise UsageError(f"{path}: images must be bytes, or numbers from 0 to 1")
-    names: tuple[str, ...] = ()
-    labels = found.get("labels")
-    if labels is not None:
-        if labels.shape != (len(values),):
-            raise UsageError(f"{path}: {list(labels.shape)} labels for {len(values)} images")
-        kinds, labels = np.unique(labels, return_inverse=True)
-        names = tuple(str(kind) for kind in kinds)
-    return _enough(Pictures(torch.from_numpy(values).movedim(3, 1).contiguous(), labels, names, None), path)
+    values = image_array(found["images"], str(path), axes, white)
+    labels = None if "labels" not in found else plain(found["labels"], str(path))
+    if labels is not None and len(labels) != len(values):
+        raise UsageError(f"{path}: {list(labels.shape)} labels for {len(values)} images")
+    return _made(values, labels, None, None, path)
 
 
-def _files(path: Path, within: str, side: int | None) -> Pictures:
+def _files(path: Path, within: str, side: int | None, white: int | None, ground: Ground) -> Pictures:
     names = [name for name in picture_names(path) if name.startswith(within)]
-    found: list[np.ndarray] = []
-    for name, content in zip(names, contents(path, names), strict=True):
-        found.append(_pixels(name, content, side))
-        if found[-1].shape != found[0].shape:
-            raise UsageError(
-                f"{path}: {names[0]} is {list(found[0].shape[:2])} and {name} is {list(found[-1].shape[:2])}; "
-                "give side=32 to scale them"
-            )
     if not names:
         raise UsageError(f"{path}: holds no picture ({', '.join(SUFFIXES)}) below {within!r}")
-    values = torch.from_numpy(np.stack(found)).movedim(3, 1).contiguous()
-    aside, below = _divided(names)
-    folders = [name.rpartition("/")[0] for name in below]
-    kinds = sorted({folder for folder in folders if folder})
-    labels = None
-    if len(set(folders)) > 1:
-        labels = np.asarray([kinds.index(folder) if folder else -1 for folder in folders], np.int64)
-    classes = tuple(kind.rpartition("/")[2] for kind in kinds) if labels is not None else ()
-    return _enough(Pictures(values, labels, classes, tuple(names), aside), path)
+    files: list[str] = []
+    found: list[np.ndarray] = []
+    for name, picture in read_pictures(path, names, white, ground):
+        files.append(name)
+        found.append(_pixels(picture, side))
+        if found[-1].shape != found[0].shape:
+            raise UsageError(
+                f"{path}: {files[0]} is {list(found[0].shape[:2])} and {name} is {list(found[-1].shape[:2])}; "
+                "give side=32 to scale them"
+            )
+    aside, below = divided(files)
+    kinds = folder_labels(below)
+    labels = np.asarray(kinds) if len(set(kinds)) > 1 else None
+    return _made(full_range(np.stack(found), str(path)), labels, tuple(files), aside, path)
 
 
-def _divided(names: list[str]) -> tuple[np.ndarray | None, list[str]]:
-    """Which pictures are for tests, and their names below `train` and `test`; None where the files do not say."""
-    parts = [name.split("/") for name in names]
-    depth = 0
-    while all(len(part) > depth + 1 for part in parts):
-        here = {part[depth] for part in parts}
-        if "train" in here and len(here) > 1 and here <= {"train", *HELD}:
-            aside = np.asarray([part[depth] != "train" for part in parts])
-            return aside, ["/".join(part[depth + 1 :]) for part in parts]
-        if len(here) > 1:
-            break
-        depth += 1
-    return None, names
-
-
-def _pixels(name: str, content: bytes, side: int | None) -> np.ndarray:
+def _pixels(picture: Image, side: int | None) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    picture = opened(content, name)
     return np.asarray(picture if side is None else ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC))
 
 
 def holds_images(path: str) -> bool:
-    """Whether a path is a folder or zip with pictures, an array of images, or the digits."""
+    """Whether a path is a folder or zip with pictures, a picture, an array of images, or the digits."""
     if path == DIGITS:
         return True
     file = Path(path)
     if file.is_dir():
-        return any(is_picture(p.relative_to(file).as_posix()) for p in file.rglob("*"))
+        return any(map(is_picture, files_below(file)))
+    if is_picture(file.name):
+        return file.is_file()
     if file.suffix.lower() == ".zip":
         return file.is_file()
     if not file.is_file() or file.suffix not in (".npy", ".npz"):
@@ -279,7 +284,14 @@ def holds_images(path: str) -> bool:
         return False
 
 
-def _enough(pictures: Pictures, path: Any) -> Pictures:
-    if len(pictures.values) < 2:
-        raise UsageError(f"{path}: holds {len(pictures.values)} picture; at least 2 are needed")
-    return pictures
+def _made(
+    values: np.ndarray, labels: np.ndarray | None, files: tuple[str, ...] | None, aside: np.ndarray | None, path: Path
+) -> Pictures:
+    """values: [N, height, width, channels]. labels: as `plain` gives them."""
+    if len(values) < 2:
+        raise UsageError(f"{path}: holds {len(values)} picture; at least 2 are needed")
+    first = first_copies(values)
+    if copies := int((first != np.arange(len(first))).sum()):
+        notice(f"{path}: {copies} of {len(first)} pictures are copies of others; copies are on one side of a split")
+    numbers, names = (None, ()) if labels is None else numbered(labels)
+    return Pictures(torch.from_numpy(values).movedim(3, 1).contiguous(), numbers, names, files, first, aside)

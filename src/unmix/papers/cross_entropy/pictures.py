@@ -11,7 +11,8 @@ from torch import Tensor
 from unmix.activations.imagenet import efficientnet_lite0
 from unmix.core.digest import file_digest
 from unmix.core.errors import Failure, UsageError
-from unmix.core.pictures import SUFFIXES, contents, opened, picture_names
+from unmix.core.pictures import SUFFIXES, picture_names
+from unmix.core.pixels import read_pictures
 from unmix.core.seeds import Stream
 
 SIDE = 224
@@ -43,8 +44,8 @@ def photographs(path: str | Path, count: int | None = None, side: int = SIDE, rn
         stream = rng if isinstance(rng, Stream) else Stream(rng)
         chosen = stream.child("photographs").numpy().choice(len(names), count, replace=False)
         names = [names[place] for place in sorted(chosen)]
-    read = zip(names, contents(path, names), strict=True)
-    return torch.stack([_scaled(torch.from_numpy(np.array(opened(content, name))), side) for name, content in read])
+    read = read_pictures(path, names)
+    return torch.stack([_scaled(torch.from_numpy(np.array(picture)), side) for _, picture in read])
 
 
 def objects(path: str | Path, side: int = SIDE) -> tuple[Tensor, dict[str, np.ndarray]]:

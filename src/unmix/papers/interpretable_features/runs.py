@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmix.activations.images import image_names, open_images
+from unmix.activations.images import open_images
 from unmix.activations.modules import ModuleActivations
 from unmix.activations.recordings import open_recording, split_half
 from unmix.core.errors import Failure, UsageError
@@ -143,7 +143,8 @@ def stimuli(path: str) -> dict[str, Any]:
     Gives units, images (of each), right (similarity -> share for every unit) and shuffled (mean share of oriented
     energy where it is drawn which images are the exciting ones). Raises `UsageError` for other folders.
     """
-    names = [Path(name) for name in image_names(path)]
+    items = open_images(path)
+    names = [Path(name) for name in items.names or ()]
     units: dict[str, dict[str, list[int]]] = {}
     for number, name in enumerate(names):
         if name.parent.name == "natural_images" and (kind := name.stem[:3]) in ("max", "min"):
@@ -152,7 +153,7 @@ def stimuli(path: str) -> dict[str, Any]:
         raise UsageError(f"stimuli={path}: no UNIT/natural_images/max_i and min_i in it")
     natural = sorted(number for sides in units.values() for kind in sides.values() for number in kind)
     place = {number: row for row, number in enumerate(natural)}
-    kept = open_images(path).take(np.array(natural))
+    kept = items.take(np.array(natural))
     sides = [tuple(np.array([place[n] for n in unit[kind]]) for kind in ("max", "min")) for unit in units.values()]
     right, shuffled = {}, []
     for similarity in SEEN:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -53,18 +52,3 @@ def smaller(images: Tensor, side: int) -> Tensor:
     if scale >= 1:
         return images
     return torch.nn.functional.adaptive_avg_pool2d(images, (max(1, round(h * scale)), max(1, round(w * scale))))
-
-
-def first_copies(images: Any) -> np.ndarray:
-    """The number of the first image with the same content, for each of n: [n] int64; its own where it is the first.
-
-    images: any array [n, ...] or `ImageItems`. Two images are copies where all their bytes agree.
-    """
-    array = images.images if isinstance(images, ImageItems) else images
-    array = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-    seen: dict[bytes, int] = {}
-    first = np.empty(len(array), np.int64)
-    for row, image in enumerate(array):
-        content = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
-        first[row] = seen.setdefault(content, row)
-    return first
