@@ -120,7 +120,7 @@ def test_weight_decay_leaves_biases_and_scalars_alone():
     assert sum(len(group["params"]) for group in learner._groups(modules)) == len(list(modules.parameters()))
 
 
-NORMED = {**PLAIN, "network": MLP(hidden=(16,), bias=False)}  # a bias before a norm moves by rounding errors
+NORMED = {**PLAIN, "network": MLP(hidden=(16,))}
 
 
 def test_batch_norm_takes_the_statistics_of_a_slice():
@@ -137,6 +137,23 @@ def test_batch_norm_takes_the_statistics_of_a_slice():
     for ours, theirs in zip(network.parameters(), sliced.module.parameters(), strict=True):
         assert torch.allclose(ours - 0.1 * ours.grad, theirs, atol=1e-6)
     assert (weights(sliced) - weights(whole)).abs().max() > 1e-4
+
+
+def test_a_bias_that_batch_norm_takes_off_is_not_there_and_changes_no_other_draw():
+    normed, plain = MLP(hidden=(16, 8)).build((3,), 2), MLP(hidden=(16, 8), normalise="none").build((3,), 2)
+    linear = [[part for part in net if isinstance(part, nn.Linear)] for net in (normed, plain)]
+    assert [part.bias is None for part in linear[0]] == [True, True, False]
+    assert all(torch.equal(one.weight, two.weight) for one, two in zip(*linear, strict=True))
+
+
+def test_what_processes_draw_for_themselves_is_named():
+    learner = Supervised(**PLAIN)
+    assert learner._drawn(nn.ModuleDict({"encoder": nn.Sequential(nn.ReLU(), nn.Dropout(0.5))}), (3,)) == ["dropout"]
+    assert learner._drawn(nn.ModuleDict({"encoder": nn.Sequential(nn.ReLU(), nn.Dropout(0.0))}), (3,)) == []
+    from unmix.learners.diet import Diet
+
+    assert Diet(mixup=0.5)._drawn(nn.ModuleDict(), (3, 8, 8)) == ["augmented views", "mixed rows"]
+    assert Diet()._drawn(nn.ModuleDict(), (5,)) == []
 
 
 def as_stream(seed=0):
@@ -299,6 +316,9 @@ def together():
         (PermutationContrastive(**PLAIN), Walks()),
         (Diet(**PLAIN, head="sharded"), Clusters(instances=33)),
         (Supervised(**NORMED), Clusters()),
+        (Supervised(**NORMED, accumulate=2), Clusters()),
+        (AnisotropicInfoNCE(**NORMED), Walks(length=4)),
+        (Diet(**NORMED, head="sharded"), Clusters(instances=33)),
     ]
 
 
@@ -307,18 +327,18 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     script.write_text(TOGETHER)
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     done = subprocess.run(
         [*command, str(tmp_path), str(root)], capture_output=True, text=True, env=environment, timeout=200
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = [line.split() for file in sorted(tmp_path.glob("rank-*.txt")) for line in file.read_text().splitlines()]
-    assert [(int(rank), int(fit)) for rank, fit, _ in told] == [(r, n) for r in (0, 1) for n in range(6)]
+    assert [(int(rank), int(fit)) for rank, fit, _ in told] == [(r, n) for r in (0, 1) for n in range(9)]
     for number, (learner, world) in enumerate(together()):
         assert len({digest for _, fit, digest in told if int(fit) == number}) == 1
         two = Representation.load(tmp_path / str(number))
-        # Batch norm sees a process's rows alone, as it sees those of a slice.
-        one = learner.but(accumulate=2 if number == 5 else learner.accumulate).fit(world, 1)
+        one = learner.fit(world, 1)
         assert two.about["processes"] == 2 and one.about["processes"] == 1
         moved_by = (weights(one) - weights(learner.untrained(world, 1))).abs().max()
         assert (weights(two) - weights(one)).abs().max() < 1e-3 * moved_by

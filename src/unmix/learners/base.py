@@ -38,9 +38,8 @@ class Learner(Recipe):
     between its layers at the start (`unmix list initialisations`), None for as it is drawn. couples: the loss
     compares rows of a batch with one another. A subclass writes `_build` and `_loss`.
 
-    Batch norm takes its statistics from one slice of a batch, or from one process's rows under torchrun: k slices and
-    k processes give the same weights, a batch in one piece gives others. Running statistics move once a slice, and
-    are averaged over processes.
+    Batch norm takes its statistics from one slice of a batch, under torchrun from the rows of all processes: several
+    processes give the weights of one, several slices give others. Running statistics move once a slice.
     """
 
     couples: ClassVar[bool] = False
@@ -198,6 +197,11 @@ class Learner(Recipe):
                 turned = wanted and name == "encoder"
                 groups.append({"params": chosen, "rate": rate, "weight_decay": decay, "matrices": turned})
         return groups
+
+    def _drawn(self, modules: nn.ModuleDict, shape: tuple[int, ...]) -> list[str]:
+        """What each of several processes draws for itself, so that their numbers are not those of one."""
+        amounts = [getattr(part, name, 0) for part in modules.modules() for name in ("p", "drop_prob", "dropout")]
+        return ["dropout"] if any(isinstance(amount, float) and amount > 0 for amount in amounts) else []
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         """A module's output in float32, computed in the learner's precision."""

@@ -172,6 +172,10 @@ class Diet(ViewLearner):
         loss, excess = cast(IndexHead, modules["head"]).loss(self.beta * h, y, self.smoothing, shares, rng)
         return loss, h, {"excess": excess}
 
+    def _drawn(self, modules: nn.ModuleDict, shape: tuple[int, ...]) -> list[str]:
+        mixed = ["mixed rows"] if self.mix_share and (self.mixup or self.cutmix) else []
+        return [*super()._drawn(modules, shape), *mixed]
+
     def _mixed(self, x: Tensor, y: Tensor, rng: Stream) -> tuple[Tensor, Tensor, Tensor | None]:
         """Rows, labels [n] or [n, 2] and, of mixed ones, shares [n, 2]."""
         ways = [(way, alpha) for way, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unmix.core.digest import digest
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.loop import warm_then_decay
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
@@ -34,7 +34,7 @@ def train(
     """All steps of a learner, in place; the trace: step, lr, loss and the learner's facts, about a hundred times.
 
     begun: digest of what the modules started from. A step draws `batch` rows, cuts them into `accumulate` slices
-    (under torchrun each process takes its own share of the rows first), sums the slices' gradients and moves once.
+    (under torchrun each process takes its own share of every slice), sums the slices' gradients and moves once.
     Raises `Failure` that names the step where the loss or a weight is not finite, and `UsageError` for a checkpoint
     of other work or a batch that cannot be cut.
     """
@@ -51,7 +51,10 @@ def train(
     with torch.random.fork_rng(devices=[]):
         for step, sample in batches:
             draw = rng.child(f"step {step}")
-            torch.default_generator.manual_seed(draw.number)
+            if parallel.ranks() > 1 and step == done:
+                _tell_draws(learner._drawn(modules, tuple(sample.x.shape[1:])), learner.kind)
+            own = draw.child(f"process {parallel.rank()}") if parallel.rank() else draw
+            torch.default_generator.manual_seed(own.number)
             optimiser = state.at(step)
             loss, facts = _gradients(learner, modules, sample, draw, parts, device)
             parallel.average(modules)
@@ -78,6 +81,12 @@ def train(
         if not bool(torch.isfinite(tensor).all()):
             raise Failure(f"{learner.kind}: {name} is not finite after the last step; nothing was kept")
     return state.trace
+
+
+def _tell_draws(drawn: list[str], kind: str) -> None:
+    if drawn and not parallel.rank():
+        told = f"{kind}: each of {parallel.ranks()} processes draws its own {' and '.join(drawn)}"
+        notice(f"{told}: the law is that of one process, the numbers are not")
 
 
 def schedule(name: str, step: int, steps: int, warm: float) -> float:
@@ -140,12 +149,15 @@ def _gradients(
     """Fill in the gradients of the mean loss over the batch; the loss (over all processes) and the facts."""
     for parameter in modules.parameters():
         parameter.grad = None
-    own = cut(sample, parallel.ranks(), parallel.rank())
     total = torch.zeros((), device=device)
     facts: Mapping[str, Any] = {}
+    ranks = parallel.ranks()
     for number in range(parts):
         draw = rng if parts == 1 else rng.child(number)
-        loss, facts = learner._loss(modules, moved(cut(own, parts, number), device), draw)
+        # Slice after slice is shared out, so that all processes together have the rows that one would have.
+        own = cut(sample, parts * ranks, number * ranks + parallel.rank())
+        with parallel.synchronised():
+            loss, facts = learner._loss(modules, moved(own, device), draw)
         (loss if parts == 1 else loss / parts).backward()
         total = total + loss.detach() / parts
     return parallel.mean(total), facts

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
+from unmix.learners import parallel
 from unmix.learners.base import count_of
 from unmix.learners.supervised import Head
 from unmix.learners.views import ViewLearner
@@ -43,8 +44,12 @@ class SupervisedViews(ViewLearner):
     ) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
         h = self._run(modules["encoder"], self._view(batch.x, rng))
         logits = modules["head"](h)
-        loss = functional.cross_entropy(logits, batch.y, ignore_index=UNKNOWN, label_smoothing=self.smoothing)
         known = batch.y != UNKNOWN
+        # A mean over the labelled rows of all processes, which have unlike numbers of them.
+        count = parallel.mean(known.sum().double()).clamp_min(1 / parallel.ranks())
+        loss = functional.cross_entropy(
+            logits, batch.y, ignore_index=UNKNOWN, label_smoothing=self.smoothing, reduction="sum"
+        ) / count.to(logits.dtype)
         right = (logits.argmax(1) == batch.y)[known].float().mean()
         return loss, h, {"accuracy": right}
 

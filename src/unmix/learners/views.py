@@ -54,11 +54,18 @@ class ViewLearner(Learner):
                 modules["probe"] = nn.Linear(self.width, count_of(world, "y", None, self.kind))
         return modules
 
+    def _way(self, shape: tuple[int, ...]) -> Any:
+        if self.augment == "auto":
+            return Augment() if len(shape) == 3 else None
+        return self.augment
+
+    def _drawn(self, modules: nn.ModuleDict, shape: tuple[int, ...]) -> list[str]:
+        views = [] if self._way(shape) is None else ["augmented views"]
+        return [*super()._drawn(modules, shape), *views]
+
     def _view(self, x: Tensor, rng: Stream) -> Tensor:
         """One view of every row."""
-        augment = self.augment
-        if augment == "auto":
-            augment = Augment() if x.ndim == 4 else None
+        augment = self._way(tuple(x.shape[1:]))
         return x if augment is None else augment(x, rng.child(f"view {parallel.rank()}"))
 
     def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:

@@ -51,6 +51,15 @@ class Decoder(Recipe):
     def _build(self, width: int, shape: tuple[int, ...]) -> nn.Module: ...
 
 
+def without_bias(layer: nn.Module) -> nn.Module:
+    """A layer before a batch norm, which takes any bias off again: left in, it would be moved by rounding alone.
+
+    It is drawn with its bias all the same, so that the layers after it are drawn as if it had one.
+    """
+    layer.register_parameter("bias", None)
+    return layer
+
+
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """The module and all below it in eval mode inside the block, each in its own mode again afterwards."""

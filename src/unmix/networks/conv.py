@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from unmix.core.errors import UsageError
-from unmix.networks.base import Decoder, Network
+from unmix.networks.base import Decoder, Network, without_bias
 
 
 def _halvings(shape: tuple[int, ...], most: int, kind: str) -> int:
@@ -41,12 +41,14 @@ class Conv(Network):
         used = self.channels[: _halvings(shape, len(self.channels), self.kind)]
         layers: list[nn.Module] = []
         for before, after in pairwise((shape[0], *used)):
-            layers += [nn.Conv2d(before, after, 4, 2, 1), *self._rectified(after)]
-        layers += [nn.Conv2d(used[-1], self.hidden, 4), *self._rectified(self.hidden), nn.Flatten()]
+            layers += self._rectified(nn.Conv2d(before, after, 4, 2, 1))
+        layers += [*self._rectified(nn.Conv2d(used[-1], self.hidden, 4)), nn.Flatten()]
         return nn.Sequential(*layers, nn.Linear(self.hidden, width))
 
-    def _rectified(self, channels: int) -> list[nn.Module]:
-        return [nn.BatchNorm2d(channels), nn.ReLU()] if self.normalise == "batch" else [nn.ReLU()]
+    def _rectified(self, layer: nn.Conv2d) -> list[nn.Module]:
+        if self.normalise == "none":
+            return [layer, nn.ReLU()]
+        return [without_bias(layer), nn.BatchNorm2d(layer.out_channels), nn.ReLU()]
 
 
 class ConvDecoder(Decoder):

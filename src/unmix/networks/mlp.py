@@ -9,14 +9,15 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from unmix.networks.base import Decoder, Network
+from unmix.networks.base import Decoder, Network, without_bias
 
 
 class MLP(Network):
     """Layers of units with a nonlinearity between them, the last one linear.
 
     hidden: widths of the hidden layers. activation: between layers. normalise: batch, layer or none, before each
-    nonlinearity. slope: of the leaky units below zero. bias: of every linear layer.
+    nonlinearity. slope: of the leaky units below zero. bias: of every linear layer,
+    but those before a batch norm, which takes it off again.
     """
 
     equation: ClassVar[str] = "h = W_L s(N(W_{L-1} ... s(N(W_1 x + b_1)))) + b_L"
@@ -32,7 +33,8 @@ class MLP(Network):
         layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
         sizes = (math.prod(shape), *self.hidden)
         for before, after in pairwise(sizes):
-            layers.append(nn.Linear(before, after, bias=self.bias))
+            layer = nn.Linear(before, after, bias=self.bias)
+            layers.append(without_bias(layer) if self.normalise == "batch" else layer)
             if self.normalise != "none":
                 layers.append(nn.BatchNorm1d(after) if self.normalise == "batch" else nn.LayerNorm(after))
             layers.append(self._unit())
