@@ -10,12 +10,14 @@ import pytest
 import torch
 from scipy import io
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, Notice, UsageError
 from unmix.core.seeds import Stream
 from unmix.worlds.factor_grids import codes_of, index_of
+from unmix.worlds.files import read_arrays
 from unmix.worlds.increments import Laplace
 from unmix.worlds.natural_sprites import NaturalSprites, read_windows
-from unmix.worlds.published import MPI3D, Cars3D, DSprites, Shapes3D, SmallNORB, read_norb, resized
+from unmix.worlds.norb import read_norb
+from unmix.worlds.published import MPI3D, Cars3D, DSprites, Shapes3D, SmallNORB, resized
 from unmix.worlds.sprites import SpritesWorld
 from unmix.worlds.transitions import LaplaceGrid, UniformChange
 
@@ -92,7 +94,7 @@ def test_bad_dsprites_are_refused(tmp_path):
         DSprites(path=str(path)).sample(2, 0)
     with pytest.raises(UsageError, match="sizes"):
         DSprites(path=str(path), sizes=(3, 2))
-    with pytest.raises(UsageError, match="not in the order"):
+    with pytest.raises(UsageError, match="labels do not fit the grid 3 x 2 x 5 x 4 x 5"):
         DSprites(path=str(path), sizes=(3, 2, 5, 4, 5)).sample(2, 0)
     np.savez(path, other=np.zeros(3))
     with pytest.raises(UsageError, match="no array imgs; it has other"):
@@ -139,10 +141,75 @@ def test_mpi3d(tmp_path, suffix):
 def test_shapes3d(tmp_path):
     sizes = (2, 2, 2, 3, 4, 3)
     images = colours(sizes)
-    np.savez(tmp_path / "shapes.npz", images=images)
+    np.savez(tmp_path / "shapes.npz", images=images, labels=codes_for(sizes) / 7)
     sample = Shapes3D(path=str(tmp_path / "shapes.npz"), sizes=sizes).sample(50, 0)
     assert torch.equal(read_number(sample.x), sample.index)
     assert set(sample.z[:, 0].tolist()) == {0.0, 0.5} and set(sample.z[:, 5].tolist()) == {-30.0, 0.0, 30.0}
+
+
+def test_copies_of_dsprites_in_another_order_and_range(tmp_path):
+    sizes = (3, 2, 4, 5, 5)
+    images = dsprites(tmp_path / "d.npz", sizes)
+    whole = DSprites(path=str(tmp_path / "d.npz"), sizes=sizes).sample(600, 0)
+    found = {**np.load(tmp_path / "d.npz", allow_pickle=True)}
+    order = np.random.default_rng(1).permutation(600)
+    for kind in (images, images.astype(np.uint8) * 255, images.astype(float), images[:, None], images[..., None]):
+        np.savez(tmp_path / "c.npz", imgs=kind[order], latents_classes=found["latents_classes"][order])
+        copy = DSprites(path=str(tmp_path / "c.npz"), sizes=sizes).sample(600, 0)
+        assert torch.equal(copy.x, whole.x) and torch.equal(copy.z, whole.z)
+    found["latents_classes"][1] = found["latents_classes"][0]
+    np.savez(tmp_path / "c.npz", imgs=images, latents_classes=found["latents_classes"])
+    with pytest.raises(UsageError, match="2 of 600 combinations are not there exactly once"):
+        DSprites(path=str(tmp_path / "c.npz"), sizes=sizes).sample(2, 0)
+
+
+def test_copies_of_shapes3d_follow_their_labels(tmp_path):
+    sizes = (2, 2, 2, 3, 4, 3)
+    images, labels, path = colours(sizes), codes_for(sizes) * 0.1 - 1, tmp_path / "s.npz"
+    order = np.random.default_rng(1).permutation(len(images))
+    np.savez(path, images=images[order], labels=labels[order])
+    sample = Shapes3D(path=str(path), sizes=sizes).sample(100, 0)
+    assert torch.equal(read_number(sample.x), sample.index)
+    np.savez(path, images=images[order], labels=labels[order][:, [0, 1, 2, 4, 3, 5]])
+    with pytest.raises(UsageError, match="labels have 2 x 2 x 2 x 4 x 3 x 3 values, but the grid is"):
+        Shapes3D(path=str(path), sizes=sizes).sample(2, 0)
+    np.savez(path, images=images)
+    with pytest.warns(Notice, match="has no labels; its images are taken to be in the published order"):
+        Shapes3D(path=str(path), sizes=sizes).sample(2, 0)
+
+
+def test_copies_of_mpi3d_in_other_numbers_and_axes(tmp_path):
+    sizes = (2, 3, 2, 1, 2, 4, 3)
+    images, path = colours(sizes), tmp_path / "m.npy"
+    whole = MPI3D(path=str(path), sizes=sizes)
+    for kind in (
+        (images / 255).astype(np.float32),
+        images / 255,
+        np.moveaxis(images, 3, 1),
+        np.asfortranarray(images),
+    ):
+        np.save(path, kind)
+        sample = whole.but().sample(100, 0)
+        assert torch.equal(read_number(sample.x), sample.index) and float(sample.x.max()) <= 1
+    first = (images.reshape(*sizes, 8, 8, 3)).transpose(6, 0, 1, 2, 3, 4, 5, 7, 8, 9)
+    for wrong, told in (
+        (
+            images.astype(np.int64),
+            "images are int64 from 0 to 255; expected bytes from 0 to 255, or",
+        ),
+        (images / 1.0, r"images are float64 from 0\.0 to 255\.0"),
+        ((images > 99).astype(np.uint8), "images are uint8 from 0 to 1"),
+        (images / 127.5 - 1, r"images are float64 from -1\.0 to 1\.0"),
+        (np.where(images == 9, np.nan, images / 255), "images are float64 from nan"),
+        (first, r"images \[3, 2, .* must begin with the grid \[2, 3"),
+        (images[1:], "287, 8, 8, 3.*has 288; give sizes"),
+    ):
+        np.save(path, wrong)
+        with pytest.raises(UsageError, match=told):
+            whole.but().sample(2, 0)
+    path.write_bytes(b"")
+    with pytest.raises(Failure, match=r"m\.npy: not a whole array"):
+        whole.but().sample(2, 0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("h5py") is not None, reason="h5py is there")
@@ -156,7 +223,7 @@ def test_shapes3d_from_hdf5(tmp_path):
     h5py = pytest.importorskip("h5py")
     sizes = (2, 2, 2, 3, 4, 3)
     with h5py.File(tmp_path / "3dshapes.h5", "w") as opened:
-        opened["images"] = colours(sizes)
+        opened["images"], opened["labels"] = colours(sizes), codes_for(sizes)
     sample = Shapes3D(path=str(tmp_path / "3dshapes.h5"), sizes=sizes).sample(50, 0)
     assert torch.equal(read_number(sample.x), sample.index)
 
@@ -176,6 +243,57 @@ def test_cars3d(tmp_path):
     assert set(sample.z[:, 1].tolist()) == {0.0, 120.0, 240.0}
     with pytest.raises(UsageError, match=r"has 2 \.mat files"):
         Cars3D(path=str(tmp_path)).sample(2, 0)
+
+
+@pytest.mark.parametrize("harm, told", [
+    (lambda path, mesh: path.write_bytes(b"x" * 300), r"a\.mat: no MATLAB file that can be read"),
+    (lambda path, mesh: path.write_bytes(b""), r"a\.mat: no MATLAB file that can be read"),
+    (lambda path, mesh: path.write_bytes(path.read_bytes()[:700]), r"a\.mat: no MATLAB file that can be read"),
+    (lambda path, mesh: io.savemat(path, {"im": mesh / 255}), r"a\.mat: im must be bytes .* got float64 \["),
+    (lambda path, mesh: io.savemat(path, {"x": mesh}), r"a\.mat: im must be bytes .* got nothing"),
+    (lambda path, mesh: io.savemat(path, {"im": mesh.T}), r"a\.mat: im must be bytes .* got uint8 \[2, 3, 3"),
+])  # fmt: skip
+def test_bad_cars_are_refused_by_name(tmp_path, harm, told):
+    mesh = np.zeros((16, 16, 3, 3, 2), np.uint8)
+    io.savemat(tmp_path / "a.mat", {"im": mesh})
+    harm(tmp_path / "a.mat", mesh)
+    with pytest.raises((Failure, UsageError), match=told):
+        Cars3D(path=str(tmp_path), sizes=(2, 3, 1)).sample(2, 0)
+
+
+def test_cars_as_newer_matlab_saves_them(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    made = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3, 3, 2)).astype(np.uint8)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    for name, mesh in zip(("car_2", "car_10"), made, strict=True):  # in natural order
+        io.savemat(tmp_path / "old" / f"{name}.mat", {"im": mesh})
+        with h5py.File(tmp_path / "new" / f"{name}.mat", "w", userblock_size=512) as file:
+            file["im"] = mesh.T
+        with open(tmp_path / "new" / f"{name}.mat", "r+b") as raw:
+            raw.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    (tmp_path / "old" / "._car_2.mat").write_bytes(b"left by a file system")
+    old, new = (
+        Cars3D(path=str(tmp_path / name), sizes=(2, 3, 2), pixels=16).sample(12, 0) for name in ("old", "new")
+    )
+    assert torch.equal(old.x, new.x)
+    place = old.index.tolist().index(0)
+    assert torch.equal((old.x[place] * 255).round().byte(), torch.from_numpy(made[0, ..., 0, 0]).permute(2, 0, 1))
+
+
+def test_a_cut_hdf5_file_is_a_failure(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "3dshapes.h5", "w") as opened:
+        opened["images"], opened["group/more"] = colours((2, 2, 2, 3, 4, 3)), 1
+    whole = (tmp_path / "3dshapes.h5").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no HDF5"):
+        (tmp_path / "cut.h5").write_bytes(content)
+        with pytest.raises(Failure, match=r"cut\.h5: cannot be read \(.+\); copy it again"):
+            Shapes3D(path=str(tmp_path / "cut.h5")).sample(2, 0)
+    with pytest.raises(UsageError, match="has no array imgs; it has group, images"):
+        read_arrays(tmp_path / "3dshapes.h5", {"imgs": True})
+    with pytest.raises(UsageError, match=r"arrays are read from \.npz, \.safetensors and \.h5"):
+        read_arrays(tmp_path / "3dshapes.tar", {"imgs": True})
 
 
 def norb(path, values, magic):
@@ -219,6 +337,11 @@ def test_bad_norb_matrices_are_refused(tmp_path):
     path.write_bytes(b"MATLAB 5.0 MAT-file, something")
     with pytest.raises(Failure, match="not a matrix"):
         read_norb(path)
+    for content in (b"", gzip.compress(b"x" * 40)[:20], np.array([0x1E3D4C55, 1 << 30, 4, 4, 4], "<i4").tobytes()):
+        for name in ("a.mat", "a.mat.gz"):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(Failure, match=r"a\.mat"):
+                read_norb(tmp_path / name)
     with pytest.raises(UsageError, match="no smallnorb"):
         SmallNORB(path=str(tmp_path)).sample(2, 0)
 

@@ -272,6 +272,16 @@ def test_bad_masks_are_refused(tmp_path):
     np.savez(tmp_path / "one.npz", masks=np.ones((1, 64, 64), bool), **row)
     with pytest.raises(UsageError, match="one sequence"):
         MaskWorld(path=str(tmp_path / "one.npz")).sample(2, 0)
+    for wrong, told in (
+        ({"masks": np.full((1, 64, 64), 0.3)}, r"masks must be 0 and 1 .* float64 from 0\.3 to 0\.3"),
+        ({"masks": np.full((1, 64, 64), 2, np.uint8)}, "masks must be 0 and 1 .* uint8 from 2 to 2"),
+        ({"masks": np.full((1, 64, 64), np.nan)}, "masks must be 0 and 1 .* float64 from nan"),
+        ({"masks": np.ones((1, 64, 64), bool), "frame": np.array([0.5])}, "frame must be whole numbers"),
+        ({"masks": np.ones((1, 64, 64), bool), "frame": np.array(["a"])}, "frame must be whole numbers"),
+    ):
+        np.savez(tmp_path / "wrong.npz", **{**row, **wrong})
+        with pytest.raises(UsageError, match=told):
+            MaskWorld(path=str(tmp_path / "wrong.npz")).sample(2, 0)
     np.savez(tmp_path / "none.npz", masks=np.ones((1, 64, 64), bool))
     with pytest.raises(UsageError, match="no array sequence"):
         MaskWorld(path=str(tmp_path / "none.npz")).sample(2, 0)

@@ -136,9 +136,16 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
     if masks.ndim != 3 or masks.shape[1:] != (SIDE, SIDE) or not len(masks):
         raise UsageError(f"{path}: masks must be [n, 64, 64] or bit-packed uint8 [n, 512], got {list(masks.shape)}")
     rows = {name: np.asarray(found[name]) for name in ("sequence", "frame", "object") if name in found}
+    if rows["frame"].dtype.kind not in "iuf" or not (rows["frame"] == np.round(rows["frame"])).all():
+        raise UsageError(f"{path}: frame must be whole numbers, as consecutive frames are 1 apart")
     for name, value in rows.items():
         if value.shape != (len(masks),):
             raise UsageError(f"{path}: {name} must be [{len(masks)}] like masks, got {list(value.shape)}")
+    if masks.dtype.kind not in "biuf" or not any(((masks == 0) | (masks == on)).all() for on in (1, 255)):
+        raise UsageError(
+            f"{path}: masks must be 0 and 1 (or 255), they are {masks.dtype} from {masks.min()} to {masks.max()}; "
+            "cut them at a threshold, or take one object of several"
+        )
     masks = masks.astype(bool)
     if not masks.any((1, 2)).all():
         raise UsageError(f"{path}: {int((~masks.any((1, 2))).sum())} masks are empty; leave such frames out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 from abc import abstractmethod
 from functools import cached_property
@@ -14,12 +13,16 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.factors import Factor
-from unmix.worlds.factor_grids import GridWorld, codes_of, index_of
-from unmix.worlds.files import FileWorld, read_arrays
+from unmix.core.image_arrays import in_order
+from unmix.core.pictures import is_hidden, natural
+from unmix.core.store import HARMED
+from unmix.worlds.factor_grids import GridWorld, index_of
+from unmix.worlds.files import FileWorld, read_arrays, read_mat, why
+from unmix.worlds.norb import read_norb
 
-NORB_TYPES = {0x1E3D4C55: "<u1", 0x1E3D4C54: "<i4", 0x1E3D4C56: "<i2", 0x1E3D4C51: "<f4", 0x1E3D4C53: "<f8"}
+LOOKED_AT = 1000  # images of a file that say what white is
 
 
 class PublishedGrid(FileWorld, GridWorld):
@@ -27,6 +30,9 @@ class PublishedGrid(FileWorld, GridWorld):
 
     path: the file or folder. content: digest that it must have. sizes: numbers of values of the factors, where the
     file holds another grid than the published one. transition, length, gap: sequences, see `SequenceWorld`.
+    Copies are read as the published files are: with axes [n, c, h, w] or numbers from 0 to 1, and in another order by
+    their own labels. Raises `UsageError` for another number of images, labels that are no grid, or images whose white
+    is not known, and `Failure` for a file that is not whole.
     """
 
     published: ClassVar[tuple[Factor, ...]] = ()
@@ -54,34 +60,72 @@ class PublishedGrid(FileWorld, GridWorld):
         return tuple(Factor(f.name, f.kind, size, f.low, f.high, f.symmetry) for f, size in pairs)
 
     @abstractmethod
-    def _load(self, path: Path) -> Any:
-        """All images, uint8 [size, height, width] or [size, height, width, channels], in the order of the grid."""
+    def _load(self, path: Path) -> tuple[Any, np.ndarray | None]:
+        """All images [size, height, width (, channels)], and the codes [size, f] of their factors, in any order.
+
+        None where the file has no labels: the images are in the order of the grid.
+        """
 
     @cached_property
-    def _images(self) -> Any:
-        images = self._load(self._opened())
-        if len(images) != self.size or len(images.shape) not in (3, 4):
+    def _images(self) -> tuple[Any, np.ndarray | None, float]:
+        """Images [size, height, width, channels], the place of each observation or None, and the value of white."""
+        images, codes = self._load(self._opened())
+        where = f"{self.kind}.path={self.path}"
+        if len(images) != self.size or images.ndim not in (3, 4):
             raise UsageError(
-                f"{self.kind}.path={self.path}: has images {list(images.shape)}, but the grid "
+                f"{where}: has images {list(images.shape)}, but the grid "
                 f"{' x '.join(map(str, self.grid))} has {self.size}; give sizes for another grid"
             )
-        return images
+        first = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
+        ordered = in_order(images, where, "nhw" if images.ndim == 3 else "nchw" if first else "nhwc")
+        white = self._white(np.asarray(ordered[:: max(1, self.size // LOOKED_AT)]), where)
+        return ordered, None if codes is None else self._places(codes, where), white
+
+    def _white(self, some: np.ndarray, where: str) -> float:
+        """The value of white, from some of the images; bytes of 255 as published, or numbers from 0 to 1."""
+        high = float(some.max())
+        if some.dtype == np.uint8 and high > 1:
+            return 255.0
+        if some.dtype.kind == "f" and some.min() >= 0 and high <= 1:
+            return 1.0
+        told = f"images are {some.dtype} from {some.min()} to {some.max()}"
+        raise UsageError(f"{where}: {told}; expected bytes from 0 to 255, or numbers from 0 to 1")
+
+    def _codes(self, labels: np.ndarray, where: str) -> np.ndarray:
+        """Codes [n, f] from labels [n, f] of any numbers, the least value of each factor being 0."""
+        if labels.ndim != 2 or labels.shape[1] != len(self.grid) or labels.dtype.kind not in "iuf":
+            raise UsageError(
+                f"{where} must be numbers [n, {len(self.grid)}], got {labels.dtype} {list(labels.shape)}"
+            )
+        found = [np.unique(column, return_inverse=True) for column in labels.T]
+        if (counts := tuple(len(values) for values, _ in found)) != self.grid:
+            have, wanted = (" x ".join(map(str, sizes)) for sizes in (counts, self.grid))
+            raise UsageError(f"{where} have {have} values, but the grid is {wanted}; give sizes for another grid")
+        return np.stack([places.reshape(-1) for _, places in found], 1)
+
+    def _places(self, codes: np.ndarray, where: str) -> np.ndarray | None:
+        """Where in the file each observation is; None for the order of the grid."""
+        if len(codes) != self.size or (codes < 0).any() or (codes >= np.asarray(self.grid)).any():
+            raise UsageError(f"{where}: its labels do not fit the grid {' x '.join(map(str, self.grid))}")
+        index = index_of(codes, self.grid)
+        if wrong := int((np.bincount(index, minlength=self.size) != 1).sum()):
+            raise UsageError(f"{where}: {wrong} of {self.size} combinations are not there exactly once")
+        return None if (index == np.arange(self.size)).all() else np.argsort(index)
 
     def _observations(self, index: np.ndarray) -> Tensor:
-        images = torch.from_numpy(np.ascontiguousarray(self._images[index]))
-        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        return images.float().contiguous() / self._white
-
-    @property
-    def _white(self) -> float:
-        return 255.0
+        images, places, white = self._images
+        found = images[index if places is None else places[index]]
+        if white == 1 and not (found.min() >= 0 and found.max() <= 1):
+            raise UsageError(f"{self.kind}.path={self.path}: has images with values outside 0 to 1, or NaN")
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(found, 3, 1)).astype(np.float32)) / white
 
 
 class DSprites(PublishedGrid):
     """dSprites from its published .npz: 737,280 images 64 x 64 of 3 shapes, 6 scales, 40 angles, 32 x 32 places.
 
     path: dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz; of its arrays only imgs and latents_classes are read, for
-    metadata is a pickle. content, sizes, transition, length, gap: see `PublishedGrid`.
+    metadata is a pickle. Masks of 0 and 255 and of bool are read as well. content, sizes, transition, length, gap:
+    see `PublishedGrid`.
     Angle 39 is angle 0 again, so that 1 in 40 images is there twice.
     """
 
@@ -101,25 +145,22 @@ class DSprites(PublishedGrid):
         angles = np.linspace(0, 2 * math.pi, self.grid[2])
         return tuple(angles if i == 2 else values for i, values in enumerate(super().grids))
 
-    @property
-    def _white(self) -> float:
-        return 1.0
+    def _white(self, some: np.ndarray, where: str) -> float:
+        return 1.0 if some.dtype == bool or some.max() <= 1 else super()._white(some, where)
 
-    def _load(self, path: Path) -> np.ndarray:
+    def _load(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         found = read_arrays(path, {"imgs": True, "latents_classes": True})
         classes = found["latents_classes"]
         if classes.ndim != 2 or classes.shape[1] != 6 or len(classes) != len(found["imgs"]):
             raise UsageError(f"{path}: latents_classes must be [n, 6] like imgs, got {list(classes.shape)}")
-        expected = codes_of(np.arange(self.size), self.grid)
-        if len(classes) == self.size and not np.array_equal(classes[:, 1:], expected):
-            raise UsageError(f"{path}: images are not in the order of their classes")
-        return found["imgs"]
+        return found["imgs"], classes[:, 1:].astype(np.int64) if len(classes) == self.size else None
 
 
 class Shapes3D(PublishedGrid):
     """3D Shapes from its published .h5 (needs the package h5py), or an .npz with the same arrays.
 
-    path: 3dshapes.h5: images [480000, 64, 64, 3]. content, sizes, transition, length, gap: see `PublishedGrid`.
+    path: 3dshapes.h5: images [480000, 64, 64, 3], labels [480000, 6]; where labels are missing, the order is taken
+    for the published one and a `Notice` says so. content, sizes, transition, length, gap: see `PublishedGrid`.
     """
 
     equation: ClassVar[str] = "x = image(floor, wall, object, scale, shape, orientation)"
@@ -133,25 +174,20 @@ class Shapes3D(PublishedGrid):
         Factor("orientation", "ordinal", 15, -30.0, 30.0),
     )
 
-    def _load(self, path: Path) -> np.ndarray:
-        if path.suffix == ".npz":
-            return read_arrays(path, {"images": True})["images"]
-        try:
-            import h5py
-        except ModuleNotFoundError:
-            raise UsageError(f"{path}: an HDF5 file needs h5py: pip install h5py; or convert it to .npz") from None
-        with h5py.File(path, "r") as opened:
-            if "images" not in opened:
-                raise UsageError(f"{path}: has no array images; it has {', '.join(opened) or 'nothing'}")
-            return opened["images"][()]
+    def _load(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        found = read_arrays(path, {"images": True, "labels": False})
+        if "labels" not in found:
+            notice(f"{path}: has no labels; its images are taken to be in the published order")
+            return found["images"], None
+        return found["images"], self._codes(found["labels"], f"{path}: labels")
 
 
 class MPI3D(PublishedGrid):
     """MPI3D from its published .npz (images), or the same array as .npy, which is read piece by piece.
 
-    path: mpi3d_real.npz or another of its kind: images [1036800, 64, 64, 3], in any leading shape.
-    content, sizes, transition, length, gap: see `PublishedGrid`. mpi3d_toy of the first release has
-    sizes=(4, 4, 2, 3, 3, 40, 40).
+    path: mpi3d_real.npz or another of its kind: images [1036800, 64, 64, 3], or [6, 6, 2, 3, 3, 40, 40, 64, 64, 3];
+    the labels [n, 7] of a copy that has them are followed. content, sizes, transition, length, gap: see
+    `PublishedGrid`. mpi3d_toy of the first release has sizes=(4, 4, 2, 3, 3, 40, 40).
     """
 
     equation: ClassVar[str] = "x = image(colour, shape, size, camera height, background, horizontal, vertical)"
@@ -166,15 +202,21 @@ class MPI3D(PublishedGrid):
         Factor("vertical", "ordinal", 40),
     )
 
-    def _load(self, path: Path) -> np.ndarray:
+    def _load(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        found: dict[str, Any]
         if path.suffix == ".npy":
             try:
-                images = np.load(path, mmap_mode="r", allow_pickle=False)
-            except ValueError as error:
-                raise Failure(f"{path}: not a whole array ({error})") from None
+                found = {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
+            except HARMED as error:
+                raise Failure(f"{path}: not a whole array ({why(error)})") from None
         else:
-            images = read_arrays(path, {"images": True})["images"]
-        return images.reshape(-1, *images.shape[-3:])
+            found = read_arrays(path, {"images": True, "labels": False})
+        images, labels = found["images"], found.get("labels")
+        if images.ndim > 4:
+            if images.shape[:-3] != self.grid:
+                raise UsageError(f"{path}: images {list(images.shape)} must begin with the grid {list(self.grid)}")
+            images = images.reshape(-1, *images.shape[-3:])
+        return images, None if labels is None else self._codes(labels, f"{path}: labels")
 
 
 class Cars3D(PublishedGrid):
@@ -194,22 +236,23 @@ class Cars3D(PublishedGrid):
 
     pixels: int = Field(default=64, ge=1)
 
-    def _load(self, path: Path) -> np.ndarray:
-        from scipy import io
-
-        files = sorted(path.glob("*.mat"))
+    def _load(self, path: Path) -> tuple[np.ndarray, None]:
+        found = [file for file in path.glob("*.mat") if not is_hidden(file.name)]
+        files = sorted(found, key=lambda file: natural(file.name))
         if len(files) != self.grid[2]:
             raise UsageError(f"{path}: has {len(files)} .mat files; the grid has {self.grid[2]} cars")
         elevations, azimuths, cars = self.grid
         images = np.empty((elevations, azimuths, cars, self.pixels, self.pixels, 3), np.uint8)
         for number, file in enumerate(files):
-            mesh = io.loadmat(file, variable_names=["im"]).get("im")
-            if mesh is None or mesh.ndim != 5 or mesh.shape[2:] != (3, azimuths, elevations):
-                found = "nothing" if mesh is None else list(mesh.shape)
-                raise UsageError(f"{file}: im must be [height, width, 3, {azimuths}, {elevations}], got {found}")
+            mesh = read_mat(file, "im")
+            if mesh is None or mesh.shape[2:] != (3, azimuths, elevations) or mesh.dtype != np.uint8:
+                given = "nothing" if mesh is None else f"{mesh.dtype} {list(mesh.shape)}"
+                raise UsageError(
+                    f"{file}: im must be bytes [height, width, 3, {azimuths}, {elevations}], got {given}"
+                )
             flat = np.einsum("hwcae->eahwc", mesh).reshape(-1, *mesh.shape[:3])
             images[:, :, number] = resized(flat, self.pixels).reshape(elevations, azimuths, *images.shape[3:])
-        return images.reshape(-1, *images.shape[3:])
+        return images.reshape(-1, *images.shape[3:]), None
 
 
 class SmallNORB(PublishedGrid):
@@ -231,7 +274,7 @@ class SmallNORB(PublishedGrid):
 
     pixels: int = Field(default=64, ge=1)
 
-    def _load(self, path: Path) -> np.ndarray:
+    def _load(self, path: Path) -> tuple[np.ndarray, None]:
         images = np.zeros((self.size, self.pixels, self.pixels), np.uint8)
         seen = np.zeros(self.size, int)
         files = sorted([*path.glob("smallnorb-*-dat.mat"), *path.glob("smallnorb-*-dat.mat.gz")])
@@ -239,12 +282,19 @@ class SmallNORB(PublishedGrid):
             raise UsageError(f"{path}: no smallnorb-*-dat.mat in this folder")
         for file in files:
             parts = {kind: read_norb(Path(str(file).replace("-dat.mat", f"-{kind}.mat"))) for kind in ("cat", "info")}
+            pictures, count = read_norb(file), len(parts["cat"])
+            if parts["cat"].ndim != 1 or parts["info"].shape != (count, 4):
+                raise UsageError(
+                    f"{file}: cat must be [n] and info [n, 4], got {[list(p.shape) for p in parts.values()]}"
+                )
+            if pictures.ndim != 4 or pictures.shape[:2] != (count, 2) or pictures.dtype != np.uint8:
+                told = f"{pictures.dtype} {list(pictures.shape)}"
+                raise UsageError(f"{file}: must be bytes [{count}, 2, height, width], got {told}")
             codes = np.column_stack([parts["cat"], parts["info"]]).astype(np.int64)
             codes[:, 3] //= 2  # azimuths are numbered 0, 2, .. 34
-            if codes.shape[1] != 5 or (codes < 0).any() or (codes >= np.array(self.grid)).any():
+            if (codes < 0).any() or (codes >= np.array(self.grid)).any():
                 raise UsageError(f"{file}: its labels do not fit the grid {' x '.join(map(str, self.grid))}")
             index = index_of(codes, self.grid)
-            pictures = read_norb(file)
             for begin in range(0, len(index), 1024):
                 rows = index[begin : begin + 1024]
                 images[rows] = resized(pictures[begin : begin + 1024, 0, :, :, None], self.pixels)[..., 0]
@@ -253,27 +303,7 @@ class SmallNORB(PublishedGrid):
             raise UsageError(
                 f"{path}: {int((seen != 1).sum())} of {self.size} combinations are not there exactly once"
             )
-        return images
-
-
-def read_norb(path: Path) -> np.ndarray:
-    """A matrix in NORB's binary format: little-endian magic number, number of dimensions, dimensions, values.
-
-    Raises `UsageError` for a missing file and `Failure` for one that is cut off or of another kind.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    head = np.frombuffer(raw[:8], "<i4") if len(raw) >= 20 else np.zeros(2, int)
-    if int(head[0]) not in NORB_TYPES:
-        raise Failure(f"{path}: not a matrix in NORB's format")
-    count = int(head[1])
-    shape = np.frombuffer(raw, "<i4", count, 8)
-    kind = np.dtype(NORB_TYPES[int(head[0])])
-    begin = 8 + 4 * max(3, count)
-    if len(raw) != begin + kind.itemsize * int(np.prod(shape)):
-        raise Failure(f"{path}: cut off, {len(raw)} bytes for {' x '.join(map(str, shape))} values")
-    return np.frombuffer(raw, kind, offset=begin).reshape(shape)
+        return images, None
 
 
 def resized(images: np.ndarray, pixels: int) -> np.ndarray:
