@@ -7,8 +7,8 @@ import importlib.util
 import inspect
 from pathlib import Path
 
-from unmix.core.errors import UsageError
-from unmix.core.recipe import Table, suggest
+from unmix.core.errors import UsageError, suggest
+from unmix.core.recipe import Table
 from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS
 from unmix.interop import FORMATS

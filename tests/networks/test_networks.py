@@ -117,7 +117,7 @@ def test_rows_on_the_sphere_have_unit_norm():
         (OnSphere(), (12,), 1, "at least 2 columns"),
         (Built(path="no.such.module:build"), (3, 8, 8), 4, "cannot import"),
         (Built(path=f"{HERE}:convolutions"), (3, 8, 8), 4, "did you mean convolution"),
-        (Built(path=f"{HERE}:SMALL"), (3, 8, 8), 4, "must be callable"),
+        (Built(path=f"{HERE}:SMALL"), (3, 8, 8), 4, "no class or function that tests.networks.test_networks itself"),
         (Built(path=f"{HERE}:convolution"), (3, 8, 8), 4, "does not take"),
         (Built(path=f"{HERE}:nothing"), (3, 8, 8), 4, "gave int, not a torch module"),
         (Built(path=f"{HERE}:whole"), (3, 8, 8), 4, r"must give rows \[n, columns\], gave \[2, 1, 7, 7\]"),
@@ -148,7 +148,7 @@ def test_a_network_from_outside_is_trained_kept_and_loaded_where_it_is_trusted(t
     x = world.sample(6, 0).x
     again = Representation.load(folder, trust=frozenset({"tests.networks"}))
     assert torch.equal(again(x), learnt(x)) and again.network == network
-    with pytest.raises(UsageError, match=r"built by tests\.networks\.test_networks:gray.*give trust=tests"):
+    with pytest.raises(UsageError, match=r"Built runs tests\.networks\.test_networks:gray.*set UNMIX_TRUST=tests$"):
         Representation.load(folder)
 
 

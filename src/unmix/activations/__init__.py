@@ -18,6 +18,7 @@ TRANSFORMS = Table(
         "Standardise": "unmix.activations.transforms:Standardise",
         "Whiten": "unmix.activations.transforms:Whiten",
     },
+    "unmix.activations.transforms:Transform",
 )
 
 TEXTS = Table("text", {"standard-library": "unmix.activations.text:standard_library_text"})

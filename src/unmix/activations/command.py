@@ -9,9 +9,8 @@ from unmix.activations import COLLECTORS
 from unmix.activations.arrays import open_array
 from unmix.activations.images import open_images
 from unmix.activations.text import open_text
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, suggest
 from unmix.core.pictures import is_picture
-from unmix.core.recipe import suggest
 from unmix.core.watch import Progress
 
 LOOKS = ("white", "ground")  # options of pictures, not of the recipe

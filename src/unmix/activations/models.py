@@ -18,7 +18,7 @@ from torch import nn
 
 from unmix.core.digest import array_digest, digest, file_digest
 from unmix.core.errors import Failure, UsageError
-from unmix.core.recipe import load_class
+from unmix.core.named import build_module, called, foreign, load_typed, permission, trusted
 from unmix.core.store import read_json
 
 TOKENIZER_FILES = (
@@ -116,31 +116,32 @@ class FolderModel:
 
 @dataclass(frozen=True)
 class DottedModel:
-    """A torch module "my.module:build": a module, or something callable that gives one from keyword arguments."""
+    """A torch module "my.module:build" or "file.py:build": a module, or what gives one from keyword arguments.
+
+    stored: the path was read from a folder; then it is a class or function of a trusted package or of unmix.
+    """
 
     path: str
     arguments: Mapping[str, Any]
+    stored: bool = False
 
     @cached_property
     def module(self) -> nn.Module:
         """The module; raises `UsageError` where the path gives none. Global random state is kept as it was."""
         import torch
 
-        target = load_class(self.path)
-        if not isinstance(target, nn.Module):
-            if not callable(target):
-                raise UsageError(
-                    f"model={self.path}: neither a torch module nor callable, but {type(target).__name__}"
-                )
-            try:
-                with torch.random.fork_rng(devices=[]):
-                    target = target(**self.arguments)
-            except TypeError as error:
-                raise UsageError(f"model={self.path}: does not take {dict(self.arguments)} ({error})") from error
-        elif self.arguments:
+        with torch.random.fork_rng(devices=[]):
+            if self.stored:
+                return build_module("model", self.path, self.arguments)
+            target = load_typed(self.path)
+            if not isinstance(target, nn.Module):
+                if not callable(target):
+                    raise UsageError(
+                        f"model={self.path}: neither a torch module nor callable, but {type(target).__name__}"
+                    )
+                return called("model", self.path, target, self.arguments)
+        if self.arguments:
             raise UsageError(f"model={self.path}: is a module already and takes no arguments")
-        if not isinstance(target, nn.Module):
-            raise UsageError(f"model={self.path}: gave {type(target).__name__}, not a torch module")
         return target
 
     @cached_property
@@ -156,11 +157,15 @@ class DottedModel:
         return self.module
 
 
-def find_model(name: str, arguments: Mapping[str, Any] | None = None) -> FolderModel | DottedModel:
+def find_model(
+    name: str, arguments: Mapping[str, Any] | None = None, stored: bool = False
+) -> FolderModel | DottedModel:
     """The model of that name, not yet loaded.
 
-    name: a folder with config.json; an installed package (or import name) that carries one; or "my.module:build",
-    then `arguments` are given to build. Raises `UsageError` that says what was looked for and how to get it.
+    name: a folder with config.json; an installed package (or import name) that carries one; or "my.module:build" or
+    "file.py:build", then `arguments` are given to build. stored: the name was read from a folder; code is then taken
+    of unmix and of packages that are trusted, never of a file. Raises `UsageError` that says what was looked for and
+    how to get it, or whom to trust.
     """
     if arguments and ":" not in name:
         raise UsageError(f"arguments={dict(arguments)}: only a model given as my.module:build takes arguments")
@@ -170,7 +175,9 @@ def find_model(name: str, arguments: Mapping[str, Any] | None = None) -> FolderM
             raise UsageError(f"model={name}: the folder has no config.json; give a folder that save_pretrained wrote")
         return FolderModel(folder)
     if ":" in name:
-        return DottedModel(name, dict(arguments or {}))
+        if stored and foreign(name) is not None and not trusted(name):
+            raise UsageError(f"model={name}: is code, {permission(name)}, or name it yourself: model={name}")
+        return DottedModel(name, dict(arguments or {}), stored)
     if "/" not in name and "\\" not in name and (folder := _installed(name)) is not None:
         return FolderModel(folder)
     raise UsageError(

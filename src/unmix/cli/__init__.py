@@ -14,6 +14,7 @@ from unmix import __version__
 from unmix.cli import check, interop, learn, model, practice, results, runs, score, start
 from unmix.cli.around import Carried, Verb, ask_to_end, mute, open_streams
 from unmix.core.errors import UnmixError, reason, system_words
+from unmix.core.named import SAFE
 from unmix.core.watch import say, show_notices
 
 app = typer.Typer(
@@ -76,9 +77,9 @@ def main() -> None:
     open_streams()
     asked = ask_to_end()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # The current folder may be somebody else's: imports of workers, which are begun with python -m, skip it as well.
+    os.environ.setdefault("PYTHONSAFEPATH", SAFE)
     show_notices()
-    with contextlib.suppress(OSError):  # the working folder was removed: paths from the root still work
-        sys.path.append(os.getcwd())  # module:build and classes of one's own, as with python -m
     arguments, debug = [word for word in sys.argv[1:] if word != "--debug"], "--debug" in sys.argv
     try:
         status = run(arguments, debug)

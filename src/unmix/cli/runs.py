@@ -124,6 +124,7 @@ def study(
 
     Options are the study's fields (unmix show NAME). Run it again to go on where it stopped.
     """
+    from unmix.core.named import typed
     from unmix.core.options import fields, finish, parse
     from unmix.papers import STUDIES
 
@@ -131,7 +132,8 @@ def study(
     if "seed" in given:
         given["seeds"] = given.pop("seed")
     cls = STUDIES[name]
-    paper = cls(**fields(cls, given))
+    with typed():
+        paper = cls(**fields(cls, given))
     finish(given, ["seed", *getattr(cls, "model_fields", {})])
     if dry_run:
         tell(paper.plan(small))

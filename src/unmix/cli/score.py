@@ -105,6 +105,12 @@ def _interpret(run: Path, options: list[str] | None, untrained: Path | None, csv
     given = parse(options or [])
     fields = {name: one_value(given, name, None) for name in WORDS if name in given}
     finish(given, WORDS)
+    from unmix.core.named import typed
+    from unmix.scores.similarity import SIMILARITIES
+
+    if "similarity" in fields:
+        with typed():
+            fields["similarity"] = SIMILARITIES.make(fields["similarity"])
     from unmix.study.export import write_table
     from unmix.study.interpretable import over_splits
     from unmix.study.interpreting import interpret

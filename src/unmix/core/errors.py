@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 
 class UnmixError(Exception):
@@ -66,3 +69,13 @@ def system_words(error: BaseException) -> str | None:
         return "the working folder is gone (it was removed or renamed); change to one that is there"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
+
+
+def suggest(given: str, known: Mapping[str, Any] | list[str]) -> str:
+    """One phrase: the near matches of a misspelt name, or all names where there is none."""
+    names = [name for name in known if not name.startswith("_")]
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    near = near or [name for name in names if given and name.lower().startswith(given.lower())][:3]
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    return "known: " + (", ".join(names[:24]) + (" ..." if len(names) > 24 else "") if names else "none")

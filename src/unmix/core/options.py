@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from unmix.core.errors import UsageError
-from unmix.core.recipe import Table, suggest
+from unmix.core.errors import UsageError, suggest
+from unmix.core.named import typed
+from unmix.core.recipe import Table
 
 
 def parse(words: Iterable[str]) -> dict[str, list[Any]]:
@@ -59,8 +60,9 @@ def recipes(table: Table, noun: str, options: dict[str, list[Any]], default: lis
         for field in own:
             if field not in fields:
                 raise UsageError(f"{kind}.{field}: no such field; {suggest(field, fields)}")
-        for combination in itertools.product(*own.values()):
-            made.append(cls(**dict(zip(own, combination, strict=True))))
+        with typed():
+            for combination in itertools.product(*own.values()):
+                made.append(cls(**dict(zip(own, combination, strict=True))))
     return made
 
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import html
-import importlib
-import importlib.util
 import json
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unmix.core.digest import digest
-from unmix.core.errors import UsageError
-
-TRUST = "UNMIX_TRUST"  # environment variable: packages, with commas, whose classes may be named in options and runs
+from unmix.core.errors import UsageError, suggest
+from unmix.core.named import foreign, load_class, parts_of, permission, runnable, trusted
 
 
 class Recipe(BaseModel):
@@ -42,7 +34,7 @@ class Recipe(BaseModel):
     needs: ClassVar[frozenset[str]] = frozenset()
     provides: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -57,6 +49,11 @@ class Recipe(BaseModel):
         cls = type(self)
         outside = cls.__module__.partition(".")[0] != "unmix" and "<locals>" not in cls.__qualname__
         return f"{cls.__module__}:{cls.__qualname__}" if outside else getattr(cls, "name", cls.__name__)
+
+    @property
+    def code(self) -> str | None:
+        """What this recipe imports or runs that is not unmix's: "module:Name", or a command; None where nothing."""
+        return None
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values: `kind` first, then every field, nested recipes likewise."""
@@ -107,29 +104,34 @@ def told_apart(recipes: Iterable[Recipe]) -> dict[str, str]:
 class Table(Mapping[str, type[Any]]):
     """Names of one noun's classes, resolved when asked for: `FINDERS["TopKSAE"]` imports its module then.
 
-    entries: name -> "module:Class". Importing a table imports none of its modules.
+    entries: name -> "module:Class". Importing a table imports none of its modules. base: "module:Class" of the noun's
+    base class, of which a class from another package must be a subclass; without one none is taken.
     """
 
     noun: str
     entries: dict[str, str]
+    base: str
 
-    def __init__(self, noun: str, entries: dict[str, str]) -> None:
-        self.noun, self.entries = noun, entries
+    def __init__(self, noun: str, entries: dict[str, str], base: str = "") -> None:
+        self.noun, self.entries, self.base = noun, entries, base
 
     def __getitem__(self, name: str) -> type[Any]:
+        """The class of that name, or of a class "my.module:Class" of a package that is trusted by name.
+
+        Raises `UsageError`, before anything is imported, for any other name; and for a class of another kind.
+        """
         if name in self.entries:
             return load_class(self.entries[name])
-        if ":" not in name:
+        if ":" not in name or not self.base:
             raise UsageError(f"{self.noun}={name}: no such {self.noun}; {suggest(name, self.entries)}")
-        if not trusted(name, frozenset(os.environ.get(TRUST, "").split(","))):
-            package = name.partition(":")[0].partition(".")[0]
-            raise UsageError(
-                f"{self.noun}={name}: a class from outside unmix is imported where its package is trusted by name; "
-                f"set {TRUST}={package}"
-            )
-        cls = load_class(name)
-        if not (isinstance(cls, type) and issubclass(cls, Recipe)):
-            raise UsageError(f"{self.noun}={name}: is no class of recipes; subclass the base class of {self.noun}s")
+        parts_of(name, self.noun)
+        if not trusted(name):
+            if foreign(name) is None:
+                raise UsageError(f"{self.noun}={name}: of unmix only these; {suggest(name, self.entries)}")
+            raise UsageError(f"{self.noun}={name}: is a class from outside unmix, {permission(name)}")
+        cls, base = load_class(name), load_class(self.base)
+        if not (isinstance(cls, type) and issubclass(cls, base) and cls is not base):
+            raise UsageError(f"{self.noun}={name}: is no class of recipes of {self.noun}s; subclass {self.base}")
         return cls
 
     def __contains__(self, name: object) -> bool:
@@ -141,13 +143,14 @@ class Table(Mapping[str, type[Any]]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def make(self, value: Any, trust: frozenset[str] = frozenset()) -> Any:
-        """A recipe from a recipe, a name, or a dict with `kind`; `trust` names modules outside unmix.
+    def make(self, value: Any) -> Any:
+        """A recipe from a recipe, a name, or a dict with `kind`.
 
-        Raises `UsageError` for an unknown kind, an unknown field or a value out of range.
+        Raises `UsageError` for an unknown kind, one of a package that is not trusted, an unknown field, a value out
+        of range, and a recipe that would run code or a command which nobody typed or trusts.
         """
         if isinstance(value, Recipe):
-            inside = type(value).__module__.startswith("unmix.")
+            inside = foreign(type(value).__module__) is None
             if inside and not any(_named(value, target) for target in self.entries.values()):
                 raise UsageError(f"{self.noun}: {value.kind} is no {self.noun}; {suggest('', self.entries)}")
             return value
@@ -156,59 +159,10 @@ class Table(Mapping[str, type[Any]]):
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise UsageError(f"{self.noun}: expected a recipe, a name or a dict with 'kind', got {value!r}")
         fields = dict(value)
-        kind = fields.pop("kind")
-        if ":" in kind and trusted(kind, trust):
-            return load_class(kind)(**fields)
-        return self[kind](**fields)
-
-
-def trusted(path: str, trust: frozenset[str]) -> bool:
-    """Whether "module:attribute" lies in a package of which some module is trusted by name."""
-    return path.split(":")[0].split(".")[0] in {name.split(".")[0] for name in trust}
-
-
-def load_class(path: str) -> Any:
-    """The object named "module:attribute" or "file.py:attribute"; raises `UsageError` where it does not exist."""
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = _from_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{path}: cannot import {module_name} ({error})") from error
-    target: Any = module
-    for part in attribute.split("."):
-        if not hasattr(target, part):
-            raise UsageError(f"{path}: {module_name} has no {part}; {suggest(part, vars(module))}")
-        target = getattr(target, part)
-    return target
-
-
-def _from_file(name: str) -> ModuleType:
-    """The module in a file, run once; under a name of its own, so that it hides no installed one."""
-    file = Path(name).resolve()
-    own = f"{file.stem}_{digest(str(file))}"
-    if own not in sys.modules:
-        if not file.is_file():
-            raise UsageError(f"{name}: no such file")
-        spec = importlib.util.spec_from_file_location(own, file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[own] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[own]
-            raise
-    return sys.modules[own]
-
-
-def suggest(given: str, known: Mapping[str, Any] | list[str]) -> str:
-    """One phrase: the near matches of a misspelt name, or all names where there is none."""
-    names = [name for name in known if not name.startswith("_")]
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    near = near or [name for name in names if given and name.lower().startswith(given.lower())][:3]
-    if near:
-        return "did you mean " + " or ".join(near) + "?"
-    return "known: " + (", ".join(names[:24]) + (" ..." if len(names) > 24 else "") if names else "none")
+        made = self[fields.pop("kind")](**fields)
+        if made.code is not None and not runnable(made.code):
+            raise UsageError(f"{self.noun}: {made.kind} runs {made.code}, {permission(made.code)}")
+        return made
 
 
 def _named(value: Recipe, target: str) -> bool:
@@ -222,6 +176,8 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
         return f"{cls.__name__}.{place}={first['input']!r}: no such field; {suggest(place, cls.model_fields)}"
     if first["type"] == "missing":
         return f"{cls.__name__}.{place}: must be given"
+    if isinstance(own := first.get("ctx", {}).get("error"), UsageError):  # of a recipe inside, which names its field
+        return f"{cls.__name__}.{place}: {own}" if place else f"{cls.__name__}: {own}"
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     if not place:
         return f"{cls.__name__}: {message}"

@@ -29,4 +29,5 @@ ENCODERS = Table(
         "Thresholded": "unmix.encoders.composed:Thresholded",
         "Largest": "unmix.encoders.composed:Largest",
     },
+    "unmix.encoders.base:Encoder",
 )

@@ -23,4 +23,5 @@ FINDERS = Table(
         "UntrainedSAE": "unmix.finders.controls:UntrainedSAE",
         "FrozenDecoder": "unmix.finders.controls:FrozenDecoder",
     },
+    "unmix.finders.base:Finder",
 )

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmix.core.errors import Failure, UsageError
-from unmix.core.recipe import suggest
+from unmix.core.errors import Failure, UsageError, suggest
 from unmix.encoders import ENCODERS
 from unmix.encoders.base import Encoder
 from unmix.finders.features import Features, assemble

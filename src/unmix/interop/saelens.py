@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmix.core.errors import UsageError
-from unmix.core.recipe import suggest
+from unmix.core.errors import UsageError, suggest
 from unmix.core.store import replacing, write_json, write_tensors
 from unmix.encoders import ENCODERS
 from unmix.encoders.base import Encoder

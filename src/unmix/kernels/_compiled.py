@@ -26,6 +26,9 @@ def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable[..., An
 
     The result is cached on disk unless no folder can be written. fastmath: as numba's.
     """
+    # numba reads .numba_config.yaml of the current folder, which may be somebody else's: what is cached are pickles.
+    for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES"):
+        os.environ.setdefault(name, "")
     import numba
 
     def decorate(function: Callable[..., Any]) -> Any:

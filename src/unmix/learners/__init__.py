@@ -28,4 +28,5 @@ LEARNERS = Table(
         "AdaGVAE": "unmix.learners.slow:AdaGVAE",
         "Slowness": "unmix.learners.slow:Slowness",
     },
+    "unmix.learners.base:Learner",
 )

@@ -15,6 +15,7 @@ from unmix.core.seeds import Stream, untouched
 AUGMENTATIONS = Table(
     "augmentation",
     {"Augment": "unmix.learners.augment:Augment", "Noise": "unmix.learners.augment:Noise"},
+    "unmix.core.recipe:Recipe",
 )
 
 

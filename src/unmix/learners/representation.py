@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unmix.core.digest import SCHEMA, array_digest, digest
 from unmix.core.errors import Failure, UsageError
-from unmix.core.recipe import trusted
+from unmix.core.named import trusting
 from unmix.core.rows import as_tensor, require_finite
 from unmix.core.store import lacking, read_json, read_tensors, replacing, write_json, write_tensors
 from unmix.networks import NETWORKS
@@ -66,7 +66,7 @@ class Representation:
     def digest(self) -> str:
         """Digest of the network's recipe and every learnt tensor."""
         tensors = {name: array_digest(tensor) for name, tensor in sorted(self._tensors().items())}
-        network = None if self.network is None else _dotted(self.network)
+        network = None if self.network is None else self.network.as_dict()
         return digest([network, list(self.shape), self.width, tensors])
 
     def save(self, folder: str | Path) -> Path:
@@ -79,7 +79,7 @@ class Representation:
             raise UsageError("representation: its module was given without a recipe; save that module yourself")
         facts = {
             "schema": SCHEMA,
-            "network": _dotted(self.network),
+            "network": self.network.as_dict(),
             "shape": list(self.shape),
             "width": self.width,
             "trace": [dict(line) for line in self.trace],
@@ -98,7 +98,7 @@ class Representation:
 
     @staticmethod
     def load(folder: str | Path, device: str = "cpu", trust: frozenset[str] = frozenset()) -> Representation:
-        """A representation from a folder; `trust` names modules outside unmix whose networks may be imported.
+        """A representation from a folder; `trust` names packages whose networks may be imported, beside UNMIX_TRUST.
 
         Raises `UsageError` for another version or a network that is not trusted, `Failure` for a file that is cut off
         or holds other tensors.
@@ -114,7 +114,8 @@ class Representation:
             )
         if missing := [n for n in ("network", "shape", "width", "trace", "about") if n not in facts]:
             raise Failure(f"{folder / 'representation.json'}: has no {', '.join(missing)}; {again}")
-        network = _made(facts["network"], trust)
+        with trusting(trust):
+            network: Network = NETWORKS.make(facts["network"])
         tensors = read_tensors(folder / "tensors.safetensors", device, again)
         module = network.build(tuple(facts["shape"]), facts["width"]).to(device).eval()
         own = {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}
@@ -159,27 +160,3 @@ class Representation:
     def __repr__(self) -> str:
         made = self.network if self.network is not None else type(self.module).__name__
         return f"Representation({list(self.shape)} -> {self.width}, {made})"
-
-
-def _dotted(network: Network) -> dict[str, Any]:
-    """A network as JSON, where classes from outside unmix go by their dotted path."""
-    cls = type(network)
-    outside = not cls.__module__.startswith("unmix.")
-    plain = {
-        name: _dotted(own) if isinstance(own := getattr(network, name), Network) else value
-        for name, value in network.as_dict().items()
-        if name != "kind"
-    }
-    return {"kind": f"{cls.__module__}:{cls.__qualname__}" if outside else network.kind, **plain}
-
-
-def _made(plain: Mapping[str, Any], trust: frozenset[str]) -> Network:
-    """The network of `_dotted`, the networks inside it first."""
-    inside = {name: _made(v, trust) for name, v in plain.items() if isinstance(v, Mapping) and "kind" in v}
-    made = NETWORKS.make({**plain, **inside}, trust)
-    if made.code is not None and not trusted(made.code, trust):
-        raise UsageError(
-            f"network: is built by {made.code}, which is imported only where you trust it; "
-            f"give trust={made.code.partition('.')[0].partition(':')[0]}"
-        )
-    return made

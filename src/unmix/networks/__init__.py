@@ -14,7 +14,10 @@ NETWORKS = Table(
         "OnSphere": "unmix.networks.wrapped:OnSphere",
         "PosteriorMean": "unmix.networks.posterior:PosteriorMean",
     },
+    "unmix.networks.base:Network",
 )
 DECODERS = Table(
-    "decoder", {"MLPDecoder": "unmix.networks.mlp:MLPDecoder", "ConvDecoder": "unmix.networks.conv:ConvDecoder"}
+    "decoder",
+    {"MLPDecoder": "unmix.networks.mlp:MLPDecoder", "ConvDecoder": "unmix.networks.conv:ConvDecoder"},
+    "unmix.networks.base:Decoder",
 )

@@ -26,11 +26,6 @@ class Network(Recipe):
             torch.random.manual_seed(as_stream(rng).child(self.kind).number)
             return self._build(shape, width)
 
-    @property
-    def code(self) -> str | None:
-        """Dotted path of code outside unmix that `build` imports and runs; None where there is none."""
-        return None
-
     @abstractmethod
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module: ...
 

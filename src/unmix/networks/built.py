@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from unmix.core.errors import UsageError
-from unmix.core.recipe import load_class
+from unmix.core.named import build_module, foreign, parts_of
 from unmix.networks.base import Network, evaluating
+
+
+def _path(path: str) -> str:
+    parts_of(path)
+    return path
 
 
 class Built(Network):
     """A torch module that "my.module:build" makes, and a linear layer from its outputs to the width asked for.
 
-    path: of something callable that gives a module from observations [n, *shape] to rows [n, any], such as
-    "timm:create_model" or "torchvision.models:resnet18"; it is called with torch's random state set to the learner's
-    stream. arguments: its keyword arguments, as JSON. linear: whether the linear layer follows; without it the module
-    must give rows of the width. A saved representation of such a network is loaded where its module is trusted.
+    path: of a class or function that gives a module from observations [n, *shape] to rows [n, any], defined in the
+    package that it names, such as "timm:create_model" or "torchvision.models:resnet18"; it is called with torch's
+    random state set to the learner's stream. arguments: its keyword arguments, as JSON. linear: whether the linear
+    layer follows; without it the module must give rows of the width. What is stored, or given as a plain dict, is
+    built where its module is trusted (`UNMIX_TRUST`); of unmix only what makes a module.
     Raises `UsageError` for a path that gives no module, or a module that does not take the observations.
     """
 
     equation: ClassVar[str] = "h = W f(x) + b"
     reference: ClassVar[str] = "Wightman 2019, PyTorch Image Models (timm)"
 
-    path: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+    path: Annotated[str, AfterValidator(_path)]
     arguments: dict[str, Any] = Field(default_factory=dict)
     linear: bool = True
 
@@ -36,18 +42,10 @@ class Built(Network):
     @property
     def code(self) -> str | None:
         """The dotted path, unless it is one of unmix."""
-        return None if self.path.startswith("unmix.") else self.path
+        return foreign(self.path)
 
     def _build(self, shape: tuple[int, ...], width: int) -> nn.Module:
-        build = load_class(self.path)
-        if isinstance(build, nn.Module) or not callable(build):
-            raise UsageError(f"Built.path={self.path}: must be callable and give a new module each time")
-        try:
-            module = build(**self.arguments)
-        except TypeError as error:
-            raise UsageError(f"Built.path={self.path}: does not take {self.arguments} ({error})") from error
-        if not isinstance(module, nn.Module):
-            raise UsageError(f"Built.path={self.path}: gave {type(module).__name__}, not a torch module")
+        module = build_module("Built.path", self.path, self.arguments)
         columns = self._columns(module, shape)
         if self.linear:
             return nn.Sequential(module, nn.Linear(columns, width))

@@ -14,4 +14,5 @@ STUDIES = Table(
         "trust": "unmix.papers.trust.study:TrustStudy",
         "crossings": "unmix.papers.crossings.study:Crossings",
     },
+    "unmix.core.recipe:Recipe",
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 from unmix.core.digest import digest
 from unmix.core.errors import Failure
-from unmix.core.recipe import load_class
+from unmix.core.named import load_class, typed
 from unmix.core.store import read_json, write_json
 from unmix.study.engines import Engine, Lost
 
@@ -45,7 +45,8 @@ def run_part(root: Path, part: Part) -> None:
         return
     function, working = load_class(part.function), file.with_suffix(".working")
     resumes = "working" in inspect.signature(function).parameters
-    result = function(**part.settings, **({"working": working} if resumes else {}))
+    with typed():  # settings are the fields of a study that somebody runs
+        result = function(**part.settings, **({"working": working} if resumes else {}))
     write_json(file, {"function": part.function, "settings": part.settings, "result": result})
     shutil.rmtree(working, ignore_errors=True)
 

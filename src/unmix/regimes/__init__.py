@@ -9,4 +9,5 @@ INITIALISATIONS = Table(
         "Downstream": "unmix.regimes.initialise:Downstream",
         "Balanced": "unmix.regimes.initialise:Balanced",
     },
+    "unmix.regimes.initialise:Initialisation",
 )

@@ -93,7 +93,7 @@ def teacher_run(
     rate: over scale^2 it is the step. Gives the mean squared error on train and test rows and `movement`.
     Source: the setting of figure 1b of arXiv 2406.06158.
     """
-    from unmix.core.recipe import load_class
+    from unmix.core.named import load_class
 
     world = load_class("unmix.worlds.teacher:TeacherStudent")(
         dimensions=dimensions, teachers=teachers, rows=rows, seed=seed
@@ -119,7 +119,7 @@ def parity_run(
     at which the level is reached (None: censored at `steps`), the curve of accuracy, and `movement` up to there.
     Raises `Failure` where the run diverges.
     """
-    from unmix.core.recipe import load_class
+    from unmix.core.named import load_class
 
     world = load_class("unmix.worlds.parity:Parity")(bits=bits, order=order, rows=rows, seed=seed)
     train, held_out = world.sample(rows, 0), world.held_out.sample(test, 1)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from unmix.core.errors import UsageError
-from unmix.core.recipe import suggest
+from unmix.core.errors import UsageError, suggest
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 HOMOGENEOUS = (

@@ -65,4 +65,5 @@ SCORES = Table(
         "intruder": "unmix.scores.interpretability.recipes:Intruder",
         "label_purity": "unmix.scores.interpretability.recipes:LabelPurity",
     },
+    "unmix.scores.base:Score",
 )

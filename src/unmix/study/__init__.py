@@ -5,10 +5,11 @@ from unmix.core.recipe import Table
 ENGINES = Table(
     "engine",
     {
-        "serial": "unmix.study.engines:Serial",
-        "processes": "unmix.study.engines:Processes",
+        "serial": "unmix.study.engines.local:Serial",
+        "processes": "unmix.study.engines.local:Processes",
         "dask": "unmix.study.engines.dask:Dask",
         "ray": "unmix.study.engines.ray:Ray",
         "slurm": "unmix.study.engines.slurm:Slurm",
     },
+    "unmix.study.engines.base:Engine",
 )

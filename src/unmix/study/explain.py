@@ -15,8 +15,7 @@ import torch
 
 from unmix.core.codes import Codes
 from unmix.core.digest import SCHEMA, digest
-from unmix.core.errors import UsageError
-from unmix.core.recipe import suggest
+from unmix.core.errors import UsageError, suggest
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, write_json

@@ -134,9 +134,10 @@ def open_inside(
     """The features of a fit beside the model its rows came from, with all held-out input.
 
     finder, seed: which fit, by default the one that explains most. encoder: one that `compare` tried on that fit;
-    None is the finder's own. model: where the model is now, if it moved; its weights must be those that made the
-    rows. data, labels: for a module, its input [n, ...] (an array or a path) and right classes [n]; where it is what
-    the rows were made from, only held-out data are read.
+    None is the finder's own. model: where the model is now, if it moved, or the code that builds it, where that is
+    neither of unmix nor of a trusted package; its weights must be those that made the rows. data, labels: for a
+    module, its input [n, ...] (an array or a path) and right classes [n]; where it is what the rows were made from,
+    only held-out data are read.
     Raises `UsageError` where the run's rows are no activations, the model is another, or nothing is held out.
     """
     results = Results(run)
@@ -150,7 +151,7 @@ def open_inside(
             f"{run}: its rows are {cell.world.path}, no activations of a model; make some with unmix activations"
         )
     train, test = split_rows(raw, cell.test, items)
-    source = find_model(model or about["model"], about["recipe"].get("arguments"))
+    source = find_model(model or about["model"], about["recipe"].get("arguments"), stored=model is None)
     if source.digest != about["weights"]:
         raise UsageError(f"model={model or about['model']}: its weights are not those that the rows were made with")
     key = {"fit": cell.fit_digest, "features": features.digest, "weights": source.digest}

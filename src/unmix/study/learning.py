@@ -328,7 +328,7 @@ def estimate(world: Any, learners: Sequence[Any], seeds: int) -> dict[str, float
 class Learned:
     """What has been learnt in a run folder, as a table and as representations.
 
-    trust: names of modules outside unmix whose networks may be imported.
+    trust: packages whose networks may be imported, beside those of UNMIX_TRUST.
     """
 
     root: Path

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from unmix.core.errors import UsageError
+from unmix.core.named import trusting
 from unmix.core.seeds import Stream, untouched
 from unmix.learners.representation import Representation
 from unmix.study.labels import known, labels_of
@@ -113,9 +114,9 @@ def probe_learned(
     labels: as `labels_of`, one for each picture in the order of the files; None takes those of the world. Probes are
     fitted on four fifths of the world's training rows and chosen on the last; the held-out rows are scored once.
     Online probes, trained beside the network, have a line of their own. Encoders run in eval mode and are left as
-    they are. trust: modules outside unmix whose networks may be imported. Columns: learner, recipe, seed, read from,
-    probe, accuracy, low, high (Wilson, 95 %), validation, chosen (C or k), train, chosen on, test. Raises
-    `UsageError` where nothing fits, a row lacks what is needed, or one class is left.
+    they are. trust: packages whose networks may be imported, beside those of UNMIX_TRUST. Columns: learner, recipe,
+    seed, read from, probe, accuracy, low, high (Wilson, 95 %), validation, chosen (C or k), train, chosen on, test.
+    Raises `UsageError` where nothing fits, a row lacks what is needed, or one class is left.
     """
     lines: list[dict[str, Any]] = []
     raw: dict[str, list[Probe]] = {}
@@ -136,7 +137,8 @@ def learnt_in(
         if "error" in outcome:
             continue
         known.append(f"{outcome['learner']} seed {outcome['seed']}")
-        job = Learning(**{name: v for name, v in outcome["learning"].items() if name != "kind"})
+        with trusting(trust):
+            job = Learning(**{name: v for name, v in outcome["learning"].items() if name != "kind"})
         if (learner or job.learner.kind) == job.learner.kind and (job.seed if seed is None else seed) == job.seed:
             found.append((job, learned.representation(job)))
     if not found:

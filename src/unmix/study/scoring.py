@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from unmix.core.errors import UnmixError, UsageError
+from unmix.core.errors import UnmixError, UsageError, suggest
 from unmix.core.factors import Factor
-from unmix.core.recipe import suggest
 from unmix.core.rows import as_array, as_tensor, require_finite
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json

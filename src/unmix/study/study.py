@@ -12,8 +12,8 @@ import pandas as pd
 from pydantic import BeforeValidator, Field
 
 from unmix.core import parallel
-from unmix.core.errors import UnmixError, UsageError, reason
-from unmix.core.recipe import Recipe, Table, suggest, told_apart
+from unmix.core.errors import UnmixError, UsageError, reason, suggest
+from unmix.core.recipe import Recipe, Table, told_apart
 from unmix.core.store import write_json
 from unmix.encoders import ENCODERS
 from unmix.finders import FINDERS

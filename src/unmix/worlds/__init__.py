@@ -29,6 +29,7 @@ WORLDS = Table(
         "SuperpositionWorld": "unmix.worlds.superposition:SuperpositionWorld",
         "Data": "unmix.activations.data:Data",
     },
+    "unmix.worlds.base:World",
 )
 
 TRANSITIONS = Table(
@@ -44,6 +45,7 @@ TRANSITIONS = Table(
         "Uniform": "unmix.worlds.increments:Uniform",
         "Natural": "unmix.worlds.natural:Natural",
     },
+    "unmix.worlds.transitions:Transition",
 )
 
 MIXINGS = Table(
@@ -54,4 +56,5 @@ MIXINGS = Table(
         "CouplingFlow": "unmix.worlds.flows:CouplingFlow",
         "Spiral": "unmix.worlds.flows:Spiral",
     },
+    "unmix.worlds.mixing:Mixing",
 )

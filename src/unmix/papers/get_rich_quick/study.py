@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from unmix.core.recipe import Recipe, load_class
+from unmix.core.named import load_class
+from unmix.core.recipe import Recipe
 from unmix.papers.costs import per_unit
 from unmix.papers.parts import Part, run_parts
 from unmix.study.engines import Engine, Processes

@@ -10,4 +10,5 @@ JUDGES = Table(
         "AlwaysYes": "unmix.scores.judging.controls:AlwaysYes",
         "Coin": "unmix.scores.judging.controls:Coin",
     },
+    "unmix.scores.judging.base:Judge",
 )

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from unmix.core.errors import Failure, UsageError
+from unmix.core.named import own_environment
 from unmix.scores.judging.base import AtWork, Context, Evidence, Explanation, Judge
 
 
@@ -39,6 +40,11 @@ class CommandJudge(Judge):
     command: str = Field(default="", description="program and arguments")
     timeout: float = Field(default=120.0, gt=0)
     examples: int = Field(default=20, ge=1)
+
+    @property
+    def code(self) -> str | None:
+        """The command."""
+        return self.command or None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[AtWork]:
@@ -72,7 +78,7 @@ class _Process:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         pipe = subprocess.PIPE
         try:
-            self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self.errors)
+            self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self.errors, env=own_environment())
         except OSError as error:
             self.errors.close()
             raise UsageError(

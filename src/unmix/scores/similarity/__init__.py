@@ -14,4 +14,5 @@ SIMILARITIES = Table(
         "Embedding": "unmix.scores.similarity.learnt:Embedding",
         "Network": "unmix.scores.similarity.learnt:Network",
     },
+    "unmix.scores.similarity.base:Similarity",
 )

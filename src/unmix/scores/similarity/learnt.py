@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unmix.core.errors import UsageError
-from unmix.core.recipe import load_class
+from unmix.core.named import build_module, foreign
 from unmix.scores.similarity.base import Alike, Rule, Similarity, embedded
 from unmix.scores.similarity.images import as_images
 
@@ -38,8 +38,8 @@ class Embedding(Similarity):
 class Network(Similarity):
     """The output of a torch network at each image, maps averaged over their places.
 
-    make: "my.module:function" without arguments that gives the module in the state it should be used in. batch:
-    images at a time. rule: cosine or distance.
+    make: "my.module:function" without arguments that gives the module in the state it should be used in; as a plain
+    dict or stored, where its module is trusted. batch: images at a time. rule: cosine or distance.
     """
 
     equation: ClassVar[str] = "s(i, j) = cos(f(x_i), f(x_j)), or -|f(x_i) - f(x_j)|"
@@ -50,8 +50,13 @@ class Network(Similarity):
     batch: int = Field(default=64, ge=1)
     rule: Rule = "cosine"
 
+    @property
+    def code(self) -> str | None:
+        """What makes the network, unless it is of unmix."""
+        return foreign(self.make)
+
     def _bind(self, images: Tensor) -> Alike:
-        return by_network(load_class(self.make)(), images, self.batch, self.rule)
+        return by_network(build_module("Network.make", self.make, {}), images, self.batch, self.rule)
 
 
 def by_network(module: nn.Module, images: Any, batch: int = 64, rule: Rule = "cosine") -> Alike:
