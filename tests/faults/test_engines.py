@@ -90,12 +90,16 @@ def test_what_a_job_raises_is_raised_here_and_the_pool_can_be_used_again(tmp_pat
     assert sorted(engine.map(fail, [0, 2, 3])) == [(0, 0), (2, 2), (3, 3)]
 
 
+def leave(status: int) -> None:
+    os._exit(status)
+
+
 def test_a_part_that_kills_its_workers_is_told_when_the_others_are_there(tmp_path):
     from unmix.papers.parts import Part, results, run_parts
 
     engine = engine_of("processes", tmp_path, retries=0)
-    parts = [Part("os:_exit", {"status": 5}), Part("json:dumps", {"obj": [1]})]
-    with pytest.raises(Failure, match=r"1 parts of the study are missing; first: _exit .*every worker"):
+    parts = [Part("tests.faults.test_engines:leave", {"status": 5}), Part("json:dumps", {"obj": [1]})]
+    with pytest.raises(Failure, match=r"1 parts of the study are missing; first: leave .*every worker"):
         run_parts(tmp_path, parts, engine)
     assert [(part.function, result) for part, result in results(tmp_path, parts)] == [("json:dumps", "[1]")]
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +45,12 @@ def test_the_same_table_gives_the_same_bytes_and_text_stays_text(name):
         assert words(svg)
         assert 'role="img" aria-label="' in svg
         assert not re.search(r"<metadata|<\?xml|<!DOCTYPE|dc:date|px 'DejaVu", svg)
+
+
+def test_a_matplotlibrc_changes_no_figure():
+    before = DRAWN["costs"]()
+    with matplotlib.rc_context({"text.usetex": True, "axes.grid": False, "svg.fonttype": "path"}):
+        assert DRAWN["costs"]() == before and matplotlib.rcParams["text.usetex"]
 
 
 @pytest.mark.parametrize("name", DRAWN)

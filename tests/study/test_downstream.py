@@ -177,22 +177,25 @@ def test_a_classifier_by_its_inputs(tmp_path, monkeypatch):
     x = torch.randn(600, 5, generator=torch.Generator().manual_seed(3))
     np.save(tmp_path / "x.npy", x.numpy())
     np.save(tmp_path / "y.npy", NET(x).argmax(1).numpy())
-    ModuleActivations(model="net_under_test:NET", layer="0").collect(x.numpy(), tmp_path / "acts")
+    model = "net_under_test:NET"
+    ModuleActivations(model=model, layer="0").collect(x.numpy(), tmp_path / "acts")
     verbs.fit(Data(path=str(tmp_path / "acts")), [TopKSAE(width=16, k=4, steps=300, batch=128)], tmp_path / "run")
-    made = downstream(tmp_path / "run", data=tmp_path / "x.npy", labels=tmp_path / "y.npy")
+    made = downstream(tmp_path / "run", model=model, data=tmp_path / "x.npy", labels=tmp_path / "y.npy")
     assert made.facts["groups"] == 60, "held-out data only"
     accuracy = {name: numbers["accuracy"].value for name, numbers in made.numbers.items()}
     assert accuracy["original"] == 1 and 1 >= accuracy["codes"] > accuracy["mean"]
-    fresh = downstream(tmp_path / "run", data=x.numpy()[:50] + 1, tokens=40)
+    fresh = downstream(tmp_path / "run", model=model, data=x.numpy()[:50] + 1, tokens=40)
     assert fresh.facts["groups"] == 40 and "loss" not in fresh.numbers["codes"]
     assert 0 < fresh.numbers["codes"]["recovered"].value < 1
-    found = steer(tmp_path / "run", 1, amount=5, data=tmp_path / "x.npy", labels=tmp_path / "y.npy", draws=3)
+    found = steer(
+        tmp_path / "run", 1, amount=5, model=model, data=tmp_path / "x.npy", labels=tmp_path / "y.npy", draws=3
+    )
     assert found.effect["accuracy"].value <= 0 and found.effect["kl"].value > 0
     assert {name for name, _ in found.rising + found.falling} <= {"0", "1", "2"}
     with pytest.raises(UsageError, match="needs its input"):
-        downstream(tmp_path / "run")
+        downstream(tmp_path / "run", model=model)
     with pytest.raises(UsageError, match="expected 600 whole numbers"):
-        downstream(tmp_path / "run", data=tmp_path / "x.npy", labels=np.zeros(3))
+        downstream(tmp_path / "run", model=model, data=tmp_path / "x.npy", labels=np.zeros(3))
 
 
 def test_what_cannot_be_is_one_sentence(causal, sentences, tmp_path):

@@ -60,7 +60,7 @@ def test_weights_from_elsewhere_are_a_start(tmp_path):
 
 def test_a_network_of_ones_own_is_probed_where_it_is_trusted(tmp_path):
     learn(Images(path="digits"), [Diet(**{**FIELDS, "network": OUTSIDE})], tmp_path)
-    with pytest.raises(UsageError, match="set UNMIX_TRUST=tests$"):
+    with pytest.raises(UsageError, match=r"set UNMIX_TRUST=tests$"):
         probe_learned(tmp_path)
     assert Learned(tmp_path).outcomes()
     found = probe_learned(tmp_path, trust=frozenset({"tests.networks"}))

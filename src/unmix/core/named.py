@@ -71,7 +71,9 @@ def permission(code: str) -> str:
         package = _top(parts_of(code)[0])
     except UsageError:
         return "which is not run where a folder or a plain dict names it; give the recipe itself"
-    return f"which is imported only where its package is trusted by name; if you trust its code, set {TRUST}={package}"
+    return (
+        f"which is imported only where its package is trusted by name; if you trust its code, set {TRUST}={package}"
+    )
 
 
 def trusted(path: str) -> bool:

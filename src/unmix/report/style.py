@@ -112,8 +112,10 @@ class Look:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The settings that figures are drawn under; matplotlib's own come back after."""
-    with matplotlib.rc_context(RC), warnings.catch_warnings():
+    """The settings that figures are drawn under, whatever a matplotlibrc says; those of before come back after."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
         # The reader's browser draws the letters, with its own fonts; those of this machine do not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield

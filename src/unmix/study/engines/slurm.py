@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ from unmix.study.engines.base import Died, Pool, Pooled, default_workers, needs
 class Slurm(Pooled):
     """Jobs of a Slurm cluster (by submitit), whose nodes must see the same files.
 
-    folder: where scripts, logs and results of the jobs are kept. partition, account: of the cluster. hours, cpus,
-    memory_gb, gpus: for each job. workers: jobs at a time; None leaves it to the cluster. retries: how often a job
-    that died or ran out of time is submitted again; a fit goes on from its checkpoint. cluster: "local" runs the same
-    in processes of this machine, to try it out.
+    folder: where scripts, logs and results of the jobs are kept, of each sweep in a folder of its own. partition,
+    account: of the cluster. hours, cpus, memory_gb, gpus: for each job. workers: jobs at a time; None leaves it to
+    the cluster. retries: how often a job that died or ran out of time is submitted again; a fit goes on from its
+    checkpoint. cluster: "local" runs the same in processes of this machine, to try it out.
     """
 
     name: ClassVar[str] = "slurm"
@@ -55,7 +56,9 @@ class _Jobs(Pool):
         import submitit
 
         try:
-            self.executor = submitit.AutoExecutor(Path(engine.folder).resolve(), cluster=engine.cluster)
+            # A new folder: results are pickles, and one that lies there already is not of these jobs.
+            folder = Path(engine.folder).resolve() / uuid.uuid4().hex[:12]
+            self.executor = submitit.AutoExecutor(folder, cluster=engine.cluster)
         except RuntimeError as error:
             raise UsageError(f"engine=slurm: {error}; is this machine part of a Slurm cluster?") from None
         self.local, self.open = engine.cluster == "local", set[Any]()
