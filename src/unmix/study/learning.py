@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from unmix.core.digest import digest
 from unmix.core.errors import UnmixError, UsageError, notice, reason
+from unmix.core.named import trusting
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, untouched
@@ -353,7 +354,8 @@ class Learned:
         One whose recipes cannot be made here is left out, with a notice; raises `UsageError` where all are such.
         """
         ended = [outcome for outcome in self.outcomes() if "error" not in outcome]
-        return made_of(Learning, [(outcome["learning"], outcome) for outcome in ended], self.root)
+        with trusting(self.trust):
+            return made_of(Learning, [(outcome["learning"], outcome) for outcome in ended], self.root)
 
     @property
     def failures(self) -> list[str]:

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from unmix.core.errors import UsageError
-from unmix.core.named import trusting
 from unmix.core.seeds import Stream, untouched
 from unmix.learners.representation import Representation
 from unmix.study.labels import known, labels_of
@@ -133,12 +132,8 @@ def learnt_in(
     Raises `UsageError` where nothing fits.
     """
     learned, found, known = Learned(run, trust), [], []
-    for outcome in learned.outcomes():
-        if "error" in outcome:
-            continue
+    for job, outcome in learned.jobs():
         known.append(f"{outcome['learner']} seed {outcome['seed']}")
-        with trusting(trust):
-            job = Learning(**{name: v for name, v in outcome["learning"].items() if name != "kind"})
         if (learner or job.learner.kind) == job.learner.kind and (job.seed if seed is None else seed) == job.seed:
             found.append((job, learned.representation(job)))
     if not found:

@@ -100,11 +100,7 @@ def _first(learned: Learned) -> list[tuple[Learning, str]]:
         digest for file in (learned.root / "promises").glob("*.json") for digest in read_json(file).get("matched", [])
     }
     best: dict[str, tuple[float, Learning, str]] = {}
-    for outcome in learned.outcomes():
-        if "error" in outcome:
-            continue
-        fields = {name: value for name, value in outcome["learning"].items() if name != "kind"}
-        job = Learning(**fields)
+    for job, outcome in learned.jobs():
         loss = outcome["loss"] if outcome["loss"] is not None else float("inf")
         key = f"{job.world.digest} {job.learner.digest}"
         if job.digest not in ours and (key not in best or loss < best[key][0]):
