@@ -140,12 +140,22 @@ def test_tied_and_repeated_layers_are_left():
     assert not any(p.legal for p in find_pairs(twice))
 
 
-def test_a_path_that_tracing_does_not_see_is_caught_by_the_probe():
-    model = mlp()
+def test_a_hook_that_adds_to_a_layer_is_part_of_the_function():
+    model, x = mlp(), draws(5, 4)
     model[0].register_forward_hook(lambda module, given, end: end + 1)
+    first, before = model[0].weight.clone(), model.eval()(x)
+    report = balance(model, alpha=3.0)
+    assert list(report.moved) == ["2 -> 5"] and "the outputs change" in report.left["0 -> 2"]
+    assert torch.equal(first, model[0].weight) and torch.allclose(model(x), before, atol=1e-5)
+
+
+def test_weights_that_a_model_reads_behind_its_layers_are_seen_in_the_outputs():
+    model = mlp()
+    weight = model[0].weight
+    model.register_forward_hook(lambda module, given, end: end + weight.norm())
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(Failure, match="probe"):
-        balance(model, alpha=3.0, probe=draws(5, 4))
+    with pytest.raises(Failure, match="a second time outside the model's layers"):
+        balance(model, alpha=3.0)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
 

@@ -142,21 +142,88 @@ class Hidden(nn.Module):
         return self.second(torch.relu(h) if float(h.detach().sum()) < math.inf else h)
 
 
-def test_pairs_given_by_hand_are_followed_where_none_are_found():
+def test_pairs_given_by_hand_are_followed_and_found_out():
     x, y = data()
-    for pairs, followed in ((None, {}), (["first -> second"], {"first -> second"})):
+    for pairs in (None, ["first -> second"]):
         model = Hidden().double()
         watch = RegimeWatch(x, every=10, kernel=False, pairs=pairs)
         last = train(model, watch, torch.optim.SGD(model.parameters(), lr=5e-3), x, y, 20)[-1]
-        assert set(last["balance"]) == set(followed)
-    assert last["conservation"] == "applies" and last["drift"] < 1e-12
-    # Pairs are taken at their word: smooth units have no such law, which the drift says.
+        assert set(last["balance"]) == {"first -> second"}
+        assert last["conservation"] == "applies" and last["drift"] < 1e-12
+    # Pairs are taken at their word: smooth units have no such law, which shows in training.
     smooth = network(unit=nn.GELU).double()
     watch = RegimeWatch(x, every=10, kernel=False, pairs=["0 -> 2"])
     last = train(smooth, watch, torch.optim.SGD(smooth.parameters(), lr=5e-3), x, y, 20)[-1]
-    assert last["conservation"] == "applies" and last["drift"] > 1e-4
+    assert last["conservation"].startswith("does not hold: 0 -> 2") and last["drift"] > 1e-4
     with pytest.raises(UsageError, match="no layer 'third'"):
         RegimeWatch(x, pairs=["first -> third"]).before_step(1, model, None)
+
+
+def frozen(model, how):
+    """An optimiser that leaves the read-out where it is, in one of the ways that people write it."""
+    first, last = list(model[0].parameters()), list(model[2].parameters())
+    if how == "no gradient":
+        model[2].requires_grad_(False)
+    if how == "rate zero":
+        return torch.optim.SGD([{"params": first}, {"params": last, "lr": 0.0}], lr=5e-3)
+    return torch.optim.SGD(first if how == "left out" else model.parameters(), lr=5e-3)
+
+
+@pytest.mark.parametrize("how", ["no gradient", "left out", "rate zero"])
+def test_a_frozen_layer_has_no_law_whichever_way_it_is_frozen(how):
+    x, y = data()
+    model = network().double()
+    last = train(model, RegimeWatch(x, every=5, kernel=False), frozen(model, how), x, y, 10)[-1]
+    assert last["conservation"] == "does not apply: not all of 0 -> 2 is moved (a frozen layer)"
+    assert last["drift"] is None
+
+
+def test_a_pair_that_stands_still_does_not_hide_the_law_of_the_others():
+    x, y = data()
+    model = nn.Sequential(network(6, 8, 5), nn.Tanh(), network(5, 7, 2)).double()
+    model[0].requires_grad_(False)
+    optimiser = torch.optim.SGD(model.parameters(), lr=5e-3, weight_decay=0.2)
+    last = train(model, RegimeWatch(x, every=5, kernel=False), optimiser, x, y, 10)[-1]
+    assert set(last["balance"]) == {"0.0 -> 0.2", "2.0 -> 2.2"}
+    assert last["conservation"] == "applies" and last["drift"] < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        (lambda p: nn.utils.clip_grad_norm_(p, 0.5), True),
+        (lambda p: nn.utils.clip_grad_value_(p, 0.01), False),
+        (lambda p: [q.grad.add_(0.5 * q.detach().sign()) for q in p], False),
+    ],
+)
+def test_gradients_that_are_no_gradients_of_the_function_are_told(change, holds):
+    x, y = data()
+    model = network().double()
+    watch, optimiser = RegimeWatch(x, every=10, kernel=False), torch.optim.SGD(model.parameters(), lr=5e-3)
+    for step in range(1, 31):
+        optimiser.zero_grad()
+        ((model(x) - y).square().sum() / 2).backward()
+        change(list(model.parameters()))
+        watch.before_step(step, model, optimiser)
+        optimiser.step()
+        watch.on_step(step, 30, {})
+    last = watch.records[-1]
+    assert (last["conservation"] == "applies" and last["drift"] < 1e-12) == holds
+    assert holds or "clipped number by number" in last["conservation"]
+
+
+def test_an_optimiser_of_ones_own_is_not_taken_for_plain_descent():
+    class Signs(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad.sign_()
+            return super().step(closure)
+
+    x, y = data()
+    model = network().double()
+    last = train(model, RegimeWatch(x, every=5, kernel=False), Signs(model.parameters(), lr=1e-3), x, y, 5)[-1]
+    assert last["conservation"] == "does not apply: Signs is no plain descent"
 
 
 def test_roughness_of_known_filters():

@@ -24,6 +24,8 @@ from unmix.networks.base import Network
 from unmix.networks.mlp import MLP
 from unmix.regimes import INITIALISATIONS
 
+PROBE = 8  # rows that an initialisation sees, to tell that it keeps the function
+
 
 class Learner(Recipe):
     """Learns a representation: `fit(world)` gives a `Representation`, the same for the same world and rng.
@@ -139,7 +141,7 @@ class Learner(Recipe):
         modules = self._build(shape, world, stream.child("modules")).to(device)
         if self.init is not None and start is None:
             try:
-                self.init.apply(modules["encoder"])
+                self.init.apply(modules["encoder"], moved(Sample(x=sample.x[:PROBE]), device).x)
             except (UsageError, Failure) as error:
                 raise type(error)(f"{self.kind}.init={self.init.kind}: {error}") from None
         if start is not None:

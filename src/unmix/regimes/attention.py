@@ -1,16 +1,14 @@
-"""Query-key and value-output pairs of attention that is written out: found by the usual names, and tried."""
+"""Query-key and value-output pairs of attention: torch's own, and what is written out under the usual names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unmix.core.seeds import Stream
-from unmix.regimes.jacobian import frozen_copy
-from unmix.regimes.pairs import Pair, sides
+from unmix.regimes.pairs import Pair
+from unmix.regimes.sides import ATTENTION
 
 OUTPUTS = ("o_proj", "out_proj", "output.dense", "to_out", "to_out.0", "out", "wo", "o", "proj", "join", "dense")
 SEPARATE = (
@@ -25,7 +23,6 @@ SEPARATE = (
 PACKED = ("qkv", "qkv_proj", "in_proj", "c_attn", "attend")
 QUERY_AND_REST = (("query", "keys"), ("q", "kv"), ("to_q", "to_kv"))
 HEADS = ("num_heads", "n_heads", "heads", "num_attention_heads", "n_head", "nhead")
-TRIED = 1e-8  # relative change of the outputs in float64
 
 
 @dataclass(frozen=True)
@@ -39,24 +36,20 @@ class _Form:
 
 
 def attention_pairs(model: nn.Module) -> list[Pair]:
-    """The pairs of every module whose projections have usual names, such as q_proj, k_proj, v_proj, o_proj.
-
-    Names prove nothing, so each pair is tried: a copy of the module in float64 sees random rows before and after its
-    heads are rescaled at random. A pair that changes the output, or a module that wants more than one input, is not
-    legal and says why.
+    """The pairs of every attention that is found: nn.MultiheadAttention, and modules whose projections have usual
+    names, such as q_proj, k_proj, v_proj, o_proj. Names prove nothing: whether they hold is for a trial to say.
     """
-    made = []
-    for name, module in model.named_modules():
-        form = None if isinstance(module, nn.MultiheadAttention) else _form(module)
-        if form is not None:
-            at = f"{name}." if name else ""
-            made += [_placed(_tried(module, pair), at) for pair in _pairs(module, form)]
-    # A block that holds an attention module names the same layers: the outer one, which runs by itself, may be legal.
     found: dict[tuple[str, str, str], Pair] = {}
-    for pair in made:
-        key = (pair.first, pair.second, pair.kind)
-        if key not in found or (pair.legal and not found[key].legal):
-            found[key] = pair
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            for kind in ATTENTION:
+                found[name, name, kind] = Pair(name, name, kind)
+        elif (form := _form(module)) is not None:
+            for pair in (_placed(pair, f"{name}." if name else "") for pair in _pairs(module, form)):
+                # A block that holds an attention module names the same layers, and may not know of its heads.
+                key = (pair.first, pair.second, pair.kind)
+                if key not in found or found[key].heads < pair.heads:
+                    found[key] = pair
     return list(found.values())
 
 
@@ -132,32 +125,3 @@ def _heads(module: nn.Module) -> int:
                 if isinstance(count, int) and count > 0:
                     return count
     return 1
-
-
-def _tried(module: nn.Module, pair: Pair) -> Pair:
-    """The pair, or why rescaling it would change what the module gives."""
-    twin = frozen_copy(module, torch.float64)
-    draw = Stream(0).child("attention").torch()
-    first: Any = twin.get_submodule(pair.first)
-    x = torch.randn(2, 5, first.in_features, generator=draw, dtype=torch.float64).to(first.weight.device)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            before = _tensor(twin(x))
-            both = sides(twin, pair)
-            both.scale(torch.rand(both.units, generator=draw, dtype=torch.float64) + 0.5)
-            after = _tensor(twin(x))
-    except Exception as error:  # whatever a foreign module raises on one input alone
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return replace(pair, legal=False, why=f"could not be tried on random rows ({told[:80]}); give it by hand")
-    change = float((after - before).abs().max())
-    if not change <= TRIED * float(before.abs().max()):
-        return replace(
-            pair, legal=False, why="the module's output changes: its heads lie otherwise than by their names"
-        )
-    return pair
-
-
-def _tensor(made: Any) -> Tensor:
-    while not isinstance(made, Tensor):
-        made = made[0]
-    return made

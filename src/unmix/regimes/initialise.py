@@ -11,6 +11,7 @@ from torch import nn
 from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
 from unmix.regimes.balance import Report, balance, scale_layers, symmetrise
+from unmix.regimes.probes import Probe
 
 
 class Initialisation(Recipe):
@@ -29,15 +30,17 @@ class Initialisation(Recipe):
         # Digests from before pairs could be given stay what they were.
         return {name: value for name, value in super().as_dict().items() if name != "pairs" or value}
 
-    def apply(self, module: nn.Module) -> Report:
+    def apply(self, module: nn.Module, probe: Probe = None) -> Report:
         """Rescale the module's weights in place; the report says what was moved, what was left and why, and can undo.
 
-        No random number is drawn. Raises `UsageError` where nothing in the module can be rescaled.
+        probe: what to run the module on, to see that the function is kept; made from what its layers take where none
+        is given. No global random number is drawn. Raises `UsageError` where nothing in the module can be rescaled
+        or it cannot be run; its weights are then as they were.
         """
-        return self._apply(module)
+        return self._apply(module, probe)
 
     @abstractmethod
-    def _apply(self, module: nn.Module) -> Report: ...
+    def _apply(self, module: nn.Module, probe: Probe) -> Report: ...
 
 
 class Upstream(Initialisation):
@@ -53,8 +56,8 @@ class Upstream(Initialisation):
     alpha: float = Field(default=10.0, gt=1)
     layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
 
-    def _apply(self, module: nn.Module) -> Report:
-        return _scaled(module, self.alpha, self.layers, self.pairs or None)
+    def _apply(self, module: nn.Module, probe: Probe) -> Report:
+        return _scaled(module, self.alpha, self.layers, self.pairs or None, probe)
 
 
 class Downstream(Initialisation):
@@ -68,8 +71,8 @@ class Downstream(Initialisation):
     alpha: float = Field(default=10.0, gt=1)
     layers: Literal["pairs", "first", "embeddings", "convolutions"] = "pairs"
 
-    def _apply(self, module: nn.Module) -> Report:
-        return _scaled(module, 1 / self.alpha, self.layers, self.pairs or None)
+    def _apply(self, module: nn.Module, probe: Probe) -> Report:
+        return _scaled(module, 1 / self.alpha, self.layers, self.pairs or None, probe)
 
 
 class Balanced(Initialisation):
@@ -84,25 +87,25 @@ class Balanced(Initialisation):
     delta: float = 0.0
     symmetric: bool = False
 
-    def _apply(self, module: nn.Module) -> Report:
+    def _apply(self, module: nn.Module, probe: Probe) -> Report:
         if not self.symmetric:
-            return balance(module, delta=self.delta, pairs=self.pairs or None)
-        first = symmetrise(module)
-        report = balance(module, delta=self.delta, pairs=self.pairs or None)
+            return balance(module, delta=self.delta, pairs=self.pairs or None, probe=probe)
+        first = symmetrise(module, probe)
+        try:
+            report = balance(module, delta=self.delta, pairs=self.pairs or None, probe=probe)
+        except BaseException:
+            first.undo(module)
+            raise
         report.before, report.preserved = first.before, False
         report.notes = (*first.notes, *report.notes)
-        originals = {name: before for name, (before, _) in first.kept.items()}
-        report.kept = {
-            name: (originals.get(name, report.kept[name][0] if name in report.kept else p), p.detach().clone())
-            for name, p in module.named_parameters()
-            if name in originals or name in report.kept
-        }
+        for name, (before, after) in first.kept.items():
+            report.kept[name] = (before, report.kept.get(name, (before, after))[1])
         return report
 
 
-def _scaled(module: nn.Module, alpha: float, layers: str, pairs: tuple[str, ...] | None) -> Report:
+def _scaled(module: nn.Module, alpha: float, layers: str, pairs: tuple[str, ...] | None, probe: Probe) -> Report:
     if layers == "pairs":
-        return balance(module, alpha=alpha, pairs=pairs)
+        return balance(module, alpha=alpha, pairs=pairs, probe=probe)
     if pairs:
         raise UsageError(f"layers={layers}: scales layers alone; pairs given by hand need layers=pairs")
     plain = (nn.Linear, nn.Conv1d, nn.Conv2d)

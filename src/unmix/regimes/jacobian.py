@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unmix.core.errors import UsageError
+from unmix.regimes.running import copied
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -18,14 +18,11 @@ KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.BatchNo
 
 def frozen_copy(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy in evaluation mode, so that dropout is off, no buffer moves and no gradient is left behind."""
-    twin = copy.deepcopy(model).eval()
-    for own, other in zip(model.parameters(), twin.parameters(), strict=True):
-        other.requires_grad_(own.requires_grad)
-        other.grad = None
+    twin = copied(model, dtype).eval()
     for module in twin.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
-    return twin if dtype is None else twin.to(dtype)
+    return twin
 
 
 def learnt(model: nn.Module) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from unmix.core.watch import Watch
 from unmix.regimes import measures
 from unmix.regimes.jacobian import Forward, Transformed, frozen_copy
 from unmix.regimes.kernel import tangent_kernel
-from unmix.regimes.pairs import Pair, Sides, find_pairs, given_pairs, sides
+from unmix.regimes.law import Law
+from unmix.regimes.pairs import Pair
 
 RELU = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6)
 OWN = "watch."  # the watch's own tensors in a checkpoint
@@ -32,12 +32,13 @@ class RegimeWatch(Watch):
     without, a module with parts "encoder" and maybe "head" is run through both, any other is called. inner: a watch
     to pass everything on. pairs: of layers whose balance is followed, by hand and instead of those that are found,
     named as in the module that is watched: "encoder.q -> encoder.k query-key 4" (`pairs.given_pairs`). They are taken
-    at their word; one that is no such pair shows as drift.
+    at their word; for one that is no such pair the law does not hold.
 
     A record has: step; balance (mean, variance, least and largest of every unit, by pair); drift, the largest change
-    of a unit's balance beyond the exact law of gradient descent, sum_t h_t^2 (|g_out|^2 - |g_in|^2) (and decay), or
-    the reason why that law does not apply; hamming, motion, relative motion, kernel distance, alignment, effective
-    rank, layer shares of the kernel, cka of the encoder, roughness of filters, verdict. What cannot be had is None.
+    of a unit's balance beyond the exact law of gradient descent, sum_t h_t^2 (|g_out|^2 - |g_in|^2) (and decay),
+    None where that law does not apply; conservation, "applies", or "does not apply" or "does not hold" with the
+    reason; hamming, motion, relative motion, kernel distance, alignment, effective rank, layer shares of the kernel,
+    cka of the encoder, roughness of filters, verdict. What cannot be had is None.
     """
 
     probe: Tensor
@@ -66,7 +67,7 @@ class RegimeWatch(Watch):
         self.forward: Forward = forward or _run
         self.records: list[dict[str, Any]] = []
         self._start: _Look | None = None
-        self._law: _Law | None = None
+        self._law: Law | None = None
         self._module: Any = None
         self._kept: dict[str, Tensor] = {}
         self._first: dict[str, Tensor] = {}
@@ -75,7 +76,7 @@ class RegimeWatch(Watch):
         """Look at the module as it is before step `step`, whose gradients lie in it."""
         self.inner.before_step(step, module, optimiser)
         if self._law is None:
-            self._law = _Law(module, self.pairs)
+            self._law = Law(module, self.probe, self.forward, self.pairs)
             self._begin(module)
         self._law.measure()
         if self._start is None or (step - 1) % self.every == 0:
@@ -109,8 +110,7 @@ class RegimeWatch(Watch):
             return {}
         told = json.dumps({"records": self.records, "refusal": self._law.refusal}).encode()
         made = {f"{OWN}start.{name}": tensor for name, tensor in self._first.items()}
-        for number, (start, predicted) in enumerate(zip(self._law.start, self._law.predicted, strict=True)):
-            made |= {f"{OWN}law.{number}.start": start, f"{OWN}law.{number}.predicted": predicted}
+        made |= {f"{OWN}law.{name}": tensor for name, tensor in self._law.state().items()}
         return made | {f"{OWN}told": torch.frombuffer(bytearray(told), dtype=torch.uint8)}
 
     def _begin(self, module: nn.Module) -> None:
@@ -124,9 +124,7 @@ class RegimeWatch(Watch):
         if (followed := list(self.records[0]["balance"])) != (now := [pair.name for pair, _ in self._law.pairs]):
             raise UsageError(f"RegimeWatch: the checkpoint followed the pairs {followed}, this watch {now}")
         self._first = {n.removeprefix("start."): t for n, t in self._kept.items() if n.startswith("start.")}
-        numbers = range(len(self._law.pairs))
-        self._law.start = [self._kept[f"law.{k}.start"] for k in numbers]
-        self._law.predicted = [self._kept[f"law.{k}.predicted"] for k in numbers]
+        self._law.take({n.removeprefix("law."): t for n, t in self._kept.items() if n.startswith("law.")})
         twin = copy.deepcopy(module)
         twin.load_state_dict(self._first)
         self._start = _Look.of(self, twin)
@@ -188,84 +186,6 @@ class _Look:
             look.kernel = tangent_kernel(twin, watch.probe, **options)  # type: ignore[arg-type]
             look.shares = _shares(twin, watch)
         return look
-
-
-class _Law:
-    """The balance of every legal pair, or of those given, and what gradient descent must do to it, exactly."""
-
-    def __init__(self, module: nn.Module, given: Sequence[Pair | str] | None) -> None:
-        followed = _found(module) if given is None else given_pairs(module, given)
-        self.pairs: list[tuple[Pair, Sides]] = [(pair, sides(module, pair)) for pair in followed]
-        self.now: list[Tensor] = []
-        self.start: list[Tensor] = []
-        self.predicted: list[Tensor] = []
-        self.refusal = "" if self.pairs else "does not apply: no pair of layers with homogeneous units between"
-
-    def measure(self) -> None:
-        self.now = [both.squares(both.outgoing) - both.squares(both.incoming) for _, both in self.pairs]
-        if not self.start:
-            self.start = self.now
-            self.predicted = [torch.zeros_like(delta) for delta in self.now]
-
-    def predict(self, optimiser: Any) -> None:
-        """Add what the coming step changes: h^2 (|G_out|^2 - |G_in|^2) - 2 h decay delta, G with the decay in it."""
-        if self.refusal or (refusal := _not_plain(optimiser)):
-            self.refusal = self.refusal or refusal
-            return
-        settings = {id(p): group for group in optimiser.param_groups for p in group["params"]}
-        for number, (pair, both) in enumerate(self.pairs):
-            groups = [settings.get(id(t)) for t, _ in (*both.incoming, *both.outgoing)]
-            if any(g is None for g in groups):
-                self.refusal = f"does not apply: the optimiser does not move all of {pair.name}"
-                return
-            rates = {(float(g["lr"]), float(g["weight_decay"])) for g in groups if g is not None}
-            if len(rates) > 1:
-                self.refusal = f"does not apply: {pair.name} has several learning rates or decays"
-                return
-            h, decay = rates.pop()
-            full = [[(_full(t, decay), view) for t, view in side] for side in (both.outgoing, both.incoming)]
-            change = h**2 * (both.squares(full[0]) - both.squares(full[1])) - 2 * h * decay * self.now[number]
-            self.predicted[number] = self.predicted[number] + change
-
-    def facts(self) -> dict[str, Any]:
-        balance = {
-            pair.name: {
-                "mean": float(delta.mean()),
-                "variance": float(delta.var(unbiased=False)),
-                "least": float(delta.min()),
-                "largest": float(delta.max()),
-            }
-            for (pair, _), delta in zip(self.pairs, self.now, strict=True)
-        }
-        if self.refusal:
-            return {"balance": balance, "drift": None, "conservation": self.refusal}
-        beyond = [now - start - p for now, start, p in zip(self.now, self.start, self.predicted, strict=True)]
-        return {"balance": balance, "drift": max(float(b.abs().max()) for b in beyond), "conservation": "applies"}
-
-
-def _found(module: nn.Module) -> list[Pair]:
-    """The legal pairs of a module, part by part where it is made of several."""
-    parts = module.items() if isinstance(module, nn.ModuleDict) else [("", module)]
-    legal = [(name, pair) for name, part in parts for pair in find_pairs(part) if pair.legal]
-    return [
-        replace(pair, first=f"{name}.{pair.first}".strip("."), second=f"{name}.{pair.second}".strip("."))
-        for name, pair in legal
-    ]
-
-
-def _full(parameter: Tensor, decay: float) -> Tensor:
-    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    return gradient.detach().double() + decay * parameter.detach().double()
-
-
-def _not_plain(optimiser: Any) -> str:
-    """Why the law of gradient descent does not hold for an optimiser, or nothing."""
-    kind = type(optimiser).__name__
-    if not isinstance(optimiser, torch.optim.SGD):
-        return f"does not apply: {kind} divides by the gradient's size"
-    if any(group["momentum"] for group in optimiser.param_groups):
-        return "does not apply: momentum"
-    return ""
 
 
 def _run(module: nn.Module, x: Tensor) -> Tensor:
