@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +14,11 @@ from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.store import replacing
 from unmix.finders.features import Features
+
+# What begins a formula in a spreadsheet, behind apostrophes that were there before; a number is none.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+APOSTROPHE = re.compile(r"'" + FORMULA.pattern)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def codes_table(codes: Codes) -> pd.DataFrame:
@@ -32,7 +41,10 @@ def feature_table(features: Features, codes: Codes) -> pd.DataFrame:
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
-    """Write a table as .csv or .parquet, whole or not at all; raises `UsageError` for another ending."""
+    """Write a table as .csv or .parquet, whole or not at all; raises `UsageError` for another ending.
+
+    In .csv a text that a spreadsheet would take for a formula, of a column's name too, has an apostrophe before it.
+    """
     path = Path(path)
     if path.suffix not in (".csv", ".parquet"):
         raise UsageError(f"{path}: write tables as .csv or .parquet")
@@ -42,5 +54,37 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
         except ModuleNotFoundError:
             raise UsageError(f'{path}: Parquet needs pyarrow; pip install "unmix[parquet]"') from None
     with replacing(path) as part:
-        frame.to_csv(part, index=False) if path.suffix == ".csv" else frame.to_parquet(part, index=False)
+        frame.to_parquet(part, index=False) if path.suffix == ".parquet" else _write_csv(frame, part)
     return path
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table that `write_table` wrote as .csv, its texts as they were; an empty cell is missing."""
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return _texts(frame, lambda text: text[1:] if APOSTROPHE.match(text) else text)
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    returns = False
+
+    def inert(text: str) -> str:
+        nonlocal returns
+        returns = returns or "\r" in text
+        return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+    # Python before 3.13 leaves a carriage return without quotes, and a reader begins a line behind it.
+    made = _texts(frame, inert)
+    made.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
+
+
+def _texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with every text changed, those of the heading too; other values as they are."""
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, str) else value
+
+    made = {
+        position: column if pd.api.types.is_numeric_dtype(column) else column.astype(object).map(changed)
+        for position, (_, column) in enumerate(frame.items())
+    }
+    return pd.DataFrame(made, index=frame.index).set_axis([changed(name) for name in frame.columns], axis=1)

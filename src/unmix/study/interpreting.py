@@ -22,7 +22,7 @@ from unmix.scores.interpretability.trials import two_choices
 from unmix.scores.similarity import SIMILARITIES
 from unmix.scores.similarity.base import Alike
 from unmix.study.cells import Cell, all_rows, split_rows
-from unmix.study.export import write_table
+from unmix.study.export import read_table, write_table
 from unmix.study.holdings import nothing
 from unmix.study.interpretable import Judge, findings, side_by_side, turned
 from unmix.study.study import Results
@@ -148,7 +148,7 @@ def feature_scores(
 def stored_scores(results: Results, cell: Cell) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """What `interpret` kept of a fit: the table of its features, and how they were scored; None where it has not."""
     table, about = (results.store.root / FOLDER / name for name in (f"{cell.fit_digest}.csv", "about.json"))
-    return (pd.read_csv(table), read_json(about)) if table.is_file() and about.is_file() else None
+    return (read_table(table), read_json(about)) if table.is_file() and about.is_file() else None
 
 
 def _fits(results: Results, finder: str | None, seed: int | None) -> list[tuple[Cell, str]]:
