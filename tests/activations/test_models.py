@@ -78,7 +78,36 @@ def test_code_in_a_folder_is_never_run(tiny: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="transformers cannot open it"):
         find_model(str(folder)).load()
+    known = json.loads((tiny / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**known, "auto_map": {"AutoConfig": "code.M", "AutoModel": "code.M"}})
+    )
+    words = json.loads((tiny / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**words, "auto_map": {"AutoTokenizer": ["code.M", "code.M"]}})
+    )
+    assert find_model(str(folder)).load() is not None and find_model(str(folder)).tokenizer() is not None
     assert not Path("ran").exists()
+
+
+def test_a_folder_names_nothing_outside_of_itself(tiny: Path, tmp_path: Path) -> None:
+    known = json.loads((tiny / "config.json").read_text())
+    shutil.copy(tiny / "model.safetensors", tmp_path / "outside.safetensors")
+    for file, content, said in (
+        ("model.safetensors.index.json", {"weight_map": {"a": "../outside.safetensors"}}, "not in the folder"),
+        ("model.safetensors.index.json", {"weight_map": {"a": str(tmp_path / "outside.safetensors")}}, "not in the"),
+        ("model.safetensors.index.json", {"weight_map": ["a"]}, "not in the folder"),
+        ("config.json", {**known, "attn_implementation": "someone/kernel"}, "is code of a hub"),
+        ("config.json", {**known, "_attn_implementation": {"": "someone/kernel"}}, "is code of a hub"),
+        ("config.json", [1], "is no JSON object"),
+        ("adapter_config.json", {"base_model_name_or_path": "elsewhere"}, "merge it into the model"),
+    ):
+        folder = tmp_path / "copy"
+        shutil.copytree(tiny, folder)
+        (folder / file).write_text(json.dumps(content))
+        with pytest.raises(UsageError, match=said):
+            find_model(str(folder)).load()
+        shutil.rmtree(folder)
 
 
 def test_installed_package_by_either_name() -> None:

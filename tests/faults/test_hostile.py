@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from unmix.activations.data import Data
@@ -69,17 +70,29 @@ def test_data_that_changed_under_a_run_are_refused(tmp_path):
 
 def test_names_in_archives_lead_nowhere(tmp_path):
     image = pytest.importorskip("PIL.Image")
+    from unmix.activations.images import open_images
     from unmix.worlds.images import Images
 
     picture = io.BytesIO()
     image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "PNG")
     folder = tmp_path / "inside" / "deep"
     folder.mkdir(parents=True)
-    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
-        for name in ("../../evil/0.png", "/tmp-unmix-evil/1.png", "cats/2.png", "..\\dogs\\3.png"):
-            archive.writestr(name, picture.getvalue())
     before = sorted(p for p in tmp_path.rglob("*"))
-    assert len(Images(path=str(folder / "a.zip")).sample(2, 0)) == 2
+    for name in (
+        "../../evil/0.png",
+        "/tmp-unmix-evil/1.png",
+        "..\\dogs\\3.png",
+        "C:\\dogs\\3.png",
+        "cats/../../4.png",
+    ):
+        with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+            for inside in ("cats/1.png", name, "cats/2.png"):
+                archive.writestr(inside, picture.getvalue())
+        with pytest.raises(UsageError, match="a name that leads out of it"):
+            Images(path=str(folder / "a.zip")).sample(2, 0)
+        with pytest.raises(UsageError, match="a name that leads out of it"):
+            open_images(folder / "a.zip")
+        (folder / "a.zip").unlink()
     assert sorted(p for p in tmp_path.rglob("*")) == before and not Path("/tmp-unmix-evil").exists()
 
 
@@ -106,3 +119,32 @@ def test_markup_in_labels_and_names_is_text_in_the_report(tmp_path):
     text = report_run(tmp_path / "run", tmp_path / "report.html", command=f"unmix fit '{hostile}'").read_text()
     assert "<script>alert" not in text and "<img src=x" not in text
     assert "&lt;script&gt;alert(1)" in text
+
+
+def test_what_a_terminal_obeys_is_spelt(tmp_path, capsys):
+    from unmix.cli import app
+    from unmix.study import verbs
+
+    np.save(tmp_path / "h.npy", np.random.default_rng(0).standard_normal((120, 4)).astype(np.float32))
+    verbs.fit(Data(path=str(tmp_path / "h.npy")), [RandomAtoms(width=8, k=2)], tmp_path / "run", seeds=(0, 1))
+    one, two = sorted((tmp_path / "run" / "cells").glob("*.json"))
+    hostile = "\x1b]0;title\x07[/red]\u202e:smile:"
+    first = json.loads(one.read_text())
+    one.write_text(json.dumps({**first, "world": hostile, "encoder": hostile}))
+    two.write_text(json.dumps({"cell": first["cell"], "world": hostile, "error": f"{hostile}\rall is well"}))
+    with pytest.raises(Failure, match="1 cells failed"):
+        app(args=["table", str(tmp_path / "run")], standalone_mode=False)
+    app(args=["status", str(tmp_path / "run")], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert not set(said) & set("\x1b\x07\r\u202e")
+    assert r"\x1b]0;title\x07[/red]\u202e:smile:" in said and r"\rall is well" in said
+
+
+def test_half_a_surrogate_in_a_name_is_written_out(tmp_path):
+    from unmix.core.store import write_text
+    from unmix.study.export import write_table
+
+    write_text(tmp_path / "page.html", "a\udc00b")
+    write_table(pd.DataFrame({"name": ["a\udc00b"]}, dtype=object), tmp_path / "t.csv")
+    for name in ("page.html", "t.csv"):
+        assert r"a\udc00b" in (tmp_path / name).read_text(encoding="utf-8")

@@ -54,6 +54,27 @@ class FolderModel:
         return files
 
     @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration; raises `UsageError` where the folder would make transformers read or run what it is not.
+
+        Such are weights or an adapter outside of the files that `digest` covers, and kernels by their name on a hub.
+        """
+        found = read_json(self.folder / "config.json")
+        if not isinstance(found, dict):
+            raise UsageError(f"model={self.folder}: config.json is no JSON object")
+        if (self.folder / "adapter_config.json").exists():
+            raise UsageError(f"model={self.folder}: holds an adapter; merge it into the model and save that")
+        for name, value in found.items():
+            if name.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+                raise UsageError(f"model={self.folder}: config.json: {name}={value!r} is code of a hub; remove it")
+        for file in self.folder.glob("*.index.json"):
+            index = read_json(file)
+            parts = index.get("weight_map") if isinstance(index, dict) else None
+            if not isinstance(parts, dict) or any(str(part) != Path(str(part)).name for part in parts.values()):
+                raise UsageError(f"model={self.folder}: {file.name} names weights that are not in the folder")
+        return found
+
+    @cached_property
     def digest(self) -> str:
         """Digest of the bytes of configuration and weights."""
         return file_digest(self.folder / "config.json", *self.weights)
@@ -66,7 +87,7 @@ class FolderModel:
     @cached_property
     def causal(self) -> bool:
         """Whether the configuration names a model that predicts the next token."""
-        names = read_json(self.folder / "config.json").get("architectures") or []
+        names = self.config.get("architectures") or []
         return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
 
     def load(self, head: Literal["", "causal"] = "") -> nn.Module:
@@ -83,7 +104,7 @@ class FolderModel:
         import torch
         from safetensors import SafetensorError
 
-        self.weights  # noqa: B018 (refuses a folder without safetensors before anything is built)
+        self.config, self.weights  # noqa: B018 (refuse a folder before anything is built)
         try:
             # Weights that a checkpoint lacks are drawn; that must not move the caller's random state.
             with _offline(), torch.random.fork_rng(devices=[]):

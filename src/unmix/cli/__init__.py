@@ -12,7 +12,7 @@ import typer
 from unmix import __version__
 from unmix.cli import check, interop, learn, model, practice, results, runs, score, start
 from unmix.cli.around import Carried, Verb, ask_to_end, mute, open_streams
-from unmix.core.errors import UnmixError, reason, system_words
+from unmix.core.errors import UnmixError, reason, system_words, visible
 from unmix.core.named import SAFE
 from unmix.core.watch import say, show_notices
 
@@ -103,7 +103,7 @@ def run(arguments: list[str], debug: bool = False) -> int:
         if debug:
             raise
         said, status = _told(error)
-        say(said)
+        say(visible(said))
         return status
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, visible
 
 Options = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options, such as finder.k=32.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -81,4 +81,4 @@ def tell(text: str) -> None:
     """Print a line on standard output; of torchrun's processes the first one does."""
     if os.environ.get("RANK", "0") != "0":
         return
-    typer.echo(text)
+    typer.echo(visible(text))

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class UnmixError(Exception):
     """Base of every error that unmix raises on purpose; `exit_status` is what the command line returns."""
@@ -69,6 +71,14 @@ def system_words(error: BaseException) -> str | None:
         return "the working folder is gone (it was removed or renamed); change to one that is there"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
+
+
+def visible(value: Any) -> Any:
+    """A text in which what a terminal obeys (escapes, carriage returns, turned writing) or cannot show is spelt.
+
+    Newlines and tabs stay, and so does every value that is no text.
+    """
+    return _OBEYED.sub(lambda found: repr(found[0])[1:-1], value) if isinstance(value, str) else value
 
 
 def suggest(given: str, known: Mapping[str, Any] | list[str]) -> str:

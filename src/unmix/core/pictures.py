@@ -125,8 +125,17 @@ def contents(path: str | Path, names: Sequence[str]) -> Iterator[bytes]:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """What an archive holds by name, of several with one name the last; Windows' backslashes are slashes."""
-    return {info.filename.replace("\\", "/"): info for info in archive.infolist() if not info.is_dir()}
+    """What an archive holds by name, of several with one name the last; Windows' backslashes are slashes.
+
+    Raises `UsageError` for a name that leads out of the archive.
+    """
+    found = {info.filename.replace("\\", "/"): info for info in archive.infolist() if not info.is_dir()}
+    for name in found:
+        if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:/", name):
+            raise UsageError(
+                f"{archive.filename}: holds {name!r}, a name that leads out of it; make the archive again"
+            )
+    return found
 
 
 def _archive(path: Path) -> zipfile.ZipFile:

@@ -75,9 +75,9 @@ def _exchange(new: Path, path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text (UTF-8) whole or not at all."""
+    """Write text (UTF-8) whole or not at all; half of a surrogate pair, which UTF-8 has not, is written \\udXXX."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any) -> None:

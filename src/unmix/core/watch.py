@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unmix.core.errors import Failure, Notice, UsageError, system_words
+from unmix.core.errors import Failure, Notice, UsageError, system_words, visible
 from unmix.core.store import read_tensors, set_aside, write_tensors, writing
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def show_notices() -> None:
             others(message, category, *place, **more)
         elif str(message) not in shown:
             shown.add(str(message))
-            say(f"note: {message}\n")
+            say(visible(f"note: {message}\n"))
 
     warnings.showwarning = show
     warnings.simplefilter("always", Notice)

@@ -126,7 +126,7 @@ class Link:
     text: str = ""
 
     def __post_init__(self) -> None:
-        if ":" in self.to or self.to.startswith(("/", "\\", "..")):
+        if ":" in self.to or "\\" in self.to or self.to.startswith("/") or ".." in self.to.split("/"):
             raise UsageError(f"to={self.to}: must lie below the folder of the page")
 
 

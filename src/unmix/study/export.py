@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -74,7 +74,8 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> None:
 
     # Python before 3.13 leaves a carriage return without quotes, and a reader begins a line behind it.
     made = _texts(frame, inert)
-    made.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    made.to_csv(path, index=False, errors="backslashreplace", quoting=quoting)
 
 
 def _texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
@@ -84,7 +85,9 @@ def _texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
         return change(value) if isinstance(value, str) else value
 
     made = {
-        position: column if pd.api.types.is_numeric_dtype(column) else column.astype(object).map(changed)
+        position: column
+        if pd.api.types.is_numeric_dtype(column)
+        else pd.Series([*map(changed, column)], column.index, object)
         for position, (_, column) in enumerate(frame.items())
     }
     return pd.DataFrame(made, index=frame.index).set_axis([changed(name) for name in frame.columns], axis=1)

@@ -17,7 +17,7 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from unmix.core.digest import digest
-from unmix.core.errors import UnmixError, UsageError, notice, reason
+from unmix.core.errors import UnmixError, UsageError, notice, reason, visible
 from unmix.core.named import trusting
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
@@ -418,7 +418,7 @@ def show_learned(learned: Learned) -> None:
     with untouched():  # importing rich draws from Python's global state
         from rich.console import Console
 
-        _print(learned.table(), Console())
+        _print(learned.table().map(visible), Console(markup=False, emoji=False))
 
 
 def _print(frame: pd.DataFrame, console: Console) -> None:

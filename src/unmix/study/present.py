@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from unmix.core.errors import visible
+from unmix.core.seeds import untouched
 from unmix.core.statistics import seed_interval
 from unmix.study.study import Results
 
@@ -49,17 +51,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def show_table(results: Results, world: str | None = None) -> None:
     """Print a run as short tables, data apart from worlds with a truth; means over seeds, with chance levels."""
-    from rich.console import Console
+    table = results.table().map(visible)
+    with untouched():  # rich draws from Python's global state
+        from rich.console import Console
 
-    table = results.table()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)
-    for number, name in enumerate(table["world"].unique() if len(table) else []):
-        if world in (None, name):
-            if number and world is None:
-                console.print()
-            _show_world(console, name, summary(table[table["world"] == name]))
+        console = Console(markup=False, emoji=False)
+        if not console.is_terminal:
+            console = Console(width=WIDE, markup=False, emoji=False)
+        for number, name in enumerate(table["world"].unique() if len(table) else []):
+            if world in (None, name):
+                if number and world is None:
+                    console.print()
+                _show_world(console, name, summary(table[table["world"] == name]))
 
 
 def _show_world(console: Console, world: str, frame: pd.DataFrame) -> None:
