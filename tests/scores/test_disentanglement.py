@@ -141,7 +141,7 @@ def test_what_cannot_be_scored_is_refused_by_name(name, z):
         measured(name, z, z, FACTORS[:2])
     with pytest.raises(UsageError, match="1500 rows, z 9 rows"):
         measured(name, z, z[:9])
-    with pytest.raises(UsageError, match="group has 3 entries"):
+    with pytest.raises(UsageError, match="group: expected"):
         measured(name, z, z, group=np.zeros(3))
 
 

@@ -156,7 +156,7 @@ def test_bad_labels_are_one_sentence() -> None:
         ((train, validation, test._replace(y=test.y[:9])), "9 for 300 test rows"),
         ((train._replace(y=np.full(400, np.nan)), validation, test), "NaN"),
         ((train, validation, test._replace(x=np.asarray(test.x)[:, :4])), "unlike numbers of features"),
-        ((train, validation, test._replace(groups=np.zeros(7))), "groups: 7 for 300"),
+        ((train, validation, test._replace(groups=np.zeros(7))), r"groups: expected \[300\], .* got \[7\]"),
     ]
     for given, message in cases:
         with pytest.raises(UsageError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from unmix.core.digest import array_digest, digest
 from unmix.core.errors import UsageError
+from unmix.core.scale import size_of
 from unmix.core.seeds import Stream
 
 
@@ -62,7 +64,7 @@ class ArrayRows:
         return array_digest(self.array)
 
     def blocks(self, size: int, rng: Stream | None = None, device: str = "cpu") -> Iterator[Tensor]:
-        """Blocks [<= size, d] of one pass, in order, or shuffled by `rng`; float32, or float64 where given so."""
+        """Blocks [<= size, d] of one pass, in order, or shuffled by `rng`; types as `as_tensor`."""
         order = None if rng is None else rng.numpy().permutation(len(self.array))
         for start in range(0, len(self.array), size):
             if order is None:
@@ -154,8 +156,10 @@ def as_rows(rows: Any, name: str = "h") -> Rows:
 def as_array(values: Any, name: str = "values") -> Any:
     """Real numbers as a numpy array or a torch tensor: arrays and tensors as they are, nested lists, tables.
 
-    Raises `UsageError` for what is sparse, complex, or holds something else than numbers.
+    Raises `UsageError` for what is sparse, complex, masked, or holds something else than numbers.
     """
+    if np.ma.is_masked(values):
+        raise UsageError(f"{name}: has masked entries; fill them, or leave their rows out")
     if hasattr(values, "toarray") or (isinstance(values, torch.Tensor) and values.layout != torch.strided):
         dense = "to_dense" if isinstance(values, torch.Tensor) else "toarray"
         raise UsageError(f"{name}: is sparse; give {name}.{dense}()")
@@ -175,11 +179,14 @@ def as_array(values: Any, name: str = "values") -> Any:
 
 
 def as_tensor(array: Any, name: str = "values") -> Tensor:
-    """Real numbers as a float tensor: float64 stays, everything else becomes float32. Copies only where needed.
+    """Real numbers as a float tensor: float64 stays; whole numbers become float32 where it holds each of them, else
+    float64; everything else becomes float32. Copies only where needed.
 
-    Raises `UsageError` as `as_array` does.
+    Raises `UsageError` as `as_array` does, and for whole numbers from 2**53 on, which float64 does not tell apart.
     """
     array = as_array(array, name)
+    if _may_be_large(array):
+        return _whole(array, name)
     if not isinstance(array, torch.Tensor):
         held = array.dtype in (np.float16, np.float32, np.float64)  # of this machine's byte order, too
         if not array.flags.writeable or not array.flags.c_contiguous or not held:
@@ -187,6 +194,23 @@ def as_tensor(array: Any, name: str = "values") -> Tensor:
             array = np.array(array, dtype=np.float64 if wide else np.float32)
         array = torch.from_numpy(array)
     return array if array.dtype == torch.float64 else array.float()
+
+
+def _may_be_large(array: Any) -> bool:
+    """Whether its type holds whole numbers that float32 does not."""
+    if isinstance(array, torch.Tensor):
+        return array.dtype.itemsize >= 4 and not array.dtype.is_floating_point
+    return array.dtype.kind in "iu" and array.dtype.itemsize >= 4
+
+
+def _whole(array: Any, name: str) -> Tensor:
+    wide = array.double() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array, dtype=np.float64))
+    if (largest := size_of(wide)) >= 2**53:
+        raise UsageError(
+            f"{name}: whole numbers up to {largest:.4g}, of which float64 does not tell neighbours apart; take an "
+            "offset off before, in whole numbers"
+        )
+    return wide if largest > 2**24 else wide.float()
 
 
 def gather(rows: Rows, limit: int | None = None, rng: Stream | None = None) -> Tensor:
@@ -201,7 +225,7 @@ def gather(rows: Rows, limit: int | None = None, rng: Stream | None = None) -> T
         return found
     chosen = np.sort((rng or Stream(0)).child("gather").numpy().choice(count, limit, replace=False))
     found = rows.take(chosen)
-    if not torch.isfinite(found).all():
+    if not math.isfinite(size_of(found)):
         first = int((~torch.isfinite(found)).any(1).nonzero()[0])
         require_finite(found[first : first + 1], "rows", int(chosen[first]))
     return found
@@ -209,7 +233,7 @@ def gather(rows: Rows, limit: int | None = None, rng: Stream | None = None) -> T
 
 def require_finite(block: Tensor, name: str, start: int = 0) -> None:
     """Raise `UsageError` that names the first row and column that is NaN or infinite."""
-    if not torch.isfinite(block).all():
+    if not math.isfinite(size_of(block)):
         row, column = (~torch.isfinite(block)).nonzero()[0].tolist()
         raise UsageError(
             f"{name}: row {start + row}, column {column} is {block[row, column].item()}; "

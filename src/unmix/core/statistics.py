@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
+
+
+def members(group: Any, n: int, name: str = "group") -> np.ndarray:
+    """Number [n] from 0 of each row's group; every row is its own where no group is given.
+
+    group: [n] numbers or text, or None. Raises `UsageError` for another shape, or NaN.
+    """
+    if group is None:
+        return np.arange(n)
+    labels = np.asarray(group.detach().cpu() if hasattr(group, "detach") else group)
+    if labels.shape != (n,):
+        raise UsageError(f"{name}: expected [{n}], one for each row, got {list(labels.shape)}")
+    missing = [label is None or label != label for label in labels.tolist()] if labels.dtype.kind in "fO" else [False]
+    if any(missing):
+        raise UsageError(f"{name}: row {missing.index(True)} has none; leave such rows out")
+    labels = labels.astype(str) if labels.dtype.kind == "O" else labels
+    return np.unique(labels, return_inverse=True)[1]
 
 
 def bootstrap_mean(values: np.ndarray, rng: Stream, draws: int = 400, level: float = 0.95) -> tuple[float, float]:
@@ -40,7 +59,7 @@ def bootstrap_sums(
     """
     rows = np.asarray(rows, dtype=np.float64)
     generator = rng.child("bootstrap").numpy()
-    part = np.arange(len(rows)) if group is None else np.unique(np.asarray(group), return_inverse=True)[1]
+    part = members(group, len(rows))
     count = int(part.max()) + 1
     if count > blocks:
         part, count = generator.permutation(count)[part] % blocks, blocks

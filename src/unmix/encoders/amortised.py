@@ -15,6 +15,7 @@ from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import power_of_two, size_of
 from unmix.core.seeds import Stream
 from unmix.encoders.base import BoundEncoder, Encoder
 
@@ -39,7 +40,8 @@ class Amortised(Encoder):
     Unless a class says otherwise it reads linearly: what its nonlinearity is applied to is W (h - b) + c.
 
     init: "tied" takes the atoms as weights, "pinv" their pseudo-inverse; None asks for rows to fit on.
-    steps, batch, lr: of the fit on rows (Adam on the squared reconstruction error).
+    steps, batch, lr: of the fit on rows (Adam on the squared reconstruction error). Shifts and thresholds are learnt
+    in the units of the rows, or, where their root mean square is below 1/64 or above 64, in units near that.
 
     latents: tensors with one entry for each latent along `axis`, the matrix that reads x first. units: tensors in the
     units of the codes. side_decodings: how often the objective decodes through atoms that are held still.
@@ -63,8 +65,14 @@ class Amortised(Encoder):
             raise UsageError(
                 f"{self.kind} has weights of its own: give rows to fit them on, or init='tied' or init='pinv'"
             )
-        tensors = self._start(atoms, rng.child("weights"))
-        return tensors if rows is None else self._fit(tensors, atoms, bias, rows, rng.child("amortised"))
+        if rows is None:
+            return self._start(atoms, rng.child("weights"))
+        near = _unit(torch.linalg.vector_norm(atoms, dim=1))
+        tensors = self._start(atoms / near, rng.child("weights"))
+        fitted = self._fit(tensors, atoms / near, bias, rows, rng.child("amortised"))
+        # Codes of atoms that are that much shorter are that much larger.
+        codes = {self.latents[0], *(name for name in self.units if name in self.latents or name == "threshold")}
+        return {name: tensor / near if name in codes else tensor for name, tensor in fitted.items()}
 
     def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
         """Tensors before any training."""
@@ -111,19 +119,22 @@ class Amortised(Encoder):
         self, tensors: dict[str, Tensor], atoms: Tensor, bias: Tensor, rows: Rows, rng: Stream
     ) -> dict[str, Tensor]:
         fixed = self._fixed()
+        sample = (gather(rows, 4096, rng).to(atoms.device) - bias).to(atoms.dtype)
+        unit = _unit(sample)
+        tensors = {name: tensor / unit if name in self.units else tensor for name, tensor in tensors.items()}
         adam = Adam({name: tensor for name, tensor in tensors.items() if name not in fixed})
         everything = {**tensors, **adam.learnt, "atoms": atoms}
         for step, h in minibatches(rows, self.batch, self.steps, rng, device=str(atoms.device)):
-            x = h.to(atoms.dtype) - bias
+            x = (h - bias).to(atoms.dtype) / unit
             parts = self._objective(everything, x, self._wanted())
             loss = parts.error.sum()
             if self._l1():
-                loss = loss + self._l1() * parts.activity.abs().sum()
+                loss = loss + self._l1() / unit * parts.activity.abs().sum()
             adam.backward(loss / (x.square().sum() / 2).clamp_min(1e-12))
             adam.step(self.lr * warm_then_decay(step, self.steps))
         fitted = {name: tensor.detach().clone() for name, tensor in everything.items()}
-        finished = self._finished(fitted, gather(rows, 4096, rng).to(atoms) - bias)
-        return {name: finished[name] for name in tensors}
+        finished = self._finished(fitted, sample / unit)
+        return {name: finished[name] * unit if name in self.units else finished[name] for name in tensors}
 
     def _calibrated(self, tensors: dict[str, Tensor], x: Tensor, wanted: float) -> dict[str, Tensor]:
         """Make `wanted` codes active on average: by a threshold where more are, by a larger shift where fewer are."""
@@ -242,6 +253,13 @@ class MLP(Amortised):
 
     def _flops(self, m: int, d: int) -> float:
         return flops.linear_code(self.hidden, d) + flops.linear_code(m, self.hidden)
+
+
+def _unit(x: Tensor) -> float:
+    """1, or a power of two near the root mean square of the entries where that is far from 1."""
+    size = size_of(x)
+    scale = size * float((x.double() / (size or 1.0)).square().mean().sqrt())
+    return 1.0 if 1 / 64 <= scale <= 64 else power_of_two(scale)
 
 
 def half_squared(error: Tensor) -> Tensor:

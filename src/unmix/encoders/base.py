@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.rows import Rows, as_rows, as_tensor, require_finite
+from unmix.core.scale import SQUARED, size_of
 from unmix.core.seeds import Stream, as_stream
 
 GRAM_ATOMS = 16384  # most atoms for which a Gram matrix is held (1 GiB in float32)
@@ -34,7 +37,8 @@ class Dictionary(Protocol):
 class BoundEncoder:
     """An encoder with its dictionary and what it holds for it (weights, thresholds, a Gram matrix).
 
-    Calling it with h [n, d] gives `Codes` [n, m]; the dictionary's bias is taken off first.
+    Calling it with h [n, d] gives `Codes` [n, m]; the dictionary's bias is taken off first, in the precision of h.
+    Rows of which float32 does not hold the squares (beyond 1e-15 .. 1e15) are worked on in float64.
     """
 
     recipe: Encoder
@@ -56,27 +60,46 @@ class BoundEncoder:
         """Codes [n, m] of h [n, d], `block` rows at a time.
 
         start: first codes [n, m] to begin from, for encoders that can (`warm`). Raises `UsageError` for a wrong
-        shape, a NaN, or a start that cannot be used.
+        shape, a NaN, rows or codes beyond the atoms' type, or a start that cannot be used.
         """
         h = as_tensor(h, "h")
         m, d = self.atoms.shape
         if h.ndim != 2 or h.shape[1] != d:
             raise UsageError(f"h: expected [n, {d}], got {list(h.shape)}")
-        h = h.to(self.atoms.device, self.atoms.dtype)
-        require_finite(h, "h")
         if start is not None:
             if not self.recipe.warm:
                 raise UsageError(f"start: {self.recipe.kind} cannot begin from given codes; leave start out")
             if start.shape != (len(h), m):
                 raise UsageError(f"start: expected codes [{len(h)}, {m}], got {list(start.shape)}")
-            start = start.to(h.device)
+            start = start.to(self.atoms.device)
         parts = []
         with torch.no_grad():
             for begin in range(0, max(1, len(h)), block):
                 rows = slice(begin, begin + block)
                 given = () if start is None else (start.rows(rows),)
-                parts.append(self.recipe._encode(self, h[rows] - self.bias, *given))
+                parts.append(self._codes(h[rows].to(self.atoms.device), begin, given))
         return Codes.concatenate(parts)
+
+    def _codes(self, h: Tensor, begin: int, start: tuple[Codes, ...]) -> Codes:
+        """Codes of a block of rows [n, d] from row `begin` on."""
+        dtype = self.atoms.dtype
+        x = (h - self.bias).to(dtype)
+        size = size_of(x)
+        if not math.isfinite(size):
+            require_finite(h, "h", begin)
+            raise UsageError(f"h: reaches {size_of(h):.3g}, which {_plain(dtype)} does not hold; divide by its scale")
+        if dtype == torch.float32 and size and not SQUARED[0] < size < SQUARED[1]:
+            double = self.to(torch.float64)
+            codes = self.recipe._encode(double, h.double() - double.bias, *start)
+            codes = dataclasses.replace(codes, values=codes.values.to(dtype))
+        else:
+            codes = self.recipe._encode(self, x, *start)
+        if not math.isfinite(size_of(codes.values)):
+            raise UsageError(
+                f"{self.recipe.kind}: codes beyond {_plain(dtype)} for rows that reach {size:.3g} and atoms that "
+                f"reach {size_of(self.atoms):.3g}; bring rows and atoms to a scale near 1"
+            )
+        return codes
 
     def to(self, target: str | torch.device | torch.dtype) -> BoundEncoder:
         """The same on another device or in another precision; what is made from the atoms alone is made again."""
@@ -86,6 +109,10 @@ class BoundEncoder:
             made = self.recipe._derived(atoms)
             tensors.update({name: tensor for name, tensor in made.items() if name in tensors})
         return BoundEncoder(self.recipe, atoms, self.bias.to(target), tensors)
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class Encoder(Recipe):

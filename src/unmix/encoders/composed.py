@@ -268,7 +268,7 @@ def debias(codes: Codes, h: Any, dictionary: Dictionary, positive: bool | None =
     positive: non-negative least squares; None where no given code is negative. A code may become 0.
     Raises `UsageError` for shapes that do not fit.
     """
-    x = as_tensor(h, "h").to(dictionary.atoms) - dictionary.bias
+    x = (as_tensor(h, "h").to(dictionary.bias.device) - dictionary.bias).to(dictionary.atoms)
     if codes.shape != (len(x), len(dictionary.atoms)):
         raise UsageError(f"codes: expected [{len(x)}, {len(dictionary.atoms)}], got {list(codes.shape)}")
     if positive is None:

@@ -74,7 +74,7 @@ class Gated(Amortised):
             able = gate[magnitude > 0]
             keep = round(wanted * len(x))
             if keep >= able.numel():
-                level = able.min() - 1e-6 if able.numel() else gate.new_zeros(())
+                level = able.min() - 1e-6 * able.abs().max() if able.numel() else gate.new_zeros(())
             else:
                 level = able.kthvalue(able.numel() - keep).values
         return {**tensors, "gate_shift": tensors["gate_shift"] - level}

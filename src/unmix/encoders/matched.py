@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.rows import as_rows, gather
 from unmix.core.seeds import Stream, as_stream
 from unmix.encoders.base import BoundEncoder, Dictionary, Encoder
@@ -43,7 +43,7 @@ def at_sparsity(
         )
     reduced = encoder._reduced()
     bound = _bound(reduced, features, rows, rng)
-    x = sample.to(features.atoms) - features.bias
+    x = (sample.to(features.bias.device) - features.bias).to(features.atoms)
     most = high = (x @ features.atoms.T).abs().max().item()
 
     def active(penalty: float) -> float:
@@ -53,7 +53,7 @@ def at_sparsity(
     # From above, because a small penalty makes dense codes, and those take long to solve for.
     low = high / 2
     while (found := active(low)) < l0 * (1 - relative):
-        if low < 1e-6 * most:
+        if low <= 1e-6 * most:
             raise Failure(
                 f"{encoder.kind}: even a penalty of {low:.3g} gives {found:.3g} active codes a row, "
                 f"{l0:.3g} were asked for; ask for fewer or use more atoms"
@@ -67,6 +67,10 @@ def at_sparsity(
             low, found = middle, between
         else:
             high = middle
+    notice(
+        f"{encoder.kind}: {found:.3g} active codes a row where {l0:.3g} were asked for; no {encoder.sparsity} gives "
+        "fewer without falling below"
+    )
     return encoder.with_sparsity(low)
 
 

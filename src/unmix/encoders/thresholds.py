@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import size_of
 from unmix.core.seeds import Stream
 from unmix.encoders.amortised import Amortised, Parts, half_squared, largest_of_batch
 from unmix.encoders.base import BoundEncoder
@@ -106,7 +108,7 @@ class JumpReLU(_Thresholded):
     def _jump(self, tensors: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes and gates, each [n, m], with their straight-through gradients."""
         width = self.bandwidth * float(x.detach().square().mean().sqrt()) if len(x) else 1.0
-        return jump(self._before(tensors, x), tensors["threshold"], max(width, 1e-12))
+        return jump(self._before(tensors, x), tensors["threshold"], width or 1.0)
 
     def _forward(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         return self._jump(tensors, x)[0]
@@ -118,8 +120,8 @@ class JumpReLU(_Thresholded):
     def _fit(
         self, tensors: dict[str, Tensor], atoms: Tensor, bias: Tensor, rows: Rows, rng: Stream
     ) -> dict[str, Tensor]:
-        sample = gather(rows, 4096, rng).to(atoms) - bias
-        scale = sample.square().mean().sqrt().clamp_min(1e-12)
+        sample = (gather(rows, 4096, rng).to(atoms.device) - bias).to(atoms.dtype)
+        scale = _root_mean_square(sample)
         if self.active is not None:
             # Thresholds start where about twice as many codes are active: from 0 they would need most of the steps.
             begun = self._calibrated(
@@ -130,7 +132,7 @@ class JumpReLU(_Thresholded):
         learnt = {n: (t / scale if n in self.units else t).clone().requires_grad_() for n, t in tensors.items()}
         optimiser = torch.optim.Adam(learnt.values(), lr=self.lr, fused=atoms.device.type == "cpu")
         for step, h in minibatches(rows, self.batch, self.steps, rng, device=str(atoms.device)):
-            x = (h.to(atoms.dtype) - bias) / scale
+            x = (h - bias).to(atoms.dtype) / scale
             parts = self._objective({**learnt, "atoms": atoms}, x)
             loss = parts.error.sum() / (x.square().sum() / 2).clamp_min(1e-12)
             if self.active is not None and parts.count is not None:
@@ -145,10 +147,18 @@ class JumpReLU(_Thresholded):
     @torch.no_grad()
     def _calibrated(self, tensors: dict[str, Tensor], x: Tensor, wanted: float) -> dict[str, Tensor]:
         threshold = tensors["threshold"]
-        least = 1e-3 * threshold.abs().mean().clamp_min(1e-12)
-        threshold = threshold.clamp_min(least)
+        mean = threshold.abs().mean()
+        threshold = threshold.clamp_min(torch.where(mean > 0, 1e-3 * mean, 1))
         factor = _between((self._before(tensors, x) / threshold).flatten(), round(wanted * len(x)))
         return {**tensors, "threshold": threshold * factor.clamp_min(0)}
+
+
+def _root_mean_square(x: Tensor) -> Tensor:
+    """Of all entries, in their dtype; 1 where all are 0."""
+    found = x.square().mean().sqrt()
+    if not 1e-12 < found < math.inf and (size := size_of(x)):
+        return size * (x / size).square().mean().sqrt()  # squares of such numbers vanish or overflow
+    return torch.where(found > 0, found, 1)
 
 
 def _between(values: Tensor, count: int) -> Tensor:

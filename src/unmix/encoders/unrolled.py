@@ -58,7 +58,8 @@ class Lista(Amortised):
     def _start(self, atoms: Tensor, rng: Stream) -> dict[str, Tensor]:
         if self.init == "pinv":
             raise UsageError("Lista.init='pinv': its layers start from ISTA; use init='tied', or give rows to fit on")
-        bound = torch.linalg.matrix_norm(atoms, 2).square().clamp_min(1e-12)
+        steepest = float(torch.linalg.matrix_norm(atoms, 2)) ** 2
+        bound = torch.tensor(steepest or 1.0).to(atoms)
         return {
             "weight": (atoms / bound).expand(self.layers, *atoms.shape).clone(),
             "level": (self._l1() / bound).expand(self.layers, len(atoms)).clone(),

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from unmix.core import flops
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import power_of_two
 from unmix.core.seeds import Stream, untouched
 from unmix.core.watch import Watch
 from unmix.encoders.amortised import TopK
-from unmix.finders.base import Finder, centre_and_scale
+from unmix.finders.base import Finder, centre_and_scale, framed
 from unmix.finders.descent import Descent
 from unmix.finders.features import Features, assemble
 from unmix.finders.training import Adam
@@ -61,7 +62,7 @@ class Archetypes(Finder):
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         mean, scale = centre_and_scale(rows, rng)
-        points = ((self._candidates(rows, rng) - mean) / scale).to(device)
+        points = framed(self._candidates(rows, rng, mean, scale), mean, scale).to(device)
         mixture = _first_mixture(self.width, len(points), rng.child("mixture")).to(device)
         atoms = mixture @ points
         most = self.relaxation * points.norm(dim=1).mean()
@@ -90,9 +91,9 @@ class Archetypes(Finder):
         about = {"flops": self.estimate(rows)["flops"], "fvu": fvu, "candidates": len(points)}
         return assemble(dictionary(learnt) * scale, centre, encoder, tensors, **about)
 
-    def _candidates(self, rows: Rows, rng: Stream) -> Tensor:
+    def _candidates(self, rows: Rows, rng: Stream, mean: Tensor, scale: float) -> Tensor:
         """Centres of k-means [c, d]: means of rows, or the rows themselves where there are no more of them."""
-        sample = gather(rows, self.limit, rng.child("candidates")).float()
+        sample = gather(rows, self.limit, rng.child("candidates"))
         count = self._count(rows)
         if count >= len(sample):
             return sample
@@ -100,12 +101,13 @@ class Archetypes(Finder):
             from sklearn.cluster import MiniBatchKMeans
             from sklearn.exceptions import ConvergenceWarning
 
-        seed = rng.child("centres").number % 2**32
+        seed, near = rng.child("centres").number % 2**32, power_of_two(scale)
+        offset = mean if mean.dtype == torch.float64 else mean.new_zeros(())
         model = MiniBatchKMeans(count, n_init=1, batch_size=4096, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than candidates do no harm
-            model.fit(sample.numpy())
-        return torch.from_numpy(model.cluster_centers_).float()
+            model.fit(((sample - offset) / near).float().numpy())
+        return torch.from_numpy(model.cluster_centers_).float() * near + offset
 
 
 def _first_mixture(m: int, c: int, rng: Stream) -> Tensor:

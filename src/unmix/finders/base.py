@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from unmix.core import parallel
 from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.rows import Rows, as_rows, gather
+from unmix.core.scale import OFFSET, kept, mean_and_scale, size_of
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.watch import Following, Watch
 from unmix.finders.features import Features
@@ -49,7 +53,12 @@ class Finder(Recipe):
 
         start: features to go on from, of the same width and number of atoms; `about` keeps their digest.
         Under torchrun every process calls this with the same rows and gets the same result.
-        Raises `UsageError` for NaN, too few rows, an option that does not fit them, or a start that cannot be used.
+        The rows are taken about their mean (or what the finder says) in their own precision and in units of their
+        scale: rows times a number, or moved by an offset, give the same features moved likewise, up to rounding, for
+        scales from 1e-35 to 1e35, but for fields in the units of the rows. Rows in float64 with an offset that is
+        large beside their scale get a bias in float64.
+        Raises `UsageError` for NaN, too few rows, an option that does not fit them, a start that cannot be used, or
+        rows whose scale float32 does not hold.
         """
         rows = as_rows(rows)
         n = rows.shape[0]
@@ -63,9 +72,11 @@ class Finder(Recipe):
             watch = Following(watch)
         begun = time.perf_counter()
         features = self._fit(rows, as_stream(rng).child(self.kind), watch, device, **going_on)
-        if not all(bool(torch.isfinite(part).all()) for part in (features.atoms, features.bias)):
+        parts = (features.atoms, features.bias, *features.encoder.tensors.values())
+        if not all(math.isfinite(size_of(part)) for part in parts):
             raise Failure(
-                f"{self.kind}: the fit ended with NaN or infinity; look for such rows, or give a smaller lr"
+                f"{self.kind}: the fit ended with NaN or infinity; look for rows far larger than the "
+                "others, or give a smaller lr"
             )
         watch.done()
         facts = {
@@ -92,7 +103,8 @@ class Finder(Recipe):
         wanted = getattr(self, "width", start.shape[0])
         if start.shape[0] != wanted:
             raise UsageError(f"{self.kind}.width={wanted}: start has {start.shape[0]} atoms; give the same number")
-        return start.to(device).to(torch.float32)
+        moved = start.to(device)
+        return dataclasses.replace(moved.to(torch.float32), bias=moved.bias)
 
     def estimate(self, rows: Rows) -> dict[str, float]:
         """What a fit costs before it is run: floating-point operations and bytes of memory at least."""
@@ -103,14 +115,28 @@ class Finder(Recipe):
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features: ...
 
 
-def centre_and_scale(rows: Rows, rng: Stream, limit: int = 65536) -> tuple[torch.Tensor, float]:
-    """Mean [d], and the scalar s with mean |x - mean|^2 = s^2 d, over at most `limit` rows.
+def centre_and_scale(
+    rows: Rows, rng: Stream, limit: int = 65536, name: str = "centre and scale"
+) -> tuple[Tensor, float]:
+    """Mean [d], and the scalar s with mean |x - mean|^2 = s^2 d, over at most `limit` rows drawn by rng's `name`.
 
-    Raises `UsageError` where all rows are equal.
+    The mean is what is taken off rows of this precision (see `core.scale.kept`). Raises `UsageError` where all rows
+    are equal, or their scale is beyond float32.
     """
-    sample = gather(rows, limit, rng.child("centre and scale")).double()
-    mean = sample.mean(0)
-    scale = (sample - mean).square().mean().sqrt().item()
-    if scale <= 1e-12 * (1 + mean.abs().max().item()):
-        raise UsageError("rows: all equal, there is nothing to find")
-    return mean.float(), scale
+    sample = gather(rows, limit, rng.child(name))
+    mean, scale = mean_and_scale(sample)
+    return kept(mean, scale, sample.dtype), scale
+
+
+def framed(h: Tensor, centre: Tensor, scale: float) -> Tensor:
+    """Rows [n, d] about a centre in units of a scale, float32: taken off in the precision that they have."""
+    return ((h - centre) / scale).float()
+
+
+def require_no_offset(kind: str, mean: Tensor, scale: float) -> None:
+    """Raise `UsageError` where rows that are not centred vary by less than float32 codes of their mean tell."""
+    if scale < OFFSET * (size := size_of(mean)):
+        raise UsageError(
+            f"{kind}: rows vary by {scale:.3g} around an offset of {size:.3g}, which float32 does not tell apart; "
+            "take the offset off before"
+        )

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import kept
 from unmix.core.seeds import Stream
-from unmix.finders.base import centre_and_scale
+from unmix.finders.base import centre_and_scale, require_no_offset
 
 Centre = Literal["mean", "median", "none"]
 
@@ -46,9 +47,11 @@ def frame(rows: Rows, rng: Stream, centre: Centre = "mean", scaled: bool = True)
     Raises `UsageError` where all rows are equal.
     """
     middle, scale = centre_and_scale(rows, rng)
+    if centre == "none":
+        require_no_offset("centre='none'", middle, scale)
     if centre != "mean":
-        sample = gather(rows, 16384, rng.child("frame")).double()
-        found = geometric_median(sample) if centre == "median" else torch.zeros_like(sample[0])
-        scale = (sample - found).square().mean().sqrt().item()
-        middle = found.float()
+        sample = gather(rows, 16384, rng.child("frame"))
+        found = geometric_median(sample) if centre == "median" else torch.zeros_like(sample[0]).double()
+        scale = (sample.double() - found).square().mean().sqrt().item()
+        middle = kept(found, scale, sample.dtype)
     return middle, scale if scaled else 1.0

@@ -9,13 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import kept, mean_and_scale, power_of_two
 from unmix.core.seeds import Stream, untouched
 from unmix.core.watch import Watch
 from unmix.encoders.amortised import TopK
 from unmix.encoders.greedy import Nearest
-from unmix.finders.base import Finder, centre_and_scale
+from unmix.finders.base import Finder, centre_and_scale, framed, require_no_offset
 from unmix.finders.features import Features, assemble
 
 
@@ -39,14 +40,23 @@ class KMeans(Finder):
 
         if self.width > rows.shape[0]:
             raise UsageError(f"KMeans.width={self.width}: at most the number of rows, {rows.shape[0]}")
-        array = gather(rows, self.limit, rng.child("rows")).double()
+        sample = gather(rows, self.limit, rng.child("rows"))
+        mean, scale = mean_and_scale(sample)
+        near = power_of_two(scale)
+        array = sample.double()
         seed = rng.child("start").number % 2**32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters: some are equal
-            model = Model(self.width, n_init=self.starts, random_state=seed).fit(array.numpy())
-        mean = array.mean(0)
-        atoms = (torch.from_numpy(model.cluster_centers_) - mean).float()
-        return assemble(atoms, mean.float(), Nearest(), inertia=float(model.inertia_))
+            model = Model(self.width, n_init=self.starts, random_state=seed).fit((array / near).numpy())
+        centres = torch.from_numpy(model.cluster_centers_)
+        if (found := len(centres.unique(dim=0))) < self.width:
+            notice(
+                f"KMeans: {found} different clusters of {self.width}: there are no more different rows; the other "
+                "atoms are copies"
+            )
+        atoms = (centres * near - mean).float()
+        inertia = float(model.inertia_) * near**2
+        return assemble(atoms, kept(mean, scale, sample.dtype), Nearest(), inertia=inertia)
 
 
 class SphericalKMeans(Finder):
@@ -75,8 +85,9 @@ class SphericalKMeans(Finder):
             raise UsageError(f"SphericalKMeans.width={self.width}: at most the number of rows, {rows.shape[0]}")
         mean, scale = centre_and_scale(rows, rng)
         if not self.centre:
-            mean = torch.zeros_like(mean)
-        x = (gather(rows, self.limit, rng.child("rows")).float().to(device) - mean.to(device)) / scale
+            require_no_offset("SphericalKMeans", mean, scale)
+            mean = torch.zeros_like(mean, dtype=torch.float32)
+        x = framed(gather(rows, self.limit, rng.child("rows")).to(device), mean.to(device), scale)
         x = torch.nn.functional.normalize(x[x.norm(dim=1) > 1e-6])
         found = [self._start(x, rng.child(f"start {number}")) for number in range(self.starts)]
         atoms, cosine = max(found, key=lambda pair: pair[1])

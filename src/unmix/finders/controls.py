@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from unmix.core import flops
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import unit
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders.amortised import TopK
@@ -34,7 +35,7 @@ class RandomAtoms(Finder):
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         atoms = torch.randn(self.width, rows.shape[1], generator=rng.child("atoms").torch())
-        mean = gather(rows, 65536, rng.child("rows")).double().mean(0).float()
+        mean, _ = centre_and_scale(rows, rng, name="rows")
         return assemble(torch.nn.functional.normalize(atoms), mean, Omp(k=min(self.k, self.width)))
 
 
@@ -52,9 +53,9 @@ class DataAtoms(Finder):
     k: int = Field(default=32, ge=1)
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
-        mean = gather(rows, 65536, rng.child("rows")).double().mean(0).float()
-        atoms = gather(rows, self.width, rng.child("atoms")).float() - mean
-        return assemble(torch.nn.functional.normalize(atoms), mean, Omp(k=min(self.k, len(atoms))))
+        mean, _ = centre_and_scale(rows, rng, name="rows")
+        atoms = (gather(rows, self.width, rng.child("atoms")) - mean).float()
+        return assemble(unit(atoms), mean, Omp(k=min(self.k, len(atoms))))
 
 
 class _RandomDecoder(Finder):
@@ -86,7 +87,7 @@ class UntrainedSAE(_RandomDecoder):
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         atoms = self._atoms(rows.shape[1], rng)
-        mean = gather(rows, 65536, rng.child("rows")).double().mean(0).float()
+        mean, _ = centre_and_scale(rows, rng, name="rows")
         tensors = {"weight": atoms.clone(), "shift": torch.zeros(self.width)}
         return assemble(atoms, mean, TopK(k=self.k), tensors)
 
@@ -115,7 +116,7 @@ class FrozenDecoder(_RandomDecoder):
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str) -> Features:
         mean, scale = centre_and_scale(rows, rng)
         centre, atoms, encoder = mean.to(device), self._atoms(rows.shape[1], rng).to(device), TopK(k=self.k)
-        given = {"weight": atoms, "shift": atoms.new_zeros(self.width), "bias": torch.zeros_like(centre)}
+        given = {"weight": atoms, "shift": atoms.new_zeros(self.width), "bias": atoms.new_zeros(len(centre))}
         adam = Adam(given)
         descent = Descent(rows, centre, scale, self.steps, self.batch, self.lr, rng.child("batches"), watch, device)
         fvu = descent.run(

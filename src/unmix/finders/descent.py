@@ -13,6 +13,7 @@ from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
+from unmix.finders.base import framed
 from unmix.finders.training import Adam
 
 
@@ -45,7 +46,7 @@ class Descent:
             adam.load(state)
             done, fvu = int(state["step"]), state["fvu"]
         for step, h in minibatches(self.rows, self.batch, self.steps, self.rng, done, self.device):
-            x = (h.float() - self.centre) / self.scale
+            x = framed(h, self.centre, self.scale)
             error = (x - reconstruct(adam.learnt, x)).square().sum()
             adam.backward(error / len(x))
             adam.step(self.lr * warm_then_decay(step, self.steps))

@@ -13,13 +13,14 @@ from torch import Tensor
 from unmix.core import flops
 from unmix.core.errors import Failure
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import kept
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders.base import Encoder
 from unmix.encoders.greedy import Omp
 from unmix.encoders.iterative import Fista
 from unmix.finders.alternation import Alternation, batch_count, batches
-from unmix.finders.base import Finder, centre_and_scale
+from unmix.finders.base import Finder, centre_and_scale, framed, require_no_offset
 from unmix.finders.features import Features, assemble
 
 
@@ -92,7 +93,12 @@ class SparseCoding(Finder):
 
     def _fit(self, rows: Rows, rng: Stream, watch: Watch, device: str, start: Features | None = None) -> Features:
         mean, scale = centre_and_scale(rows, rng)
-        centre = start.bias if start is not None else mean.to(device) * (self.bias != "zero")
+        centre = mean.to(device)
+        if start is not None:
+            centre = kept(start.bias, scale, start.bias.dtype)
+        elif self.bias == "zero":
+            require_no_offset("SparseCoding.bias='zero'", mean, scale)
+            centre = torch.zeros_like(centre, dtype=torch.float32)
         run = _Run(rows, centre, scale, watch, device)
         run.restore(watch.restore())
         while len(run.tried) < self.restarts:
@@ -180,7 +186,7 @@ class SparseCoding(Finder):
             return learner.codes(x, tolerance=1e-4)[0].l0().double().mean().item()
 
         while (count := found(low)) < (1 - near) * wanted:
-            if low < 1e-6 * most:
+            if low <= 1e-6 * most:
                 raise Failure(
                     f"SparseCoding: even a penalty of {low * run.scale:.3g} gives {count:.3g} active codes a row, "
                     f"{wanted:.3g} were asked for; ask for fewer or use more atoms"
@@ -236,7 +242,7 @@ class _Run:
 
     def scaled(self, h: Tensor) -> Tensor:
         """Rows about the centre, in units of the scale."""
-        return (h.float() - self.centre) / self.scale
+        return framed(h, self.centre, self.scale)
 
     def restore(self, state: dict[str, Tensor] | None) -> None:
         """Take up the restarts that an interrupted run had finished; its last one goes on from `state`."""

@@ -10,22 +10,25 @@ from pydantic import Field
 from torch import Tensor
 
 from unmix.core import flops
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import mean_and_scale
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders.perrow import Exponentiated
-from unmix.finders.base import Finder
+from unmix.finders.base import Finder, require_no_offset
 from unmix.finders.features import Features, assemble
 
 MOST_ROWS = 65_536
+USUAL = 1e3  # scales of rows for which the paper's settings may do, from the inverse on
 
 
 class JointCoding(Finder):
     """Sparse coding as the paper runs it: Adam on the logarithms of all codes and on the dictionary together.
 
     Every row has codes z = exp(s) of its own that start at exp(-10); all rows are one batch, neither centred nor
-    scaled. It is here to reproduce the paper; `SparseCoding` is faster and finds more.
+    scaled, so that weight, first codes and steps are in the units of the rows, which should be about 1.
+    It is here to reproduce the paper; `SparseCoding` is faster and finds more.
     width: number of atoms m. weight: the paper's w on the mean |z|. steps, lr: of Adam on codes and dictionary.
     read_steps, read_lr: of Adam on the codes of new rows, the dictionary fixed.
     """
@@ -52,7 +55,12 @@ class JointCoding(Finder):
                 f"JointCoding: keeps the codes of every row, at most {MOST_ROWS}, got {n}; use SparseCoding, "
                 "or fewer samples"
             )
-        x = gather(rows).float().to(device)
+        sample = gather(rows)
+        mean, scale = mean_and_scale(sample)
+        require_no_offset("JointCoding", mean, scale)
+        if not 1 / USUAL < scale < USUAL:
+            notice(f"JointCoding: the rows have a scale of {scale:.3g}; its steps and first codes are for about 1")
+        x = sample.float().to(device)
         raw = torch.randn(self.width, d, generator=rng.child("atoms").torch()).to(device)
         logs = torch.full((n, self.width), -10.0, device=device)
         parameters = [logs.requires_grad_(), raw.requires_grad_()]

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from unmix.core.errors import Failure, UsageError
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import kept, mean_and_scale, power_of_two
 from unmix.core.seeds import Stream, untouched
 from unmix.core.watch import Watch
 from unmix.encoders.amortised import Linear
 from unmix.encoders.iterative import Fista
-from unmix.finders.base import Finder, centre_and_scale
+from unmix.finders.base import Finder, centre_and_scale, require_no_offset
 from unmix.finders.features import Features, assemble
+
+FAR = 1e3
 
 
 class _Classic(Finder):
@@ -27,11 +31,36 @@ class _Classic(Finder):
     width: int = Field(default=16, ge=1)
     limit: int = Field(default=200_000, ge=2)
 
-    def _rows(self, rows: Rows, rng: Stream) -> Any:
+    def _rows(self, rows: Rows, rng: Stream) -> _Sample:
         n, d = rows.shape
         if self.width > min(n, d):
             raise UsageError(f"{self.kind}.width={self.width}: at most min(rows, dimensions) = {min(n, d)}")
-        return gather(rows, self.limit, rng.child("rows")).double().numpy()
+        return _Sample.of(gather(rows, self.limit, rng.child("rows")))
+
+
+class _Sample(NamedTuple):
+    """Rows for scikit-learn, which has thresholds of its own: in units near their scale where that is far from 1.
+
+    array: [n, d] float64, the rows over `near`, a power of two, so that nothing is rounded. mean, scale: of the rows.
+    dtype: theirs.
+    """
+
+    array: np.ndarray
+    near: float
+    mean: Tensor
+    scale: float
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(sample: Tensor) -> _Sample:
+        mean, scale = mean_and_scale(sample)
+        near = 1.0 if 1 / FAR < scale < FAR else power_of_two(scale)
+        return _Sample((sample.double() / near).numpy(), near, mean, scale, sample.dtype)
+
+    @property
+    def bias(self) -> Tensor:
+        """The mean, as it is taken off rows of this dtype."""
+        return kept(self.mean, self.scale, self.dtype)
 
 
 class PCA(_Classic):
@@ -48,19 +77,21 @@ class PCA(_Classic):
         with untouched():
             from sklearn.decomposition import PCA as Model
 
-        model = Model(self.width, svd_solver="full").fit(self._rows(rows, rng))
+        sample = self._rows(rows, rng)
+        model = Model(self.width, svd_solver="full").fit(sample.array)
         atoms = torch.from_numpy(model.components_).float()
         weights = {"weight": atoms.clone(), "shift": torch.zeros(self.width), "threshold": torch.zeros(())}
         ratio = [round(float(value), 8) for value in model.explained_variance_ratio_]
         about = {"explained_variance_ratio": ratio}
-        return assemble(atoms, torch.from_numpy(model.mean_).float(), Linear(rectify=False), weights, **about)
+        return assemble(atoms, sample.bias, Linear(rectify=False), weights, **about)
 
 
 class FastICA(_Classic):
     """Independent components of the whitened rows; signed codes, atoms of unit norm.
 
-    width: number of components. limit: rows used at most, drawn by rng.
-    max_iterations, tolerance: of the fixed point; not reaching it is a Failure.
+    width: number of components, at most the rank of the centred rows: rows with an average reference (all sum to 0),
+    or with columns that are linear in others, have fewer independent components than columns.
+    limit: rows used at most, drawn by rng. max_iterations, tolerance: of the fixed point; Failure where not reached.
     """
 
     equation: ClassVar[str] = "z = W (h - mean), with rows of W that make E[log cosh z] extreme"
@@ -81,27 +112,40 @@ class FastICA(_Classic):
             tol=self.tolerance,
             random_state=rng.child("start").number % 2**32,
         )
-        array = self._rows(rows, rng)
+        sample = self._rows(rows, rng)
+        self._require_rank(sample)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
-                model.fit(array)
+                model.fit(sample.array)
             except ConvergenceWarning:
                 raise Failure(
                     f"FastICA: no convergence in {self.max_iterations} iterations; raise max_iterations or tolerance"
                 ) from None
-        norms = torch.from_numpy(model.mixing_).norm(dim=0).clamp_min(1e-12)
+        norms = torch.from_numpy(model.mixing_).norm(dim=0)
         atoms = (torch.from_numpy(model.mixing_) / norms).T.float().contiguous()
         weight = (torch.from_numpy(model.components_) * norms[:, None]).float()
         tensors = {"weight": weight, "shift": torch.zeros(self.width), "threshold": torch.zeros(())}
-        return assemble(atoms, torch.from_numpy(model.mean_).float(), Linear(rectify=False), tensors)
+        return assemble(atoms, sample.bias, Linear(rectify=False), tensors)
+
+    def _require_rank(self, sample: _Sample) -> None:
+        """Raise `UsageError` where a component would be made of rounding."""
+        triangle = np.linalg.qr(sample.array - sample.array.mean(0), mode="r")
+        values = np.linalg.svd(triangle, compute_uv=False)
+        rounding = 8 * torch.finfo(sample.dtype).eps * np.linalg.norm(sample.array)
+        if self.width > (rank := int((values > rounding).sum())):
+            raise UsageError(
+                f"FastICA.width={self.width}: the rows have rank {rank} (some columns are linear in others, as after "
+                f"an average reference); give width={rank} or less"
+            )
 
 
 class NMF(_Classic):
     """Non-negative factors of non-negative rows; codes by non-negative least squares on the atoms.
 
     width: number of factors. limit: rows used at most, drawn by rng.
-    max_iterations: of the coordinate descent.
+    max_iterations: of the coordinate descent. Where it begins depends on the scale of the rows, which is
+    brought near 1 where it is below 1e-3 or above 1e3; other scales may end in another optimum.
     """
 
     equation: ClassVar[str] = "min |h - z D|^2, z >= 0, D >= 0"
@@ -115,11 +159,13 @@ class NMF(_Classic):
             from sklearn.decomposition import NMF as Model
             from sklearn.exceptions import ConvergenceWarning
 
+        sample = self._rows(rows, rng)
+        require_no_offset("NMF", sample.mean, sample.scale)
         seed = rng.child("start").number % 2**32
         model = Model(self.width, init="nndsvda", max_iter=self.max_iterations, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(self._rows(rows, rng))
+            model.fit(sample.array)
         atoms = torch.nn.functional.normalize(torch.from_numpy(model.components_).float())
         converged = bool(model.n_iter_ < self.max_iterations)
         return assemble(atoms, atoms.new_zeros(rows.shape[1]), Fista(penalty=0.0), converged=converged)
@@ -148,8 +194,8 @@ class MiniBatchDictionary(_Classic):
             from sklearn.exceptions import ConvergenceWarning
 
         _, scale = centre_and_scale(rows, rng)
-        sample = gather(rows, self.limit, rng.child("rows")).double()
-        mean = sample.mean(0)
+        sample = gather(rows, self.limit, rng.child("rows"))
+        mean, _ = mean_and_scale(sample)
         model = Model(
             self.width,
             alpha=self.penalty / scale,
@@ -161,10 +207,10 @@ class MiniBatchDictionary(_Classic):
         )
         with warnings.catch_warnings(), _numpy_untouched():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(((sample - mean) / scale).numpy())
+            model.fit(((sample.double() - mean) / scale).numpy())
         atoms = torch.from_numpy(model.components_).float()
         encoder = Fista(penalty=self.penalty, positive=self.positive)
-        return assemble(atoms, mean.float(), encoder, steps=int(model.n_steps_))
+        return assemble(atoms, kept(mean, scale, sample.dtype), encoder, steps=int(model.n_steps_))
 
 
 @contextlib.contextmanager

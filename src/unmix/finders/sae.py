@@ -15,12 +15,13 @@ from unmix.core.adam import Adam
 from unmix.core.errors import Failure, UsageError
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows, gather
+from unmix.core.scale import unit
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders import ENCODERS
 from unmix.encoders.amortised import Amortised, Linear, Parts
 from unmix.finders.backward import LAYERS, l1_gradients
-from unmix.finders.base import Finder
+from unmix.finders.base import Finder, framed
 from unmix.finders.centres import Centre, frame
 from unmix.finders.features import Features, assemble
 from unmix.finders.penalties import PENALTIES, SparsityWeight
@@ -125,9 +126,9 @@ class SAE(Finder):
         aim = self.active if "threshold" in encoder.latents else None
         if aim is not None and start is None:
             # From 0 the thresholds would need most of the steps to where about as many codes are active as wanted.
-            first = (gather(rows, 4096, rng.child("begin")).to(device) - centre) / scale
+            first = framed(gather(rows, 4096, rng.child("begin")).to(device), centre, scale)
             begun = {**tensors, "threshold": torch.ones_like(tensors["threshold"])}
-            tensors = encoder._calibrated(begun, first.float(), min(self.width, 2 * aim))
+            tensors = encoder._calibrated(begun, first, min(self.width, 2 * aim))
         still = {*encoder._fixed(), *([] if self.bias else ["bias"]), *(["atoms"] if self.frozen else [])}
         adam = Adam({name: tensor for name, tensor in tensors.items() if name not in still})
         tensors |= adam.learnt
@@ -141,7 +142,7 @@ class SAE(Finder):
         facts: dict[str, float] = {}
         for step, h in minibatches(rows, self.batch, self.steps, rng.child("batches"), done, device):
             if h is not last:
-                last, given = h, ((h - centre) / scale).float()
+                last, given = h, framed(h, centre, scale)
             x = given - tensors["bias"]
             self._step(step, x, tensors, adam, sparsity, idle, rng)
             if not facts or step % max(1, self.steps // 200) == 0 or step + 1 == self.steps:
@@ -151,7 +152,7 @@ class SAE(Finder):
         fitted = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         if not all(tensor.isfinite().all() for tensor in fitted.values()):
             raise Failure(f"SAE.lr={self.lr}: the training diverged; use a smaller lr")
-        sample = ((gather(rows, 4096, rng.child("finish")).to(device) - centre) / scale).float() - fitted["bias"]
+        sample = framed(gather(rows, 4096, rng.child("finish")).to(device), centre, scale) - fitted["bias"]
         fitted = encoder._finished(fitted, sample)
         if aim is not None:
             fitted = encoder._calibrated(fitted, sample, aim)
@@ -252,16 +253,16 @@ class SAE(Finder):
         atoms = torch.nn.functional.normalize(torch.randn(self.width, len(centre), generator=draw)).to(centre.device)
         weights = rng.child("weights")
         if start is None:
-            return {"atoms": atoms, "bias": torch.zeros_like(centre), **self.encoder._start(atoms, weights)}
+            return {"atoms": atoms, "bias": atoms.new_zeros(len(centre)), **self.encoder._start(atoms, weights)}
         norms = start.atoms.norm(dim=1)
-        atoms = torch.where(norms[:, None] > 0, torch.nn.functional.normalize(start.atoms), atoms)
+        atoms = torch.where(norms[:, None] > 0, unit(start.atoms), atoms)
         own, held = self.encoder._start(atoms, weights), start.encoder.tensors
         if start.encoder.recipe.kind == self.encoder.kind and all(
             name in held and held[name].shape == tensor.shape for name, tensor in own.items()
         ):
             own = {name: held[name] / scale if name in self.encoder.units else held[name] for name in own}
             own = _with_norms(self.encoder, own, norms)
-        return {"atoms": atoms, "bias": (start.bias - centre) / scale, **own}
+        return {"atoms": atoms, "bias": framed(start.bias, centre, scale), **own}
 
 
 def _with_norms(encoder: Amortised, own: dict[str, Tensor], norms: Tensor) -> dict[str, Tensor]:

@@ -12,10 +12,11 @@ from torch import Tensor
 from unmix.core import flops, parallel
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows
+from unmix.core.scale import unit
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
 from unmix.encoders.base import Encoder
-from unmix.finders.base import Finder
+from unmix.finders.base import Finder, framed
 from unmix.finders.centres import Centre, frame
 from unmix.finders.features import Features, assemble
 
@@ -81,17 +82,17 @@ class SparseSAE(Finder):
         given, threshold = self._begin(rng, centre, scale, start)
         count = min(rows.shape[0], max(64, min(4096, (1 << 24) // self.width)))
         chosen = rng.child("first thresholds").numpy().choice(rows.shape[0], count, replace=False)
-        sample = (rows.take(chosen).to(device) - centre) / scale
+        sample = framed(rows.take(chosen).to(device), centre, scale)
         options = {"lr": self.lr, "aux_k": min(self.aux_k, self.width), "dead_after": self.dead_after}
         options["accumulate"] = self.accumulate
-        trainer = self._trainer(given, sample.float(), threshold, **options)
+        trainer = self._trainer(given, sample, threshold, **options)
         done = 0
         if (state := watch.restore()) is not None:
             done = int(state.pop("step"))
             trainer.load_state(state)
         for step, h in minibatches(rows, self.batch, self.steps, rng.child("batches"), done, device):
             self._before_step(trainer, step, d)
-            x = ((h - centre) / scale).float()
+            x = framed(h, centre, scale)
             facts = trainer.step(x, lr=self.lr * warm_then_decay(step, self.steps))
             watch.on_step(step + 1, self.steps, facts)
             self._keep(trainer, step + 1, watch)
@@ -119,13 +120,13 @@ class SparseSAE(Finder):
         atoms = torch.nn.functional.normalize(torch.randn(self.width, len(centre), generator=draw)).to(centre.device)
         zeros = atoms.new_zeros(self.width)
         if start is None:
-            return (atoms, zeros, atoms, torch.zeros_like(centre)), None
+            return (atoms, zeros, atoms, zeros.new_zeros(len(centre))), None
         norms = start.atoms.norm(dim=1)
-        atoms = torch.where(norms[:, None] > 0, torch.nn.functional.normalize(start.atoms), atoms)
+        atoms = torch.where(norms[:, None] > 0, unit(start.atoms), atoms)
         grown = torch.where(norms > 0, norms, 1)  # codes of atoms brought to unit norm are that much larger
         held = start.encoder.readout or {}
         weight, shift, threshold = (held.get(name) for name in ("weight", "shift", "threshold"))
         weight = atoms if weight is None else weight * grown[:, None]
         shift = zeros if shift is None else shift * grown / scale
         threshold = None if threshold is None else threshold * grown / scale
-        return (weight, shift, atoms, (start.bias - centre) / scale), threshold
+        return (weight, shift, atoms, framed(start.bias, centre, scale)), threshold

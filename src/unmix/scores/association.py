@@ -99,7 +99,7 @@ def best_threshold(values: np.ndarray, positive: np.ndarray) -> tuple[float, flo
     # Equal values are taken all or none.
     ends = np.append(ordered[1:] != ordered[:-1], True)
     best = int(np.where(ends, f1, -1).argmax())
-    below = ordered[best + 1] if best + 1 < len(ordered) else ordered[best] - 1
+    below = ordered[best + 1] if best + 1 < len(ordered) else ordered[best] - max(1, 1e-9 * abs(ordered[best]))
     threshold = float((np.float64(ordered[best]) + np.float64(below)) / 2)
     return threshold, float(hits[best] / taken[best]), float(hits[best] / max(1, positive.sum()))
 

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from unmix.core.errors import UsageError
+from unmix.core.scale import centred, near_one, together_near_one
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_ratio
 from unmix.scores.base import Inputs, Outcome, Score
+from unmix.scores.identifiability.linear import LeastSquares
 from unmix.scores.pairing import columns_of
 
 
@@ -38,7 +40,7 @@ def linear_map(weight: Any, atoms: Any) -> LinearMap:
     rows, true = columns_of(weight, "weight"), columns_of(atoms, "atoms")
     if rows.shape[1] != true.shape[1]:
         raise UsageError(f"linear_map: weight has width {rows.shape[1]}, atoms {true.shape[1]}")
-    g = rows @ true.T
+    g = together_near_one(rows)[0] @ together_near_one(true)[0].T
     singular = torch.linalg.svdvals(g)
     rank = int((singular > singular[0] * max(g.shape) * torch.finfo(torch.float32).eps).sum()) if singular[0] else 0
     n, square = len(true), g.shape[0] == g.shape[1]
@@ -56,23 +58,23 @@ def linear_ceiling(h: Any, latents: Any, rng: int | Stream = 0, folds: int = 2) 
     minimum-mean-square estimate). h: [n, M]. latents: `Codes` or [n, N].
     Detail: per_latent [N] R2, ratio (M / N). Raises `UsageError` for unlike rows, too few rows, or constant latents.
     """
-    x, z = columns_of(h, "h"), columns_of(latents, "latents")
+    x, z = near_one(columns_of(h, "h")), columns_of(latents, "latents")
     if len(x) != len(z):
         raise UsageError(f"linear_ceiling: h has {len(x)} rows, latents {len(z)}")
     if len(x) < folds * (x.shape[1] + 2):
         raise UsageError(f"linear_ceiling: needs at least {folds * (x.shape[1] + 2)} rows for width {x.shape[1]}")
-    total = (z - z.mean(0)).square()
+    z = near_one(z)
+    total = centred(z).square()
     if not total.sum():
         raise UsageError("linear_ceiling: the latents do not vary")
     stream = as_stream(rng)
     order = torch.from_numpy(stream.child("folds").numpy().permutation(len(x)))
-    one = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
     error = torch.zeros_like(z)
     for fold in order.chunk(folds):
         rest = torch.ones(len(x), dtype=torch.bool)
         rest[fold] = False
-        read = torch.linalg.lstsq(one[rest], z[rest], driver="gelsd").solution
-        error[fold] = (z[fold] - one[fold] @ read).square()
+        read, offset = LeastSquares(x[rest]).coefficients(z[rest])
+        error[fold] = (z[fold] - x[fold] @ read - offset).square()
     per_latent = 1 - error.sum(0) / total.sum(0).clamp_min(1e-300)
     low, high = bootstrap_ratio(error.sum(1).numpy(), total.sum(1).numpy(), stream)
     value = float(1 - error.sum() / total.sum())

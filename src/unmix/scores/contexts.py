@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unmix.core.codes import Codes
 from unmix.core.items import TextItems
+from unmix.core.scale import unit
 from unmix.core.seeds import Stream
 from unmix.scores.judging.base import Context
 
@@ -85,7 +86,7 @@ class Windows:
 
     def __init__(self, items: TextItems, firing: Firing, atoms: Tensor, before: int, after: int) -> None:
         self.items, self.firing = items, firing
-        self.atoms = torch.nn.functional.normalize(atoms.detach().cpu().float())
+        self.atoms = unit(atoms.detach().cpu()).float()
         self.stream, self.places = np.asarray(items.stream), np.asarray(items.places).astype(np.int64)
         starts = np.asarray(items.starts).astype(np.int64)
         self.documents = items.documents()

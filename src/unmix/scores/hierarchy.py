@@ -18,6 +18,7 @@ from scipy import sparse
 
 from unmix.core.errors import UsageError
 from unmix.core.rows import as_tensor
+from unmix.core.scale import unit
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean
 from unmix.scores.base import Inputs, Outcome, Score
@@ -192,8 +193,8 @@ class _Case:
         matched = pair(torch.from_numpy(likeness), signed=True).pairs
         feature = np.where((matched >= 0) & (cosines[matched, np.arange(f)] >= found), matched, -1)
         pairs = np.stack([above[children], children], 1)
-        unit = torch.nn.functional.normalize(columns_of(truth, "truth"))
-        between = (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(1).numpy()
+        true_atoms = unit(columns_of(truth, "truth"))
+        between = (true_atoms[pairs[:, 0]] * true_atoms[pairs[:, 1]]).sum(1).numpy()
         return _Case(cosines, feature, pairs, between)
 
     def cosine(self, owner: int, latent: int) -> float:
@@ -209,7 +210,7 @@ def _cosines(atoms: Any, truth: Any, fires: sparse.csc_array, true_of: sparse.cs
     for rows, part, name, of in ((found, fires, "atoms", "codes"), (true, true_of, "truth", "latents")):
         if len(rows) != part.shape[1]:
             raise UsageError(f"{name}: {len(rows)} rows, but {of} have {part.shape[1]} columns")
-    return (torch.nn.functional.normalize(found) @ torch.nn.functional.normalize(true).T).numpy()
+    return (unit(found) @ unit(true).T).numpy()
 
 
 def _both(codes: Any, latents: Any) -> tuple[sparse.csc_array, sparse.csc_array]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
+from unmix.core.scale import centred, near_one, unit
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean
 from unmix.scores.base import Inputs, Outcome, Score
@@ -206,7 +207,7 @@ def _directions(values: Any, name: str, compat: COMPAT = None) -> Tensor:
     matrix = columns_of(values, name)
     if not len(matrix):
         raise UsageError(f"{name}: no atoms")
-    return torch.nn.functional.normalize(matrix - matrix.mean(1, keepdim=True) if compat else matrix)
+    return unit(centred(near_one(matrix.T)).T if compat else matrix)
 
 
 def _mean(values: list[float]) -> float:

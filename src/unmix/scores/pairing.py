@@ -12,9 +12,9 @@ from torch import Tensor
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.rows import as_tensor, require_finite
+from unmix.core.scale import centred, flattened, near_one, resolution
 
 COMPAT = Literal["greedy-pearson"] | None
-LARGEST = 1e100  # of what is squared and summed as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +40,16 @@ def pair(similarity: Tensor, signed: bool = False) -> Pairing:
 
 
 def columns_of(values: Any, name: str) -> Tensor:
-    """Codes or an array as a float64 matrix [n, columns]; raises `UsageError` for another shape or NaN."""
+    """Codes or an array as a float64 matrix [n, columns], columns that are constant up to rounding made constant.
+
+    Raises `UsageError` for another shape or NaN.
+    """
+    given = values.values if isinstance(values, Codes) else values
     matrix = (values.dense() if isinstance(values, Codes) else as_tensor(values, name)).detach().double()
     if matrix.ndim != 2 or not matrix.shape[1]:
         raise UsageError(f"{name}: expected [n, columns], got {list(matrix.shape)}")
     require_finite(matrix, name)
-    return matrix
+    return flattened(matrix, resolution(given))
 
 
 @dataclass(frozen=True)
@@ -94,25 +98,8 @@ def greedy(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows), np.array(columns)
 
 
-def near_one(columns: Tensor, owners: np.ndarray | None = None) -> Tensor:
-    """Columns [n, f]; where squares would overflow or vanish, each times a power of two, which rounds nothing.
-
-    owners: [f] of which columns with one owner keep their common scale (an angle has two).
-    """
-    largest = columns.abs().amax(0)
-    if bool(((largest == 0) | ((largest > 1 / LARGEST) & (largest < LARGEST))).all()):
-        return columns
-    if owners is not None:
-        owner = torch.from_numpy(owners).to(columns.device)
-        largest = torch.zeros_like(largest).scatter_reduce(0, owner, largest, "amax")[owner]
-    exponent = torch.frexp(largest).exponent.double()
-    return columns * torch.pow(2.0, -exponent.clamp_min(-1000))
-
-
 def standardised(columns: Tensor) -> Tensor:
     """Columns [n, f] with mean 0 and variance 1; a constant column becomes 0."""
-    columns = near_one(columns)
-    centred = columns - columns.mean(0)
-    deviation = centred.square().mean(0).sqrt()
-    constant = deviation <= 1e-10 * (columns.abs().amax(0) + 1e-300)
-    return torch.where(constant, torch.zeros_like(centred), centred / deviation.clamp_min(1e-300))
+    away = centred(near_one(columns))
+    deviation = away.square().mean(0).sqrt()
+    return away / torch.where(deviation > 0, deviation, 1)

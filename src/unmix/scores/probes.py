@@ -14,6 +14,7 @@ from scipy import sparse
 from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.seeds import Stream, as_stream, untouched
+from unmix.core.statistics import members
 from unmix.scores.association import entries
 from unmix.scores.base import Outcome
 
@@ -99,7 +100,7 @@ class SparseProbe(Recipe):
     ) -> Probed:
         x = {name: matrix[:, chosen].toarray() for name, matrix in matrices.items()}
         mean, deviation = x["training"].mean(0), x["training"].std(0)
-        deviation[deviation == 0] = 1
+        deviation[np.ptp(x["training"], axis=0) <= 1e-13 * np.abs(x["training"]).max(0)] = np.inf
         x = {name: (values - mean) / deviation for name, values in x.items()}
         tried = []
         for strength in self.strengths:
@@ -122,7 +123,10 @@ class SparseProbe(Recipe):
 
 def ranking(x: sparse.csc_array, y: np.ndarray, select: str) -> np.ndarray:
     """All features, those first that tell the classes apart best: x [n, m], y [n] from 0. Constant ones come last."""
-    n = len(y)
+    n, stored = len(y), np.diff(x.indptr)
+    # An offset would leave the squares little but rounding.
+    offset = np.where(stored == n, np.asarray(x.sum(0)).ravel() / n, 0)
+    x = sparse.csc_array((x.data - np.repeat(offset, stored), x.indices, x.indptr), shape=x.shape)
     member = np.eye(int(y.max()) + 1)[y]
     counts = member.sum(0)[:, None]
     sums = np.asarray(member.T @ x)
@@ -197,9 +201,7 @@ def _balanced(likely: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
 
 def _resamples(n: int, groups: Any, rng: Stream) -> np.ndarray:
     """Weights of the test rows: as they are, then drawn anew, whole groups at a time: [1 + draws, n]."""
-    member = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if len(member) != n:
-        raise UsageError(f"groups: {len(member)} for {n} test rows")
+    member = members(groups, n, "groups")
     count = int(member.max()) + 1
     drawn = rng.child("bootstrap").numpy().multinomial(count, np.full(count, 1 / count), DRAWS)
     return np.concatenate([np.ones((1, n)), drawn[:, member]])

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.rows import as_tensor, require_finite
+from unmix.core.scale import centred as less_mean
+from unmix.core.scale import flattened, resolution, size_of, together_near_one, unit
 from unmix.core.seeds import Stream
+from unmix.core.statistics import members
 from unmix.scores.base import Inputs, Outcome, Score
 
 PAIRS = 2048
@@ -23,9 +26,13 @@ def effective_rank(h: Any, centred: bool = True) -> Outcome:
     centred: less the mean of the columns. 0 for rows that are all alike. Detail: values, the singular values.
     Raises `UsageError` for fewer than 2 rows or NaN. Source: Roy, Vetterli 2007, EUSIPCO.
     """
-    rows = _rows("effective_rank", h)
-    values = torch.linalg.svdvals(rows - rows.mean(0) if centred else rows)
-    return Outcome(_spread(values), 1.0, float(min(rows.shape)), detail={"values": values.numpy()})
+    given = _rows("effective_rank", h)
+    (rows,) = together_near_one(given)
+    if centred:
+        rows = less_mean(flattened(rows, resolution(h)))
+    values = torch.linalg.svdvals(rows)
+    unit_of = size_of(given) / size_of(rows) if size_of(rows) and rows is not given else 1.0
+    return Outcome(_spread(values), 1.0, float(min(rows.shape)), detail={"values": (values * unit_of).numpy()})
 
 
 def lidar(h: Any, group: Any, ridge: float = 1e-4) -> Outcome:
@@ -37,6 +44,7 @@ def lidar(h: Any, group: Any, ridge: float = 1e-4) -> Outcome:
     Source: Thilak et al. 2023, arXiv 2312.04000.
     """
     rows, member, count = _views("lidar", h, group)
+    (rows,) = together_near_one(rows)
     if count < 2:
         raise UsageError("lidar: views of one datum; at least 2 data are needed")
     sizes = torch.bincount(member, minlength=count).double()
@@ -45,7 +53,7 @@ def lidar(h: Any, group: Any, ridge: float = 1e-4) -> Outcome:
     within = around.T @ around / (len(rows) - count)
     middle = means - means.mean(0)
     between = middle.T @ middle / (count - 1)
-    scale = float(within.diagonal().mean()) or 1e-300
+    scale = float(within.diagonal().mean()) or float(between.diagonal().mean()) or 1.0
     values, vectors = torch.linalg.eigh(within + ridge * scale * torch.eye(len(within), dtype=torch.float64))
     white = vectors * values.clamp_min(1e-300).rsqrt() @ vectors.T
     found = torch.linalg.eigvalsh(white @ between @ white).clamp_min(0)
@@ -58,10 +66,10 @@ def alignment(h: Any, group: Any) -> Outcome:
     h: [n, d]. group: [n] the datum of each row. Raises as `lidar`. Source: Wang, Isola 2020, arXiv 2005.10242.
     """
     rows, member, count = _views("alignment", h, group)
-    unit = torch.nn.functional.normalize(rows)
+    on_sphere = unit(rows)
     sizes = torch.bincount(member, minlength=count).double()
-    sums = torch.zeros(count, rows.shape[1], dtype=torch.float64).index_add_(0, member, unit)
-    norms = torch.zeros(count, dtype=torch.float64).index_add_(0, member, unit.square().sum(1))
+    sums = torch.zeros(count, rows.shape[1], dtype=torch.float64).index_add_(0, member, on_sphere)
+    norms = torch.zeros(count, dtype=torch.float64).index_add_(0, member, on_sphere.square().sum(1))
     several = sizes > 1
     # Over ordered pairs of a group: sum |a - b|^2 = 2 m sum |a|^2 - 2 |sum a|^2.
     pairs = (2 * sizes * norms - 2 * sums.square().sum(1))[several] / (sizes * (sizes - 1))[several]
@@ -76,13 +84,13 @@ def uniformity(h: Any, temperature: float = 2.0) -> Outcome:
     2005.10242.
     """
     rows = _rows("uniformity", h)
-    unit = torch.nn.functional.normalize(rows)
-    if len(unit) > PAIRS:
-        order = unit @ torch.linspace(1, 2, unit.shape[1], dtype=torch.float64)
-        unit = unit[order.argsort()[torch.linspace(0, len(unit) - 1, PAIRS).round().long()]]
-    squares = torch.pdist(unit).square()
+    points = unit(rows)
+    if len(points) > PAIRS:
+        order = points @ torch.linspace(1, 2, points.shape[1], dtype=torch.float64)
+        points = points[order.argsort()[torch.linspace(0, len(points) - 1, PAIRS).round().long()]]
+    squares = torch.pdist(points).square()
     value = float(torch.logsumexp(-temperature * squares, 0)) - math.log(len(squares))
-    return Outcome(min(value, 0.0), 0.0, -4 * temperature, detail={"rows": len(unit)})
+    return Outcome(min(value, 0.0), 0.0, -4 * temperature, detail={"rows": len(points)})
 
 
 class RankMe(Score):
@@ -177,10 +185,8 @@ def _rows(name: str, h: Any) -> Tensor:
 
 
 def _views(name: str, h: Any, group: Any) -> tuple[Tensor, Tensor, int]:
-    rows, given = _rows(name, h), as_tensor(group, "group").cpu()
-    if given.shape != (len(rows),):
-        raise UsageError(f"{name}: group must be [{len(rows)}], the datum of each row, got {list(given.shape)}")
-    kinds, member = torch.unique(given, return_inverse=True)
-    if len(kinds) == len(rows):
+    rows = _rows(name, h)
+    member = torch.from_numpy(members(group, len(rows), f"{name}: group"))
+    if (count := int(member.max()) + 1) == len(rows):
         raise UsageError(f"{name}: no datum has two views; give the rows of views and the datum of each as group")
-    return rows, member, len(kinds)
+    return rows, member, count

@@ -14,6 +14,7 @@ from torch import Tensor
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
 from unmix.core.rows import as_tensor, require_finite
+from unmix.core.scale import centred, flattened, resolution, together_near_one
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean, bootstrap_ratio
 from unmix.scores.base import Inputs, Outcome, Score
@@ -23,16 +24,17 @@ def fvu(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:
     """Fraction of variance unexplained: sum |h - h'|^2 / sum |h - mean(h)|^2; the mean as reconstruction gives 1.
 
     h, reconstruction: [n, d]. The same for any batching, scale and shift; summed in float64.
-    Raises `UsageError` for unlike shapes and for rows that are all equal.
+    Raises `UsageError` for unlike shapes and for rows that are all equal up to rounding.
     """
     a, b = as_tensor(h, "h").double(), as_tensor(reconstruction, "reconstruction").double()
     if a.shape != b.shape or a.ndim != 2 or not len(a):
         raise UsageError(f"fvu: h is {list(a.shape)}, reconstruction {list(b.shape)}; both must be [n, d], n >= 1")
     require_finite(a, "h")
     require_finite(b, "reconstruction")
-    total = (a - a.mean(0)).square().sum(1)
+    a, b = together_near_one(a, b)
+    total = centred(flattened(a, resolution(h))).square().sum(1)
     error = (a - b).square().sum(1)
-    if total.sum() <= 1e-24 * a.square().sum() or total.sum() == 0:
+    if total.sum() == 0:
         raise UsageError("fvu: all rows are equal, there is no variance to explain")
     low, high = bootstrap_ratio(error.numpy(), total.numpy(), as_stream(rng))
     return Outcome(float(error.sum() / total.sum()), 1.0, 0.0, (low, high))
@@ -62,7 +64,7 @@ def hoyer(codes: Any) -> np.ndarray:
     """
     given = as_codes(codes)
     rows, _, values = given.nonzero()
-    values = values.double()
+    values = together_near_one(values.double())[0]
     sums = torch.zeros(len(given), dtype=torch.float64)
     squares = sums.clone()
     sums.index_add_(0, rows.cpu(), values.abs().cpu())

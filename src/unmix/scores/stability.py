@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from unmix.core.errors import UsageError
+from unmix.core.scale import unit
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean
 from unmix.scores.base import Inputs, Outcome, Score
@@ -87,4 +87,4 @@ class Stability(Score):
 
 
 def _unit(values: Any, name: str) -> Tensor:
-    return torch.nn.functional.normalize(columns_of(values, name))
+    return unit(columns_of(values, name))

@@ -12,7 +12,9 @@ import numpy as np
 
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
+from unmix.core.scale import near_one
 from unmix.core.seeds import Stream
+from unmix.core.statistics import members
 from unmix.scores.base import Inputs, Score
 from unmix.scores.pairing import columns_of
 
@@ -63,12 +65,13 @@ def paired(
 ) -> Paired:
     """Check and order codes [n, m] and factors [n, f].
 
-    factors: kinds of the columns of z; None takes all for continuous. Rows are sorted by z, then by the values of
+    factors: kinds of the columns of z; None takes all for continuous. A column that is constant up to rounding is
+    constant. Rows are sorted by z, then by the values of
     their codes, code columns by a digest, so that no split or draw depends on the order in which they were given.
     Raises `UsageError` for NaN (with its row and column), unlike rows, fewer than 4 rows, factors that do not fit z,
     or where no factor varies.
     """
-    given, truth = columns_of(codes, "codes"), columns_of(z, "z")
+    given, truth = near_one(columns_of(codes, "codes")), columns_of(z, "z")
     if len(given) != len(truth):
         raise UsageError(f"{name}: codes have {len(given)} rows, z {len(truth)} rows")
     if len(given) < 4:
@@ -78,6 +81,9 @@ def paired(
         factors = [Factor(f"z{j}") for j in range(values.shape[1])]
     if len(factors) != values.shape[1]:
         raise UsageError(f"{name}: {len(factors)} factors for the {values.shape[1]} columns of z")
+    # Squares of numbers of any size are held; what is measured against a range of its own keeps its units.
+    plain = np.array([factor.kind in ("continuous", "ordinal") and factor.low is None for factor in factors])
+    values = np.where(plain, near_one(truth).numpy(), values)
     varied = np.ptp(values, axis=0) > 0
     if not varied.any():
         raise UsageError(f"{name}: no factor varies in these {len(values)} rows, so there is nothing to find")
@@ -88,14 +94,8 @@ def paired(
     marks = [hashlib.blake2b(np.ascontiguousarray(column).tobytes(), digest_size=16).digest() for column in h.T]
     columns = np.array(sorted(range(len(marks)), key=marks.__getitem__), dtype=np.int64)
     h = np.ascontiguousarray(h[:, columns])
-    spread = np.ptp(h, axis=0)
-    live = spread > 1e-10 * np.abs(h).max(0, initial=0)
-    sequence = None
-    if group is not None:
-        sequence = np.asarray(group).reshape(-1)
-        if len(sequence) != len(rows):
-            raise UsageError(f"{name}: group has {len(sequence)} entries for {len(rows)} rows")
-        sequence = np.unique(sequence[rows], return_inverse=True)[1]
+    live = np.ptp(h, axis=0) > 0
+    sequence = None if group is None else members(group, len(rows), f"{name}: group")[rows]
     dtype = str(getattr(getattr(codes, "values", codes), "dtype", "float32"))
     return Paired(h, values, tuple(factors), sequence, columns, live, varied, "64" not in dtype)
 

@@ -68,9 +68,9 @@ def dci(
     categories), at least 0. Factors and codes that do not vary are left out of f and m; with one of them, its part is
     1 where anything is known. A code that tells nothing has importance by chance: see informativeness first.
     codes: [n, m]. z: [n, f]. factors: kinds. group: [n] sequences. exact: scikit-learn's GradientBoosting (100 times
-    slower) for the histogram trees, whose importances are within .02. Chance: histogram trees on shuffled rows, at
-    most 3000 of them. bins: of each code; None takes 256 up to 5000 rows to fit on, and 64 above.
-    rows: at most so many are used.
+    slower) for the trees over bins. Chance: trees on shuffled rows, at most 3000 of them. bins: of each code; None
+    takes 256 up to 5000 rows to fit on, where 256 keeps every value apart and importances are within .02 of
+    scikit-learn's, and 64 above. rows: at most so many are used.
     compat: "disentanglement_lib" classifies every value of a factor, counts dead codes in m, and has accuracy for
     informativeness (chance is then the rate of the most frequent value). Its quirk: a factor with one value fails
     (refused here); the original authors had other estimators and an error, where less is better.

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns by the mean and deviation of the training rows; constant ones become 0."""
-    mean, deviation = train.mean(0), train.std(0)
-    scale = np.where(deviation > 0, deviation, 1)
+    mean = np.where(np.ptp(train, axis=0) > 0, train.mean(0), train[0])
+    deviation = (train - mean).std(0)
+    scale = np.where(deviation > 0, deviation, np.inf)
     return (train - mean) / scale, (test - mean) / scale
 
 

@@ -43,8 +43,9 @@ def sap(
     of 0; factors that do not vary are left out. codes: [n, m]. z: [n, f]. factors: kinds. group: [n] sequences.
     compat: "disentanglement_lib" takes for S the accuracy, on a third of the rows, of LinearSVC(C=.01, balanced) on
     one code (`discrete`), or the squared correlation (discrete=False). Its quirks: a linear machine on an ordered
-    factor of many values cannot reach 1, codes are not scaled although the penalty depends on their scale, and
-    unrelated codes already score the rate of the most frequent value, so that gaps are small.
+    factor of many values cannot reach 1, codes are not scaled although the penalty depends on their scale, a code
+    with a variance below 1e-12 scores 0 (discrete=False), and unrelated codes already score the rate of the most
+    frequent value, so that gaps are small.
     Detail: gaps [f], best [f] (code), matrix [m, f], left_out. Source: Kumar et al. 2018, arXiv 1711.00848.
     """
     pair, stream = paired(codes, z, factors, group, "sap"), as_stream(rng)

@@ -251,6 +251,7 @@ def _design(column: np.ndarray, factor: Factor, ranked: bool) -> np.ndarray:
 
 
 def _standard(columns: np.ndarray) -> np.ndarray:
-    centred = columns - columns.mean(0)
-    deviation = centred.std(0)
-    return centred / np.where(deviation > 0, deviation, 1)
+    away = columns - columns.mean(0)
+    away[:, np.ptp(columns, axis=0) == 0] = 0
+    deviation = away.std(0)
+    return away / np.where(deviation > 0, deviation, 1)

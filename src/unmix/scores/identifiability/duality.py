@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
+from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream, as_stream
-from unmix.core.statistics import bootstrap_mean, percentiles
+from unmix.core.statistics import bootstrap_mean, members, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import baselines, moderate, numbered
+from unmix.scores.identifiability.explained import baselines, moderate
 from unmix.scores.identifiability.linear import LeastSquares
 from unmix.scores.identifiability.maps import linear_map, resampled
 from unmix.scores.identifiability.spectrum import positive
@@ -64,7 +65,7 @@ def duality(
     matrix = estimate(linear_map(z, a, True, "duality"))
     value = float(np.trace(matrix) / f)
     drawn = resampled(
-        z, a, True, numbered(group, len(a)), as_stream(rng), lambda mapped: np.trace(estimate(mapped)) / f
+        z, a, True, members(group, len(a)), as_stream(rng), lambda mapped: np.trace(estimate(mapped)) / f
     )
     off = matrix - value * np.eye(f)
     size = abs(value) * math.sqrt(f)
@@ -137,7 +138,8 @@ class ExcessLoss(Score):
 
 
 def _losses(values: Any, name: str) -> np.ndarray:
-    array = values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
+    given = values if isinstance(values, torch.Tensor) else np.asarray(values)
+    array = as_tensor(given, name).detach().cpu().double().numpy()
     if array.ndim > 1 or not array.size or not np.isfinite(array).all():
         raise UsageError(f"{name}: expected finite losses [n] or one number, got shape {list(array.shape)}")
     return array

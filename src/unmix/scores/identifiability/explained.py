@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
+from unmix.core.scale import LARGEST, centred
 from unmix.core.seeds import Stream
 from unmix.core.statistics import bootstrap_sums, percentiles
 from unmix.scores.base import Outcome
-from unmix.scores.pairing import LARGEST, columns_of
+from unmix.scores.pairing import columns_of
 
 CHANCE_DRAWS = 8
 
@@ -36,15 +37,17 @@ def aligned(name: str, least: int, **given: Any) -> list[Tensor]:
 def moderate(name: str, least: int, **given: Any) -> list[Tensor]:
     """As `aligned`, for scores in which units matter, so that columns cannot be scaled before they are squared.
 
-    Raises `UsageError` that names a column with a number above 1e100.
+    Raises `UsageError` that names a column with a number above 1e100, or an array with none above 1e-100 but zeros.
     """
     matrices = aligned(name, least, **given)
     for key, matrix in zip(given, matrices, strict=True):
         largest = matrix.abs().amax(0)
         column = int(largest.argmax())
-        if largest[column] > LARGEST:
-            reached = f"{largest[column].item():.3g}"
-            raise UsageError(f"{name}: column {column} of {key} reaches {reached}; give smaller units")
+        reached = largest[column].item()
+        if reached > LARGEST:
+            raise UsageError(f"{name}: column {column} of {key} reaches {reached:.3g}; give smaller units")
+        if 0 < reached < 1 / LARGEST:
+            raise UsageError(f"{name}: {key} reaches {reached:.3g} at most; give larger units")
     return matrices
 
 
@@ -62,16 +65,6 @@ def baselines(
             if (numbers := measure(columns)) is not None:
                 found[key] = numbers
     return found
-
-
-def numbered(group: Any, n: int) -> np.ndarray:
-    """Number [n] from 0 of each row's group; every row is its own where no group is given."""
-    if group is None:
-        return np.arange(n)
-    labels = group.detach().cpu().numpy() if isinstance(group, Tensor) else np.asarray(group)
-    if labels.shape != (n,):
-        raise UsageError(f"group: expected [{n}], one for each row, got {list(labels.shape)}")
-    return np.unique(labels, return_inverse=True)[1]
 
 
 def halves(member: np.ndarray, rng: Stream) -> tuple[np.ndarray, np.ndarray]:
@@ -118,10 +111,10 @@ def explained(
     error: [n, c] squared errors. truth: [n, c]. owners: [c] the dimension of each column (an angle has two).
     rng: for intervals over rows, or over whole groups [n].
     """
-    centred = (truth - truth.mean(0)).numpy()
-    ones = np.ones((len(centred), 1))
-    rows = np.concatenate([error.numpy(), centred, centred**2, ones], axis=1)
-    floor = len(centred) * (1e-10 * truth.abs().amax(0).numpy()) ** 2
+    away = centred(truth).numpy()
+    ones = np.ones((len(away), 1))
+    rows = np.concatenate([error.numpy(), away, away**2, ones], axis=1)
+    floor = len(away) * (1e-14 * truth.abs().amax(0).numpy()) ** 2
     each = _ratios(rows.sum(0)[None], floor, owners)[0]
     if rng is None:
         return Explained(each)

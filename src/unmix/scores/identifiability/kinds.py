@@ -13,11 +13,11 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
+from unmix.core.scale import centred, near_one
 from unmix.core.seeds import Stream, as_stream, untouched
-from unmix.core.statistics import bootstrap_sums, percentiles
+from unmix.core.statistics import bootstrap_sums, members, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import aligned, baselines, halves, numbered
-from unmix.scores.pairing import near_one
+from unmix.scores.identifiability.explained import aligned, baselines, halves
 
 
 def described(factors: Sequence[Factor], z: Tensor) -> Sequence[Factor]:
@@ -87,7 +87,7 @@ def balanced_accuracy(
     if not wanted:
         raise UsageError("balanced_accuracy: no factor is categorical")
     stream = as_stream(rng)
-    member = numbered(group, len(a))
+    member = members(group, len(a))
     fit, held = halves(member, stream)
     labels = [z[:, place].numpy() for place in wanted]
     for place, y in zip(wanted, labels, strict=True):
@@ -100,7 +100,8 @@ def balanced_accuracy(
     def guessed(source: Tensor) -> list[np.ndarray]:
         """For each factor: right and of class k, and of class k, of every held-out row."""
         source = near_one(source)
-        scaled = (source - source[fit].mean(0)) / source[fit].std(0, correction=0).clamp_min(1e-12)
+        deviation = centred(source[fit]).square().mean(0).sqrt()
+        scaled = (source - source[fit].mean(0)) / torch.where(deviation > 0, deviation, torch.inf)
         right = [_guesses(scaled[fit].numpy(), y[fit], scaled[held].numpy()) == y[held] for y in labels]
         return [np.concatenate([k & r[:, None], k], axis=1) for k, r in zip(classes, right, strict=True)]
 

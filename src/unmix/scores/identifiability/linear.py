@@ -11,7 +11,9 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
+from unmix.core.scale import centred, near_one
 from unmix.core.seeds import Stream, as_stream
+from unmix.core.statistics import members
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.explained import (
     Explained,
@@ -19,12 +21,10 @@ from unmix.scores.identifiability.explained import (
     baselines,
     explained,
     halves,
-    numbered,
     shuffle,
     with_chance,
 )
 from unmix.scores.identifiability.kinds import targets
-from unmix.scores.pairing import near_one
 
 
 class LeastSquares:
@@ -38,11 +38,10 @@ class LeastSquares:
     def __init__(self, columns: Tensor, intercept: bool = True) -> None:
         self.intercept = intercept
         self.mean = columns.mean(0) if intercept else torch.zeros_like(columns[0])
-        centred = columns - self.mean
-        size = centred.square().mean(0).sqrt()
-        constant = size <= 1e-10 * columns.abs().amax(0) + 1e-300
-        self.scale = torch.where(constant, torch.inf, size)
-        self.columns = centred / self.scale
+        away = centred(columns) if intercept else columns
+        size = away.square().mean(0).sqrt()
+        self.scale = torch.where(size > 0, size, torch.inf)
+        self.columns = away / self.scale
         self.singular, self.axes = _spectrum(self.columns)
         self.rank = len(self.singular)
 
@@ -80,7 +79,7 @@ def r2(
     a, z = aligned(name, 4, h=h, latents=latents)
     columns, owners, names = targets(z, factors)
     a, columns = near_one(a), near_one(columns, owners)
-    stream, member = as_stream(rng), numbered(group, len(a))
+    stream, member = as_stream(rng), members(group, len(a))
     fit, held = (torch.from_numpy(part) for part in halves(member, stream))
 
     def read(source: Tensor) -> LeastSquares:

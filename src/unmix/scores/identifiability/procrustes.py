@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unmix.core.factors import Factor
 from unmix.core.seeds import Stream, as_stream
+from unmix.core.statistics import members
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.explained import (
     Explained,
@@ -18,7 +19,6 @@ from unmix.scores.identifiability.explained import (
     explained,
     halves,
     moderate,
-    numbered,
     shuffle,
     with_chance,
 )
@@ -50,7 +50,7 @@ def procrustes(
     require_numbers(name, factors)
     a, z = moderate(name, 4, h=h, latents=latents)
     require_same_width(name, a, z)
-    stream, member = as_stream(rng), numbered(group, len(a))
+    stream, member = as_stream(rng), members(group, len(a))
     fit, held = (torch.from_numpy(part) for part in halves(member, stream))
     owners = np.arange(z.shape[1])
 

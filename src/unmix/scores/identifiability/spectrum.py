@@ -13,9 +13,9 @@ from torch import Tensor
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
 from unmix.core.seeds import Stream, as_stream
-from unmix.core.statistics import percentiles
+from unmix.core.statistics import members, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
-from unmix.scores.identifiability.explained import CHANCE_DRAWS, baselines, chance_of, moderate, numbered, shuffle
+from unmix.scores.identifiability.explained import CHANCE_DRAWS, baselines, chance_of, moderate, shuffle
 from unmix.scores.identifiability.kinds import require_numbers
 from unmix.scores.identifiability.maps import linear_map, resampled, widened
 
@@ -158,4 +158,4 @@ def _values(
     values = spectrum(linear_map(z, a, intercept, name))
     if rng is None:
         return values, values[None][:0]
-    return values, resampled(z, a, intercept, numbered(group, len(a)), as_stream(rng), spectrum)
+    return values, resampled(z, a, intercept, members(group, len(a)), as_stream(rng), spectrum)

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
+from unmix.core.scale import centred, near_one, together_near_one
 from unmix.core.seeds import Stream, as_stream
-from unmix.core.statistics import bootstrap_sums, percentiles
+from unmix.core.statistics import bootstrap_sums, members, percentiles
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.explained import (
     CHANCE_DRAWS,
     chance_of,
     explained,
-    numbered,
     shuffle,
     with_chance,
 )
 from unmix.scores.identifiability.linear import LeastSquares
-from unmix.scores.pairing import columns_of, near_one
+from unmix.scores.pairing import columns_of
 
 FOLDS = 10
 
@@ -55,7 +55,7 @@ def weights_r2(
     Raises `UsageError` for fewer than d + 2 classes, unlike sizes, or NaN.
     """
     w, v, classes = vectors_of(weights, class_vectors, weight_classes)
-    member = numbered(classes, len(w))
+    member = members(classes, len(w))
     count = int(member.max()) + 1
     if count < w.shape[1] + 2:
         raise UsageError(f"weights_r2: needs at least {w.shape[1] + 2} classes for width {w.shape[1]}, got {count}")
@@ -91,13 +91,13 @@ def within_class(weights: Any, weight_classes: Any, rng: int | Stream = 0) -> Ou
     Chance: the classes shuffled. Interval: bootstrap over classes. Detail: classes, weights.
     Raises `UsageError` where no class has two weights, all weights are equal, or for NaN.
     """
-    w = columns_of(weights, "weights").cpu()
-    member = numbered(_classes(weight_classes, len(w)), len(w))
+    w = together_near_one(columns_of(weights, "weights").cpu())[0]
+    member = members(_classes(weight_classes, len(w)), len(w))
     count = int(member.max()) + 1
     if count == len(w):
         raise UsageError("within_class: every class has one weight; there is nothing to scatter")
-    total = (w - w.mean(0)).square().sum(1).numpy()
-    if not total.sum() > 1e-20 * float(w.square().sum()):
+    total = centred(w).square().sum(1).numpy()
+    if not total.sum() > 0:
         raise UsageError("within_class: all weights are equal")
 
     def scatter(number: np.ndarray) -> np.ndarray:
