@@ -109,3 +109,28 @@ def test_what_cannot_be(h: torch.Tensor) -> None:
         TransformedRows(h[:, :7], Center().fit(h))
     with pytest.raises(UsageError, match="other than 0"):
         Affine(torch.zeros(2), scale=0.0)
+
+
+@pytest.mark.parametrize("name", list(TRANSFORMS))
+def test_units_and_offsets_change_a_map_likewise(name: str) -> None:
+    draw = np.random.default_rng(3)
+    h = draw.standard_normal((300, 5)) @ draw.standard_normal((5, 5))
+    given = torch.from_numpy(h)
+    kind = TRANSFORMS[name]
+    plain = kind().fit(h)(given)
+    for unit in (2.0**-600, 2.0**-43, 2.0**27, 2.0**600) if name == "Scale" else (2.0**-43, 2.0**27):
+        affine = kind().fit(h * unit)
+        found = affine(given * unit)
+        assert torch.allclose(found / unit if name == "Center" else found, plain, rtol=1e-5, atol=1e-6), unit
+        assert torch.allclose(affine.inverse(found) / unit, given, rtol=1e-5, atol=1e-5)
+    if name != "Scale":
+        affine = kind().fit(h + 1e9)
+        assert torch.allclose(affine(given + 1e9), plain, atol=1e-5)
+        assert torch.allclose(affine.inverse(affine(given + 1e9)) - 1e9, given, atol=1e-5)
+        back = affine.then(kind().fit(plain)).inverse(affine(given + 1e9).float())
+        assert back.dtype == torch.float64
+
+
+def test_a_map_beyond_float32_is_refused() -> None:
+    with pytest.raises(UsageError, match="beyond float32"):
+        Standardise().fit(np.random.default_rng(0).standard_normal((20, 2)) * 1e-60)

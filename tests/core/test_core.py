@@ -17,6 +17,7 @@ from unmix.core.errors import Failure, UsageError
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import ArrayRows, Subset, as_rows, as_tensor, gather
 from unmix.core.sample import Sample
+from unmix.core.scale import flattened, near_one, resolution, size_of, unit, varies
 from unmix.core.seeds import Stream
 from unmix.core.statistics import bootstrap_mean, seed_interval
 from unmix.core.store import read_json, read_tensors, replacing, write_json, write_tensors
@@ -213,3 +214,35 @@ def test_options_make_recipes_and_refuse_unknown_fields():
         options.recipes(FINDERS, "finder", options.parse(["finder=PCA", "finder.widht=4"]), [])
     with pytest.raises(UsageError, match="no such option here"):
         options.finish({"sede": [1]}, ["seed"])
+
+
+def test_whole_numbers_keep_their_digits_or_are_refused():
+    ids = np.array([[2**24 + 1, 5], [2**24 + 2, 6]])
+    assert as_tensor(ids).dtype == torch.float64 and as_tensor(ids).tolist() == ids.tolist()
+    assert as_tensor(torch.from_numpy(ids)).tolist() == ids.tolist()
+    assert as_tensor(ids - 2**24).dtype == as_tensor(ids.astype(np.uint8)).dtype == torch.float32
+    assert as_tensor(ids.astype(np.uint32)).tolist() == ids.tolist()
+    for large in (ids + 2**53, torch.from_numpy(ids + 2**53), (ids + 2**53).astype(np.uint64)):
+        with pytest.raises(UsageError, match=r"h: whole numbers up to .* take an offset off"):
+            as_tensor(large, "h")
+
+
+def test_masked_entries_are_refused():
+    masked = np.ma.masked_array(np.ones((3, 2)), [[0, 0], [0, 1], [0, 0]])
+    with pytest.raises(UsageError, match="h: has masked entries"):
+        as_rows(masked)
+    assert as_tensor(np.ma.masked_array(np.ones((3, 2)))).tolist() == [[1, 1]] * 3
+
+
+def test_scale_helpers_at_the_ends_of_the_numbers():
+    draw = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for size in (1e-320, 1e-200, 1.0, 1e200, 1e300):
+        assert torch.allclose(unit(draw * size).norm(dim=1), torch.ones(5, dtype=torch.float64), rtol=1e-3)
+        near = near_one(draw * size)
+        assert bool(torch.isfinite(near.square().sum()) and near.square().sum() > 0)
+    assert torch.equal(unit(torch.zeros(2, 3)), torch.zeros(2, 3))
+    assert size_of(torch.tensor([1.0, float("nan")])) != size_of(torch.tensor([1.0, float("nan")]))
+    jitter = 3.3 + 4.4e-16 * torch.tensor([[-2.0], [0.0], [2.0]], dtype=torch.float64)
+    assert not varies(jitter).any() and varies(jitter + torch.tensor([[0.0], [0.0], [1e-11]])).all()
+    assert flattened(jitter, 1e-13).unique().numel() == 1
+    assert resolution(np.ones(2, np.float32)) == pytest.approx(4.8e-7, rel=0.01) and resolution([1.0]) == 1e-13

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from sklearn import cluster, decomposition
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import Notice, UsageError
 from unmix.core.seeds import Stream
 from unmix.encoders.iterative import Fista
 from unmix.finders.clusters import KMeans, SphericalKMeans
 from unmix.finders.features import replace
 from unmix.finders.linear import NMF, PCA, FastICA, MiniBatchDictionary, _numpy_untouched
 from unmix.scores.matching import dictionary_mcc
+from unmix.scores.sparsity import fvu
 from unmix.worlds.sparse import SparseWorld
 from unmix.worlds.superposition import SuperpositionWorld
 
@@ -146,7 +149,9 @@ def test_odd_rows_give_finite_features(kind, recipe):
         "width 1": x[:, :1],
         "constant column": torch.cat([x, torch.full((40, 1), 2.0)], 1),
     }[kind]
-    features = recipe.fit(x)
+    copies = isinstance(recipe, KMeans) and kind == "duplicated rows"
+    with pytest.warns(Notice, match="only 3 of 4 clusters") if copies else contextlib.nullcontext():
+        features = recipe.fit(x)
     assert torch.isfinite(features.atoms).all() and torch.isfinite(features.reconstruct(x)).all()
     assert (x - features.reconstruct(x)).square().sum() <= x.square().sum() * 1.01
 
@@ -157,3 +162,33 @@ def test_rows_without_anything_to_find_are_refused():
             recipe.fit(torch.ones(10, 3))
     with pytest.raises(UsageError, match="at most the number of rows"):
         SphericalKMeans(width=20).fit(torch.eye(10))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_fast_ica_of_average_referenced_rows_names_their_rank(kind):
+    draw = np.random.default_rng(0)
+    x = draw.laplace(size=(2000, 6)) @ draw.standard_normal((6, 6))
+    referenced = (x - x.mean(1, keepdims=True)).astype(kind)
+    with pytest.raises(UsageError, match=r"width=6: the rows have rank 5 .* give width=5 or less"):
+        FastICA(width=6).fit(referenced)
+    found = FastICA(width=5).fit(referenced)
+    assert fvu(referenced, found.reconstruct(referenced)).value < 1e-6
+
+
+@pytest.mark.parametrize("offset", [1e8, 1e9])
+def test_rows_with_a_large_common_offset_lose_nothing(offset):
+    draw = np.random.default_rng(0)
+    rows = draw.laplace(size=(1000, 6)) @ draw.standard_normal((6, 6)) + offset
+    found = PCA(width=6).fit(rows)
+    assert found.bias.dtype == torch.float64
+    assert fvu(rows, found.decode(found.encode(rows))).value < 1e-9
+    moved = PCA(width=6).fit(rows - offset)
+    assert torch.allclose(found.atoms, moved.atoms, atol=1e-4)
+
+
+def test_rows_in_tiny_units_are_not_taken_for_equal_and_near_the_end_of_float32_are_refused():
+    x = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+    left = [fvu(h, SphericalKMeans(width=12).fit(h).reconstruct(h)).value for h in (x, x * np.float32(1e-13))]
+    assert left[0] == pytest.approx(left[1], abs=0.01)
+    with pytest.raises(UsageError, match=r"e\+38, where float32 ends; divide them by their scale, such as 1e38"):
+        MiniBatchDictionary(width=8).fit(x[:40, :5] * np.float32(9e37))

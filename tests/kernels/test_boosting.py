@@ -18,11 +18,11 @@ def drawn(n=700, m=5, seed=0):
 
 
 @pytest.mark.parametrize("classes", [0, 2, 4])
-@pytest.mark.parametrize("depth", [1, 3])
-def test_compiled_equals_plain(classes, depth):
+@pytest.mark.parametrize(("depth", "count"), [(1, 16), (3, 16), (1, 256), (3, 256)])
+def test_compiled_equals_plain(classes, depth, count):
     z, h = drawn()
     y = {0: h[:, 0] + z[:, 1], 2: z[:, 0] > 1, 4: z[:, 0]}[classes]
-    bins, test = binned(h[:500], h[500:], 16)
+    bins, test = binned(h[:500], h[500:], count)
     one, two = (boost(bins, y[:500], classes, test, 6, depth, backend=b) for b in ("numba", "plain"))
     for name in ("importances", "raw", "test_raw"):
         assert getattr(one, name) == pytest.approx(getattr(two, name), abs=1e-10)
@@ -47,6 +47,23 @@ def test_importances_and_predictions_are_those_of_scikit_learn(classes):
     else:
         mine = found.test_raw[:, 0] > 0 if classes == 2 else found.test_raw.argmax(1)
         assert (mine == guess).mean() > 0.9
+
+
+@pytest.mark.parametrize("classes", [0, 2, 6])
+def test_importances_on_noisy_codes_are_those_of_scikit_learn_where_every_value_has_a_bin(classes):
+    with untouched():
+        from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+
+    n, draw = 900, np.random.default_rng(7)
+    z = np.stack([draw.integers(size, size=n) for size in (3, 6, 10, 8)], 1)
+    codes = (z - z.mean(0)) / z.std(0) + 0.5 * draw.standard_normal(z.shape)
+    y = {0: z[:, 1] + 0.3 * draw.standard_normal(n), 2: z[:, 1] > 2, 6: z[:, 1]}[classes]
+    model = GradientBoostingClassifier if classes else GradientBoostingRegressor
+    right = model(random_state=0, n_estimators=40).fit(codes, y).feature_importances_
+    bins, _ = binned(codes, None, 256)
+    assert bins.dtype == np.uint16 and len(np.unique(bins[:, 0])) == n
+    found = boost(bins, y, classes, rounds=40).importances
+    assert found / found.sum() == pytest.approx(right, abs=0.02)
 
 
 def test_equal_columns_share_the_credit_and_dead_ones_get_none():

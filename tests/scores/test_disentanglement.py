@@ -186,3 +186,19 @@ def test_pictures_are_in_the_order_given(z):
     assert measured("irs", codes, z).detail["best"].tolist() == [2, 0, 3, 1]
     matched = measured("typed_mcc", np.concatenate([codes, z[:, :1] ** 3, np.ones((len(z), 1))], 1), z).detail
     assert matched["pairs"].tolist() == where and matched["unmatched"] == [4] and matched["dead"] == [5]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_factor_constant_up_to_rounding_is_constant(name):
+    """A computed angle, a mean over a group: 3.3 give or take a few units in the last place."""
+    draw = np.random.default_rng(0)
+    z = draw.uniform(size=(300, 3))
+    codes = z + 0.1 * draw.standard_normal(z.shape)
+    constant, nearly = np.full(300, 3.3), 3.3 + 4.4e-16 * draw.integers(-2, 3, 300)
+    one, two = (
+        measured(name, codes, np.column_stack([z, column]), (*map(Factor, "abc"), Factor("d")))
+        for column in (constant, nearly)
+    )
+    assert one.value == two.value and two.detail["left_out"] == ["d"]
+    dead = np.column_stack([codes, nearly.astype(np.float32)])
+    assert measured(name, dead, z, tuple(map(Factor, "abc"))).value == pytest.approx(one.value, abs=0.1)

@@ -76,3 +76,19 @@ def test_matched_world_survives_json_and_a_representation_with_constant_columns(
     assert again == world and again.digest == world.digest
     assert torch.isfinite(world.sample(200, 0).h).all()
     assert torch.equal(again.sample(20, 3).h, world.sample(20, 3).h)
+
+
+def test_a_matched_world_follows_units_and_offsets():
+    x = SparseWorld(latents=16, width=8, active=2, noise=0.1).sample(1000, 0).x.double()
+    recipe = TopKSAE(width=16, k=2, steps=60, batch=200)
+    plain = MatchedWorld.of(recipe.fit(x), x)
+    for unit, offset in ((2.0**-43, 0.0), (2.0**27, 0.0), (1.0, 1e9)):
+        rows = x * unit + offset
+        world = MatchedWorld.of(recipe.fit(rows), rows)
+        assert np.allclose(np.array(world.spectrum) / unit**2, plain.spectrum, rtol=1e-4)
+        assert np.allclose(world.rates, plain.rates, atol=5e-3)
+        h = world.sample(500, 1).h
+        assert float((h.double() - h.double().mean(0)).square().mean()) / unit**2 == pytest.approx(
+            float(np.mean(plain.spectrum)), rel=0.2
+        )
+        assert np.allclose(world.atoms.norm(dim=1), 1, atol=1e-5)

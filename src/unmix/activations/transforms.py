@@ -16,6 +16,7 @@ from unmix.core.digest import array_digest, digest
 from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.rows import Rows, as_rows, as_tensor, gather
+from unmix.core.scale import kept, power_of_two, size_of
 from unmix.core.seeds import Stream, as_stream
 
 
@@ -23,9 +24,10 @@ from unmix.core.seeds import Stream, as_stream
 class Affine:
     """x = scale (h - shift) W + offset, and back h = (x - offset) W' / scale + shift.
 
-    shift: [d]. matrix: W [d, d], None is the identity. back: W' [d, d], the (pseudo-)inverse of W. scale: not 0.
-    offset: [d], None is 0. Where W has directions of no variance in the rows it was fitted on, the inverse gives
-    them their mean: exact on such rows, a projection on others.
+    shift: [d], in float64 where rows in float64 have an offset that is large beside their scale. matrix: W [d, d],
+    None is the identity. back: W' [d, d], the (pseudo-)inverse of W. scale: not 0. offset: [d], None is 0. Where W
+    has directions of no variance in the rows it was fitted on, the inverse gives them their mean: exact on such rows,
+    a projection on others.
     """
 
     shift: Tensor
@@ -44,22 +46,30 @@ class Affine:
                 raise UsageError(f"affine: {name} must be [{d}, {d}], got {list(value.shape)}")
         if not np.isfinite(self.scale) or self.scale == 0:
             raise UsageError(f"affine: scale={self.scale} must be a number other than 0")
+        for name in ("matrix", "back"):
+            if (value := getattr(self, name)) is not None and not np.isfinite(size_of(value)):
+                raise UsageError(f"affine: {name} is beyond float32; bring the rows to a scale near 1 before")
 
     def __call__(self, h: Tensor) -> Tensor:
         """x [n, d] from h [n, d], in the dtype of h."""
-        x = h - self.shift.to(h)
+        x = (h - self._at(self.shift, h)).to(h.dtype)
         if self.matrix is not None:
             x = x @ self.matrix.to(h)
         x = x * self.scale
         return x if self.offset is None else x + self.offset.to(h)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """h [n, d] from x [n, d], in the dtype of x."""
+        """h [n, d] from x [n, d], in the dtype of x, or of the shift where that is wider."""
         h = x if self.offset is None else x - self.offset.to(x)
         h = h / self.scale
         if self.back is not None:
             h = h @ self.back.to(x)
-        return h + self.shift.to(x)
+        return h + self._at(self.shift, x)
+
+    @staticmethod
+    def _at(shift: Tensor, like: Tensor) -> Tensor:
+        """The shift on the device of rows, and in their type unless its own is float64."""
+        return shift.to(like.device) if shift.dtype == torch.float64 else shift.to(like)
 
     def then(self, other: Affine) -> Affine:
         """One map for this one and `other` after it: other(self(h))."""
@@ -71,7 +81,7 @@ class Affine:
         point = double.inverse(other.shift.double())
         rest = other.scale * _times(double(point) - other.shift.double(), other.matrix)
         offset = rest if other.offset is None else rest + other.offset.double()
-        single = self.shift.dtype
+        single = torch.promote_types(self.shift.dtype, other.shift.dtype)
         return Affine(
             point.to(single),
             _product(self.matrix, other.matrix),
@@ -149,7 +159,10 @@ class Transform(Recipe):
     limit: int | None = Field(default=None, ge=2)
 
     def fit(self, rows: Any, rng: int | Stream = 0) -> Affine:
-        """The map fitted on rows [n, d], in float64, kept in float32. Raises `UsageError` for rows that are all 0."""
+        """The map fitted on rows [n, d], in float64, kept in float32.
+
+        Raises `UsageError` for rows that are all 0, or whose scale float32 does not hold.
+        """
         rows = as_rows(rows)
         if self.limit is not None and self.limit < rows.shape[0]:
             rows = as_rows(gather(rows, self.limit, as_stream(rng).child(self.kind)))
@@ -165,7 +178,10 @@ class Center(Transform):
     equation: ClassVar[str] = "x = h - mean(h)"
 
     def _fit(self, rows: Rows) -> Affine:
-        return Affine(_mean(rows).float())
+        mean = _mean(rows)
+        if rows.take(np.arange(1)).dtype != torch.float64:
+            return Affine(mean.float())
+        return Affine(kept(mean, float(_deviation(rows, mean).square().mean().sqrt()), torch.float64))
 
 
 class Scale(Transform):
@@ -175,10 +191,10 @@ class Scale(Transform):
 
     def _fit(self, rows: Rows) -> Affine:
         n, d = rows.shape
-        total = sum(float(block.double().square().sum()) for block in rows.blocks(16384))
-        if total == 0:
+        total, near = _squares(rows, torch.zeros(d, dtype=torch.float64))
+        if not total.any():
             raise UsageError("rows: all are 0 and cannot be scaled; give rows that differ from 0")
-        return Affine(torch.zeros(d), scale=float(np.sqrt(d * n / total)))
+        return Affine(torch.zeros(d), scale=float(np.sqrt(d * n / float(total.sum()))) / near)
 
 
 class Standardise(Transform):
@@ -188,12 +204,12 @@ class Standardise(Transform):
 
     def _fit(self, rows: Rows) -> Affine:
         mean = _mean(rows)
-        total = sum((block.double() - mean).square().sum(0) for block in rows.blocks(16384))
-        deviation = (torch.as_tensor(total) / rows.shape[0]).sqrt()
-        # Below the resolution of float32 a column is constant.
-        varies = deviation > torch.finfo(torch.float32).eps * mean.abs()
-        matrix = torch.where(varies, 1 / deviation.clamp_min(1e-300), 0.0)
-        return Affine(mean.float(), matrix.diag().float(), torch.where(varies, deviation, 0.0).diag().float())
+        deviation = _deviation(rows, mean)
+        varies = deviation > _resolution(rows) * mean.abs()
+        matrix = torch.where(varies, 1 / deviation, 0.0)
+        scale = deviation[varies].min().item() if varies.any() else 1.0
+        shift = kept(mean, scale, _type(rows))
+        return Affine(shift, matrix.diag().float(), torch.where(varies, deviation, 0.0).diag().float())
 
 
 class Whiten(Transform):
@@ -201,7 +217,7 @@ class Whiten(Transform):
 
     ridge: as a share of the mean variance. rank: keep the directions of largest variance only; the others become 0
     and the inverse gives them their mean. Constant columns become 0 and come back as their constant; so do all
-    directions with less than 1e-9 of the largest variance, which float32 rows do not resolve.
+    directions with less than 1e-9 of the largest variance, which float32 does not resolve.
     """
 
     equation: ClassVar[str] = "x = (h - mean) C^-1/2"
@@ -214,13 +230,11 @@ class Whiten(Transform):
         if self.rank is not None and self.rank > d:
             raise UsageError(f"rank={self.rank}: the rows have {d} columns; give at most {d}")
         mean = _mean(rows)
-        covariance = torch.zeros(d, d, dtype=torch.float64)
-        for block in rows.blocks(16384):
-            centred = block.double() - mean
-            covariance += centred.T @ centred
+        covariance, near = _squares(rows, mean, cross=True)
         covariance /= n
-        # Below the resolution of float32 a column is constant; it must not leak into others by rounding.
-        varies = covariance.diagonal() > torch.finfo(torch.float32).eps ** 2 * mean.square()
+        deviation = covariance.diagonal().sqrt() * near
+        # A column that is constant up to rounding must not leak into others.
+        varies = deviation > _resolution(rows) * mean.abs()
         places = varies.nonzero()[:, 0]
         if not len(places):
             raise UsageError("rows: every column is constant; there is nothing to whiten")
@@ -231,9 +245,9 @@ class Whiten(Transform):
         deviations = (values[keep] + self.ridge * values.mean()).sqrt()
         matrix, back = torch.zeros(d, d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
         grid = (places[:, None], places[None])
-        matrix[grid] = (vectors[:, keep] / deviations) @ vectors[:, keep].T
-        back[grid] = (vectors[:, keep] * deviations) @ vectors[:, keep].T
-        return Affine(mean.float(), matrix.float(), back.float())
+        matrix[grid] = (vectors[:, keep] / deviations) @ vectors[:, keep].T / near
+        back[grid] = (vectors[:, keep] * deviations) @ vectors[:, keep].T * near
+        return Affine(kept(mean, float(deviations.min()) * near, _type(rows)), matrix.float(), back.float())
 
 
 def _mean(rows: Rows) -> Tensor:
@@ -243,6 +257,40 @@ def _mean(rows: Rows) -> Tensor:
     for block in rows.blocks(16384):
         total += (block.double() - first).sum(0)
     return first + total / rows.shape[0]
+
+
+def _deviation(rows: Rows, mean: Tensor) -> Tensor:
+    """Standard deviation of every column in float64, at any scale: [d]."""
+    total, near = _squares(rows, mean)
+    return (total / rows.shape[0]).sqrt() * near
+
+
+def _squares(rows: Rows, mean: Tensor, cross: bool = False) -> tuple[Tensor, float]:
+    """Sums of squares about the mean in float64, [d] or with cross products [d, d], of rows over a power of two.
+
+    The power is 1 unless the squares of the rows themselves vanish or overflow.
+    """
+    near = 1.0
+    while True:
+        total = torch.zeros(len(mean), len(mean) if cross else 1, dtype=torch.float64)
+        for block in rows.blocks(16384):
+            away = (block.double() - mean) / near
+            total += away.T @ away if cross else away.square().sum(0)[:, None]
+        if near != 1 or 1e-200 < size_of(total) < 1e200:
+            break
+        near = power_of_two(max(size_of(block.double() - mean) for block in rows.blocks(16384)))
+        if near == 1:
+            break
+    return total if cross else total[:, 0], near
+
+
+def _type(rows: Rows) -> torch.dtype:
+    return rows.take(np.arange(1)).dtype
+
+
+def _resolution(rows: Rows) -> float:
+    """Share of its mean below which the deviation of a column is rounding of its numbers."""
+    return 1e-13 if _type(rows) == torch.float64 else torch.finfo(torch.float32).eps
 
 
 def _double(value: Tensor | None) -> Any:

@@ -49,11 +49,8 @@ class KMeans(Finder):
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters: some are equal
             model = Model(self.width, n_init=self.starts, random_state=seed).fit((array / near).numpy())
         centres = torch.from_numpy(model.cluster_centers_)
-        if (found := len(centres.unique(dim=0))) < self.width:
-            notice(
-                f"KMeans: {found} different clusters of {self.width}: there are no more different rows; the other "
-                "atoms are copies"
-            )
+        if (found := len(set(model.labels_.tolist()))) < self.width:
+            notice(f"KMeans: only {found} of {self.width} clusters have rows, for no more rows differ")
         atoms = (centres * near - mean).float()
         inertia = float(model.inertia_) * near**2
         return assemble(atoms, kept(mean, scale, sample.dtype), Nearest(), inertia=inertia)

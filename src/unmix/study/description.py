@@ -70,7 +70,7 @@ def describe(features: Features, train: Tensor, test: Tensor, distortion: float 
     noise = distortion * variance
     codes, held = features.encode(train).ragged(), features.encode(test).ragged()
     # Rounding a code moves the row along its atom: noise grows with active codes and squared norms.
-    spread = max(1e-12, len(codes.values) / len(codes) * float(features.atoms.double().square().sum(1).mean()))
+    spread = len(codes.values) / len(codes) * float(features.atoms.double().square().sum(1).mean()) or 1.0
     best: tuple[float, Tensor, Tensor] | None = None
     for share in SHARES:
         step = math.sqrt(12 * share * noise * train.shape[1] / spread)

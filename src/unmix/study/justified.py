@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from unmix.core.rows import as_rows, gather
+from unmix.core.scale import unit
 from unmix.core.seeds import Stream
 from unmix.finders.features import Features
+from unmix.scores.sparsity import fvu
 
 LIMIT = 8192
 WATCHED = 512  # features whose firing together is looked at, the most frequent ones
@@ -31,7 +31,7 @@ def unjustified(features: Features, rows: Any) -> str | None:
         return f"{active.mean():.1f} of {alive} features are active in a row, which is no sparse sum"
     if active.max() <= 1:
         return "one feature is active in a row: these are clusters, which exclude one another, and no sum"
-    left = float((h - features.decode(codes)).double().square().sum() / (h - h.mean(0)).double().square().sum())
+    left = fvu(h, features.decode(codes)).value
     if left > UNEXPLAINED:
         return f"the features leave {left:.0%} of the variance unexplained, so there is nothing to match"
     return None
@@ -55,6 +55,6 @@ def signs(features: Features, rows: Any) -> dict[str, float]:
     on = (on - on.mean(0)) / on.std(0, correction=0)
     square = (on.T @ on / len(h)).square()
     apart = float((square.sum() - square.diagonal().sum()) / (len(kept) * (len(kept) - 1)))
-    atoms = torch.nn.functional.normalize(features.atoms[kept].double())
+    atoms = unit(features.atoms[kept].double())
     cosines = (atoms @ atoms.T).abs().fill_diagonal_(0)
     return {"together": max(0.0, apart - 1 / len(h)) ** 0.5, "alike": float(cosines.amax(1).mean())}

@@ -158,7 +158,7 @@ def _motion(world: Any, learner: Any, learnt: Representation, seed: int) -> tupl
     h = learnt(sample.x)
     if hasattr(learner, "likelihood"):
         h = h[:, informative_codes(learnt, sample.x)]
-    h = h[:, h.std(0) > 1e-6]
+    h = h[:, h.std(0) > 1e-6 * h.std(0).amax()]
     if not h.shape[1]:
         raise UsageError(f"{learner.kind}: no matched world: no code says anything of the data")
     next_to = (sample.group[1:] == sample.group[:-1]).numpy()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unmix.core.rows import as_rows, gather
 from unmix.core.sample import Sample
+from unmix.core.scale import kept, unit
 from unmix.core.seeds import Stream, as_stream
 from unmix.worlds.base import DictionaryWorld
 
@@ -26,7 +27,8 @@ class MatchedWorld(DictionaryWorld):
     latent at the same ranks. shape: quantiles of value / mean among firing latents. mean_norm: norm of the mean.
     negative: share of the firing latents whose value is negative. seed: fixes the dictionary, the eigenvectors and
     which latent has which rate.
-    Latents fire independently. Signal and noise covariances add up to the spectrum exactly when N >= d.
+    Latents fire independently. All numbers are in the units of the rows. Signal and noise covariances add up to the
+    spectrum exactly when N >= d. Rows come in float64 where their offset is large beside their scale.
     """
 
     equation: ClassVar[str] = "h = offset + z D + e,  z_j = b_j a_j,  b_j ~ Bernoulli(rate_j),  cov(h) = given"
@@ -109,7 +111,7 @@ class MatchedWorld(DictionaryWorld):
 
     @property
     def atoms(self) -> Tensor:
-        return torch.nn.functional.normalize(self._dictionary()[0]).float()
+        return unit(self._dictionary()[0]).float()
 
     def sample(self, n: int, rng: int | Stream = 0) -> Sample:
         stream = as_stream(rng).child("matched world")
@@ -119,7 +121,9 @@ class MatchedWorld(DictionaryWorld):
         rates, amplitudes = self._latents()
         quantiles = np.asarray(self.shape)
         z = torch.zeros(n, self.latents)
-        h = torch.zeros(n, self.width)
+        # Rows with an offset that is large beside their scale are told apart in float64 alone.
+        scale = float(np.sqrt(np.mean(self.spectrum)))
+        h = torch.zeros(n, self.width, dtype=kept(offset, scale, offset.dtype).dtype)
         expected = torch.from_numpy(rates * amplitudes * self._mean) @ dictionary
         for start in range(0, n, 8192):
             rows = min(8192, n - start)
@@ -131,7 +135,7 @@ class MatchedWorld(DictionaryWorld):
             block = torch.zeros(rows, self.latents, dtype=torch.float64)
             block[r, c] = torch.from_numpy(size * amplitudes[c])
             white = torch.randn(rows, self.width, generator=noise, dtype=torch.float64)
-            h[start : start + rows] = (block @ dictionary - expected + white @ root + offset).float()
+            h[start : start + rows] = (block @ dictionary - expected + white @ root + offset).to(h.dtype)
             z[start : start + rows] = (block * norms).float()
         return Sample(h=h, z=z)
 
@@ -155,7 +159,7 @@ class MatchedWorld(DictionaryWorld):
         rates, amplitudes = self._latents()
         second = _moments(np.asarray(self.shape))[1]
         variance = torch.from_numpy(rates * amplitudes**2 * second - (rates * amplitudes * self._mean) ** 2)
-        raw = torch.nn.functional.normalize(gaussian * signal)
+        raw = unit(gaussian * signal)
         covariance = (raw.T * variance.clamp_min(0)) @ raw
         # T with T' covariance T = diag(signal^2): the same sparse latents, with exactly the wanted spectrum.
         values, vectors = torch.linalg.eigh(covariance)
