@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ def learn(
     given = parse(options or [])
     seeds, test = given.pop("seed", [0]), given.pop("test", [8192])[0]
     world = _from_path(data, given) or world_of(data, given)
-    learners = recipes(LEARNERS, "learner", given, ["Supervised"])
+    learners = recipes(LEARNERS, "learner", given, [] if "learner" in given else [_suited(world)])
     watched, followed = given.pop("watch", [None])[0], list(map(str, given.pop("watch.pairs", [])))
     if "init" in given:
         starts = recipes(INITIALISATIONS, "init", given, [])
@@ -52,12 +53,16 @@ def learn(
     )
     from unmix.learners import parallel
     from unmix.study import learning
+    from unmix.study.cautions import cautions_of_learning
 
     parallel.join()
     first = parallel.rank() == 0
+    smaller = {made.kind: learning.smaller_network(world, made) for made in learners} if first else {}
     if dry_run:
         tell_costs(learning.estimate(world, learners, len(seeds)))
+        _tell_smaller(world, learners, smaller, len(seeds))
         return
+    _tell_smaller(world, learners, smaller, None)
     for sentence in learning.warnings_of(world) if first else ():
         typer.echo(f"warning: {sentence}", err=True)
     learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched, start, followed)
@@ -66,8 +71,43 @@ def learn(
         if probes and hasattr(world, "pictures") and len(learned.table()):
             _tell_probes(world, out, learning.trusted(learners))
         tell(f"representations  {out / 'learned'}")
+        for sentence in cautions_of_learning(learned, learners, world):
+            tell(f"caution  {sentence}")
     if first and learned.failures:
         raise Failure(f"{len(learned.failures)} failed; first: {learned.failures[0]}")
+
+
+SUITED = ("Supervised", "Diet", "SlowVAE", "InstanceDiscrimination")  # what is tried where no learner is named
+
+
+def _suited(world: Any) -> str:
+    """The first of some learners that a world gives what it needs; the first of all where none does."""
+    from unmix.learners import LEARNERS
+
+    refused = [LEARNERS[kind](batch=8).refusal(world) for kind in SUITED[:1]]
+    while refused[-1] is not None and len(refused) < len(SUITED):
+        refused.append(LEARNERS[SUITED[len(refused)]](batch=8).refusal(world))
+    if refused[-1] is not None or len(refused) == 1:
+        return SUITED[0]
+    tell(f"chosen  learner={SUITED[len(refused) - 1]} ({refused[0]})")
+    return SUITED[len(refused) - 1]
+
+
+def _tell_smaller(world: Any, learners: list[Any], smaller: dict[str, Any], seeds: int | None) -> None:
+    """Propose smaller networks for few images, with what they would take where that is asked."""
+    from unmix.study import learning
+    from unmix.study.present import duration
+
+    for made in learners:
+        if (network := smaller.get(made.kind)) is not None:
+            option = "".join(json.dumps(network.as_dict()).split())
+            line = (
+                f"{made.kind}: {world.size:,} images are few for {made.network}; try '{made.kind}.network={option}'"
+            )
+            if seeds is not None:
+                took = learning.estimate(world, [made.but(network=network)], seeds)["seconds"]
+                line += f", about {duration(took)}"
+            tell(line)
 
 
 def _tell_probes(world: Any, out: Path, trust: frozenset[str]) -> None:

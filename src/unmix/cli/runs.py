@@ -40,14 +40,21 @@ def fit(
     given = parse(options or [])
     seeds, samples = given.pop("seed", [0]), given.pop("samples", [None])
     world = world_of(data, given)
-    finders = recipes(FINDERS, "finder", given, ["TopKSAE"])
-    finish(given, ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "world.FIELD"])
     from unmix.study import verbs
+    from unmix.study.cautions import cautions
 
+    sizing = verbs.sizing(world, min(samples, key=lambda size: size or 0), start, None if dry_run else out)
+    finders = recipes(FINDERS, "finder", given, ["TopKSAE"], sizing.fields)
+    finish(given, ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "world.FIELD"])
+    for sentence in dict.fromkeys(sizing.told):
+        tell(f"chosen  {sentence}")
     if dry_run:
         tell_costs(verbs.estimate(world, finders, seeds, samples[0]))
         return
-    tell_results(verbs.fit(world, finders, out, seeds, samples, engine_of(engine), start=start))
+    results = verbs.fit(world, finders, out, seeds, samples, engine_of(engine), start=start)
+    tell_results(results)
+    for sentence in cautions(results, finders, world):
+        tell(f"caution  {sentence}")
 
 
 def compare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from unmix.core.errors import UsageError, suggest
@@ -45,10 +45,17 @@ def values(text: str) -> list[Any]:
     return [_value(part) for part in text.split(",") if part]
 
 
-def recipes(table: Table, noun: str, options: dict[str, list[Any]], default: list[str]) -> list[Any]:
+def recipes(
+    table: Table,
+    noun: str,
+    options: dict[str, list[Any]],
+    default: list[str],
+    fill: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> list[Any]:
     """Every recipe of one noun that the options ask for: kinds, `noun.field` for all, `Kind.field` for one.
 
-    Used keys are taken out of `options`. Raises `UsageError` for an unknown kind or field.
+    fill: gives further fields of a class, from those that the options give. Used keys are taken out of `options`.
+    Raises `UsageError` for an unknown kind or field.
     """
     kinds = options.pop(noun, default)
     shared = _taken(options, f"{noun}.")
@@ -62,7 +69,8 @@ def recipes(table: Table, noun: str, options: dict[str, list[Any]], default: lis
                 raise UsageError(f"{kind}.{field}: no such field; {suggest(field, fields)}")
         with typed():
             for combination in itertools.product(*own.values()):
-                made.append(cls(**dict(zip(own, combination, strict=True))))
+                given = dict(zip(own, combination, strict=True))
+                made.append(cls(**given, **(fill(cls, given) if fill else {})))
     return made
 
 

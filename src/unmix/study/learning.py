@@ -7,7 +7,7 @@ import shutil
 import textwrap
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ from unmix.learners import LEARNERS, parallel
 from unmix.learners.base import _first as first_batch
 from unmix.learners.loop import moved
 from unmix.learners.representation import Representation
+from unmix.networks.resnet import ResNet
 from unmix.regimes.monitors import RegimeWatch
 from unmix.regimes.pairs import given_pairs
 from unmix.scores import SCORES
@@ -46,6 +47,8 @@ MEASURED = ("r2", "r2_linear", "procrustes_scaled", "mcc", "weights_r2", "within
 FACTS = ("world", "learner", "recipe", "seed", "loss", "scores")
 REGIME = ("verdict", "kernel distance", "hamming", "relative motion", "drift")
 PROBE = 64  # held-out rows that the monitors look at
+TIMED = 8  # rows of the first batch that is timed
+LONG = 0.1  # seconds of a step that is timed well enough
 
 
 class Learning(Recipe):
@@ -311,19 +314,73 @@ def warnings_of(world: Any) -> tuple[str, ...]:
 
 
 def estimate(world: Any, learners: Sequence[Any], seeds: int) -> dict[str, float]:
-    """What training would cost: work, seconds on this machine now (from a few steps), memory and disk."""
-    flops = seconds = memory = disk = 0.0
+    """What training would cost: work, seconds on this machine now, memory and disk.
+
+    Measured on up to three steps of a small batch, which grows while steps are too short to be timed; work, time and
+    what the gradient keeps of a step grow with the batch.
+    """
+    total = {"flops": 0.0, "seconds": 0.0, "memory_bytes": 0.0, "disk_bytes": 0.0}
     for learner in learners:
-        few = learner.but(steps=min(5, learner.steps))
-        begun = time.perf_counter()
-        learnt = few.fit(world)
-        share = learner.steps / few.steps
-        seconds += seeds * share * (time.perf_counter() - begun)
-        flops += seeds * learner.steps * learner.flops(world)
+        whole, batch = learner.batch, min(learner.batch, TIMED)
+        while True:
+            few = learner.but(steps=min(3, learner.steps), batch=batch, accumulate=1)
+            clock = _Clock()
+            begun = time.perf_counter()
+            with torch.autograd.graph.saved_tensors_hooks(clock.keep, lambda kept: kept):
+                learnt = few.fit(world, watch=clock)
+            around = time.perf_counter() - begun - sum(clock.steps)
+            if batch == whole or min(clock.steps) > LONG:
+                break
+            batch = min(whole, 4 * batch)
+        grown = whole / batch
         own = [*learnt.module.state_dict().values(), *learnt.parts.values()]
-        kept = float(sum(tensor.numel() * tensor.element_size() for tensor in own))
-        memory, disk = max(memory, 4 * kept), disk + seeds * kept
-    return {"flops": flops, "seconds": seconds, "memory_bytes": memory, "disk_bytes": disk}
+        weights = float(sum(tensor.numel() * tensor.element_size() for tensor in own))
+        total["flops"] += seeds * learner.steps * few.flops(world) * grown
+        total["seconds"] += seeds * (around + learner.steps * min(clock.steps) * grown)
+        total["memory_bytes"] = max(total["memory_bytes"], 4 * weights + clock.most * grown / learner.accumulate)
+        total["disk_bytes"] += seeds * weights
+    return total
+
+
+class _Clock(Watch):
+    """Seconds of every step, and the bytes that a step's gradient keeps, each storage once."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.last, self.most = time.perf_counter(), 0.0
+        self.kept: dict[int, int] = {}
+
+    def restore(self) -> None:
+        self.last = time.perf_counter()
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What autograd saves passes here on its way."""
+        storage = tensor.untyped_storage()
+        self.kept[storage.data_ptr()] = storage.nbytes()
+        self.most = max(self.most, float(sum(self.kept.values())))
+        return tensor
+
+    def on_step(self, step: int, total: int, facts: Mapping[str, Any]) -> None:
+        now = time.perf_counter()
+        self.steps.append(now - self.last)
+        self.last, self.kept = now, {}
+
+
+def smaller_network(world: Any, learner: Any) -> Any | None:
+    """A network that suits a few hundred images better than a learner's own, or None where that is small enough.
+
+    Proposed where there are fewer images than a hundredth of the weights: half the channels, and for images of 96
+    pixels or more the stem that works on a sixteenth of the places.
+    """
+    shape = tuple(world.sample(1, Stream(0).child("shape")).x.shape[1:]) if world.size else ()
+    if len(shape) != 3 or not isinstance(learner.network, ResNet):
+        return None
+    built = learner.network.build(shape, learner.width)
+    if world.size >= sum(weight.numel() for weight in built.parameters()) / 100:
+        return None
+    stem = "standard" if min(shape[1:]) >= 96 else learner.network.stem
+    small = learner.network.but(channels=max(4, learner.network.channels // 2), stem=stem)
+    return None if small == learner.network else small
 
 
 class Learned:

@@ -20,6 +20,7 @@ from unmix.study.cells import Cell, Split, all_rows, split
 from unmix.study.engines import Engine
 from unmix.study.holdings import nothing
 from unmix.study.justified import signs, unjustified
+from unmix.study.sizing import Sizing
 from unmix.study.study import Results, Study
 from unmix.worlds.matched import MatchedWorld
 
@@ -52,6 +53,25 @@ def fit(
         start=None if start is None else _start(Path(start)),
     )
     return study.run(folder, engine)
+
+
+def sizing(
+    world: Any,
+    samples: int | None = None,
+    start: str | Path | None = None,
+    folder: str | Path | None = None,
+    test: int = 8192,
+) -> Sizing:
+    """What finders need and are not given, from the rows of a world that they are fitted on.
+
+    `sizing(world).fields(TopKSAE, {})` are fields for `TopKSAE`. folder: of a run that keeps what was tried.
+    Raises `UsageError` where the world has no such rows.
+    """
+    cell = Cell(world=world, finder="TopKSAE", samples=samples, test=test, scores=("l0",))
+    if reason := cell.refusal():
+        raise UsageError(reason)
+    begun = None if start is None else Features.load(_start(Path(start))[0])
+    return Sizing(split(cell).train, begun, None if folder is None else Path(folder))
 
 
 def compare(
