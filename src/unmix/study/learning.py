@@ -372,9 +372,9 @@ def smaller_network(world: Any, learner: Any) -> Any | None:
     Proposed where there are fewer images than a hundredth of the weights: half the channels, and for images of 96
     pixels or more the stem that works on a sixteenth of the places.
     """
-    shape = tuple(world.sample(1, Stream(0).child("shape")).x.shape[1:]) if world.size else ()
-    if len(shape) != 3 or not isinstance(learner.network, ResNet):
+    if not isinstance(learner.network, ResNet) or not world.size or not hasattr(world, "pictures"):
         return None
+    shape = tuple(world.sample(1, Stream(0).child("shape")).x.shape[1:])
     built = learner.network.build(shape, learner.width)
     if world.size >= sum(weight.numel() for weight in built.parameters()) / 100:
         return None
