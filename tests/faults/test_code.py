@@ -21,6 +21,7 @@ from unmix.activations.modules import ModuleActivations
 from unmix.cli import app
 from unmix.core.errors import UnmixError, UsageError
 from unmix.core.named import trusting
+from unmix.core.options import parse, recipes
 from unmix.encoders import ENCODERS
 from unmix.encoders.greedy import Omp
 from unmix.finders import FINDERS
@@ -444,3 +445,20 @@ def test_a_trusted_package_may_lie_in_the_current_folder(
     assert str(tmp_path) not in sys.path and not marker.exists()
     assert FINDERS["stranger:Atoms"].__module__ == "stranger" and marker.exists()
     assert sys.path[-1] == str(tmp_path) and os.environ["PYTHONPATH"] == f"first{os.pathsep}{tmp_path}"
+
+
+def test_code_that_is_typed_is_run_and_then_trusted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = json.dumps({"kind": "Built", "path": "tests.networks.test_networks:gray", "arguments": {"channels": 4}})
+    fields = [f"learner.network={network}", "learner.width=4", "learner.steps=2", "learner.augment=None"]
+    app(args=["learn", "digits", "learner=Diet", *fields, "-o", "run"], standalone_mode=False)
+    with pytest.raises(UsageError, match=r"runs tests\.networks\.test_networks:gray, .*set UNMIX_TRUST=tests$"):
+        app(args=["probe", "run"], standalone_mode=False)
+    app(args=["probe", "run", "trust=tests.networks"], standalone_mode=False)
+    with pytest.raises(UsageError, match="set UNMIX_TRUST=tests"):
+        app(args=["export", "run", "--encoder", "a.pt2"], standalone_mode=False)
+    monkeypatch.setenv("UNMIX_TRUST", "tests")
+    assert len(probe_learned("run")) and len(Learned("run").table()) == 1
+    made = recipes(SIMILARITIES, "similarity", parse(["similarity=Network", "similarity.make=stranger:build"]), [])
+    assert made[0].code == "stranger:build"
+    with pytest.raises(UsageError, match="runs stranger:build"):
+        SIMILARITIES.make(made[0].as_dict())

@@ -96,6 +96,16 @@ def test_names_in_archives_lead_nowhere(tmp_path):
     assert sorted(p for p in tmp_path.rglob("*")) == before and not Path("/tmp-unmix-evil").exists()
 
 
+def test_a_picture_is_read_in_the_formats_of_pictures_alone(tmp_path):
+    pytest.importorskip("PIL")
+    from unmix.activations.images import open_images
+
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(Failure, match=r"a\.png: no picture that can be read \(in no format that is known\)"):
+        list(open_images(tmp_path).blocks(2))
+
+
 def test_pickled_arrays_in_archives_are_never_loaded(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.array([Trap()], dtype=object), allow_pickle=True)
     from unmix.worlds.images import Images

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 KIND_OF_PAGE, BITS, PHOTOMETRIC, DESCRIPTION = 254, 258, 262, 270  # tags of TIFF
 SMALLER, WHITE_IS_ZERO = 1, 0
+# What the suffixes that are read stand for; of others one (EPS) would be handed to another program.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 Ground = Literal["white", "black"]
 
 
@@ -70,7 +72,9 @@ def frames(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pictures that are large, and of harmed tags
-            with Image.open(io.BytesIO(content)) as image:
+            Image.init()
+            formats = [name for name in FORMATS if name in Image.OPEN]
+            with Image.open(io.BytesIO(content), formats=formats) as image:
                 found = []
                 said: set[str] = set()
                 for number in _numbers(image, name, said):

@@ -118,7 +118,7 @@ def learn(
         if isinstance(outcome, Lost):
             file = store.root / "learned" / f"{job.digest}.json"
             write_json(file, {"learning": job.as_dict(), "error": outcome.reason, "label": job.label})
-    return Learned(store.root)
+    return Learned(store.root, trusted(learners))
 
 
 def run_learning(root: Path, job: Learning) -> bool:
