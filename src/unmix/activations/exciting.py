@@ -19,15 +19,18 @@ from unmix.kernels.exciting import Extremes
 class Exciting:
     """For each of m directions images [m, k] int64 and their values [m, k], most extreme first.
 
-    places: [m, k] the position in each image at which it has that value; 0 where an image is one row.
+    places: [m, k] the position in each image at which it has that value; 0 where an image is one row. tied: [m]
+    whether images that are left out have the same value as the last one: ties then decide which of them are here.
     """
 
     most: Tensor
     most_values: Tensor
     most_places: Tensor
+    most_tied: Tensor
     least: Tensor
     least_values: Tensor
     least_places: Tensor
+    least_tied: Tensor
 
 
 def exciting(
@@ -39,7 +42,9 @@ def exciting(
     block: int = 4096,
     positions: int = 1,
 ) -> Exciting:
-    """The `count` most and least exciting images of each direction, in one pass; ties go to the lowest number.
+    """The `count` most and least exciting images of each direction, in one pass.
+
+    Ties go to the lowest number, and the result says where they decide.
 
     a = (h - bias) D', with the columns themselves where no directions are given; an image of several positions has
     the value of its peak, the largest of them. Memory is count x m and one block.
@@ -66,8 +71,8 @@ def exciting(
         keep = first_copies(images) == np.arange(n)
     if not 1 <= count <= keep.sum():
         raise UsageError(f"count={count}: there are {int(keep.sum())} different images; give 1 to that many")
-    m = d if weight is None else len(weight)
-    most, least = Extremes(m, count), Extremes(m, count, smallest=True)
+    m, one_more = d if weight is None else len(weight), min(count + 1, int(keep.sum()))
+    most, least = Extremes(m, one_more), Extremes(m, one_more, smallest=True)
     start = 0
     for part in rows.blocks(max(1, block // positions) * positions):
         values = _values(part, weight, shift)
@@ -81,9 +86,11 @@ def exciting(
         for side in (most, least):
             side.update(values, numbers)
     found = []
-    for numbers, values in (most.result(), least.result()):
+    for every, of_all in (most.result(), least.result()):
+        numbers, values = every[:, :count], of_all[:, :count]
+        tied = of_all[:, -1] == values[:, -1] if one_more > count else torch.zeros(m, dtype=torch.bool)
         places = torch.zeros_like(numbers) if positions == 1 else _peaks(rows, numbers, positions, weight, shift)
-        found += [numbers, values, places]
+        found += [numbers, values, places, tied]
     return Exciting(*found)
 
 

@@ -54,8 +54,9 @@ def write_atlas(
     table: one row per feature, in order; its columns are shown, searched and sorted by ("name" names the feature).
     notes: column of the table -> a few words under each of its values, such as the null of a score.
     about: facts for the About page; verdict: one sentence on how far to trust the features.
-    contexts: top contexts of a feature (half above and half below zero, where it has both signs); a quarter as
-        many are drawn, by `rng`, from each third of its activations.
+    contexts: top contexts of a feature (half above and half below zero, where it has both signs), drawn by `rng`
+        among rows of equal activation, which the page says; a quarter as many are drawn from each third of its
+        activations.
     neighbours: how many nearest features, by cosine of atoms and by firing together.
     atom_images: show atoms as pictures, where d is the number of values of an image.
     The same inputs give the same bytes. An older atlas at `folder` is replaced when the new one is whole.
@@ -149,14 +150,17 @@ def _evidence(
     view: View, where: np.ndarray, values: np.ndarray, rows: int, contexts: int, stream: Stream
 ) -> dict[str, Any]:
     """What one feature's page shows of its rows: top contexts, contexts of each third and, of pictures, some where it
-    is silent; tokens or labels."""
+    is silent; tokens or labels. Rows of equal activation come in random order, and `ties` says where that decides:
+    [activation, how many rows have it]."""
     activations = np.zeros(rows, np.float32)
     activations[where] = values
-    order = where[np.argsort(-np.abs(values), kind="stable")]
+    order = where[np.lexsort((stream.child("ties").numpy().random(len(values)), -np.abs(values)))]
     shown = Shown(view)
     above, below = order[activations[order] > 0], order[activations[order] < 0]
     lower = 0 if not len(below) else contexts // 2 if len(above) else contexts
-    chosen = shown.choose(above, contexts - lower) + shown.choose(below, lower)
+    sides = [shown.choose(above, contexts - lower), shown.choose(below, lower)]
+    ties = [tie for side, part in zip(sides, (above, below), strict=True) if (tie := _tie(activations, side, part))]
+    chosen = sides[0] + sides[1]
     top = [view.context(row, activations) for row in chosen]
     bands = []
     if len(order) >= len(BANDS):
@@ -169,7 +173,16 @@ def _evidence(
     if len(silent):
         drawn = shown.choose(stream.child(SILENT).numpy().permutation(silent), max(1, contexts // 4))
         bands.append([SILENT, 0, 0, len(silent), [view.context(row, activations) for row in drawn]])
-    return {"top": top, "bands": bands, "common": view.common(where, values)}
+    return {"top": top, "ties": ties, "bands": bands, "common": view.common(where, values)}
+
+
+def _tie(activations: np.ndarray, chosen: list[int], rows: np.ndarray) -> list[Any]:
+    """The activation of the last row chosen and how many of the rows have it, where not all of these were chosen."""
+    if not chosen:
+        return []
+    last = activations[chosen[-1]]
+    shared = int((activations[rows] == last).sum())
+    return [rounded(last), shared] if shared > int((activations[chosen] == last).sum()) else []
 
 
 def _summarise(

@@ -91,12 +91,29 @@ def score_columns(table: pd.DataFrame, count: int) -> tuple[pd.DataFrame, dict[s
         for low, high, null in table[["low", "high", "chance"]].to_numpy()
     ]
     notes = {"interpretability": chance, "q": ["false discovery rate"] * len(table)}
-    notes["z"] = [f"null deviations; {effective:.0f} of {count} images" for effective in table["effective"]]
+    notes["z"] = [
+        _drawn(int(effective), int(active), int(tied), bool(few), count)
+        for effective, active, tied, few in table[["effective", "active", "tied", "few"]].to_numpy()
+    ]
+    if "low_level" in table:
+        columns["low level"] = table["low_level_value"]
+        notes["low level"] = [
+            "" if np.isnan(beyond) else f"by {name}; the feature is {_short(beyond)} deviations above"
+            for name, beyond in table[["low_level", "beyond"]].itertuples(index=False, name=None)
+        ]
     for name, words in (("two_choices", "two choices"), ("label_purity", "label purity")):
         if name in table:
             columns[words] = table[name]
             notes[words] = [f"z {_short(z)}" for z in table[f"{name}_z"]]
     return pd.DataFrame(columns), notes
+
+
+def _drawn(effective: int, active: int, tied: int, few: bool, count: int) -> str:
+    """What a z is of, or why there is none."""
+    if few:
+        return f"left out: active on {active} of the images scored, a set has {count}"
+    told = f"null deviations; {effective} of {count} images"
+    return f"{told}, drawn from {tied} of equal activation" if tied else told
 
 
 def _short(value: float) -> str:

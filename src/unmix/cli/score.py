@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "value: how alike a feature's exciting images are; chance: sets of random images; z: value less chance in "
-    "standard deviations of such sets, mean over features; beside: z less the neurons'; significant: share of "
-    "features with p < .05; unique: share of different images among those of all features."
+    "standard deviations of such sets, mean over features; few: features left out, active on fewer images than a set "
+    "has; beside: z less the neurons'; significant: share of features with q < .05 (false discovery rate over the "
+    "features of the basis); unique: share of different images among those of all features."
 )
 WORDS = ("similarity", "count", "draws", "finder", "seed")
 
@@ -113,18 +114,17 @@ def _interpret(run: Path, options: list[str] | None, untrained: Path | None, csv
             fields["similarity"] = SIMILARITIES.make(fields["similarity"])
     from unmix.study.export import write_table
     from unmix.study.interpretable import over_splits
-    from unmix.study.interpreting import interpret
+    from unmix.study.interpreting import interpret, summary
 
     found = interpret(run, **fields, untrained=untrained)
     means = over_splits(found.bases)
-    named = means[["basis", "read", "features", "value", "chance", "z", "beside", "significant", "unique"]]
+    named = means[["basis", "read", "features", "few", "value", "chance", "z", "beside", "significant", "unique"]]
     tell(f"interpretability of {found.images} images that no feature was fitted on\n")
     tell(named.to_string(index=False, float_format="{:.3g}".format))
     tell("\n" + textwrap.fill(COLUMNS, 110))
     tell("\n" + "\n".join(textwrap.fill(sentence, 110, subsequent_indent="  ") for sentence in found.told))
     for label, table in found.features.items():
-        passed = int((table["q"] < 0.05).sum())
-        tell(f"\n{label}: {passed} of {len(table)} features above random images (false discovery rate 5 %)")
+        tell("\n" + textwrap.fill(f"{label}: {summary(table, found.count)}", 110, subsequent_indent="  "))
     if csv is not None:
         tell(f"table  {write_table(found.table(), csv)}")
     tell(f"kept in  {found.folder} (unmix atlas {run} shows them)")

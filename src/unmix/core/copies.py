@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,17 @@ def first_copies(given: Any) -> np.ndarray:
     their values agree; 0 and -0 do.
     """
     seen: dict[bytes, int] = {}
-    found: list[int] = []
-    for block in _blocks(given):
-        flat = np.ascontiguousarray(block).reshape(len(block), -1)
-        flat = flat + 0.0 if flat.dtype.kind == "f" else flat  # -0 becomes 0
-        for row in flat:
-            found.append(seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), len(found)))
-    return np.asarray(found, dtype=np.int64)
+    return np.asarray([seen.setdefault(own, row) for row, own in enumerate(_digests(given))], dtype=np.int64)
+
+
+def contents(given: Any) -> np.ndarray:
+    """A number for the content of each of n rows, equal for copies: [n] int64, 0 up to how many are different.
+
+    given: as `first_copies` takes it. The numbers follow from the contents alone, not from the order of the rows.
+    """
+    own = list(_digests(given))
+    number = {content: place for place, content in enumerate(sorted(set(own)))}
+    return np.asarray([number[content] for content in own], dtype=np.int64)
 
 
 def hold_out(order: np.ndarray, first: np.ndarray, wanted: int) -> np.ndarray:
@@ -41,6 +45,14 @@ def hold_out(order: np.ndarray, first: np.ndarray, wanted: int) -> np.ndarray:
         return np.flatnonzero(first == heads[sizes.argmin()])
     count = int(np.searchsorted(sizes[fit].cumsum(), wanted, side="right"))
     return np.flatnonzero(np.isin(first, heads[fit][:count]))
+
+
+def _digests(given: Any) -> Iterator[bytes]:
+    for block in _blocks(given):
+        flat = np.ascontiguousarray(block).reshape(len(block), -1)
+        flat = flat + 0.0 if flat.dtype.kind == "f" else flat  # -0 becomes 0
+        for row in flat:
+            yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def _blocks(given: Any) -> Iterable[np.ndarray]:

@@ -121,7 +121,7 @@ class Windows:
         rng: Stream,
     ) -> Chosen | str:
         where, values = self.firing[feature]
-        order = where[np.argsort(-values, kind="stable")]
+        order = where[_falling(values, rng.child("ties"))]
         if spread:
             # Golden steps: every beginning of the list is spread evenly over the ranks of the activations.
             order = order[np.argsort((np.arange(len(order)) * 0.6180339887498949) % 1, kind="stable")]
@@ -161,13 +161,23 @@ class Windows:
         for other in self.neighbours(feature):
             rows, values = self.firing[other]
             quiet = silent[rows]
-            pool.append((other, draft.fresh(rows[quiet][np.argsort(-values[quiet], kind="stable")])))
+            pool.append((other, draft.fresh(rows[quiet][_falling(values[quiet], rng.child(f"ties {other}"))])))
         return pool
 
     def _around(self, draft: _Draft, rows: list[int], silent: np.ndarray, rng: Stream) -> Pool:
-        """Fresh silent rows that have the token of one of `rows`, shuffled."""
-        inside = silent & np.isin(self.ids, self.ids[rows])
-        return [(-1, draft.fresh(rng.child("token").numpy().permutation(np.flatnonzero(inside))))]
+        """Fresh silent rows that have the token of one of `rows`, shuffled: one for each of these in turn.
+
+        Tokens are then as frequent as among `rows`. Drawn from all rows that have one of them, frequent ones would be
+        more frequent still, and a judge of noise worse than chance.
+        """
+        draw, own = rng.child("token").numpy(), self.ids[rows]
+        inside = draw.permutation(np.flatnonzero(silent & np.isin(self.ids, own)))
+        ids = self.ids[inside]
+        order = np.argsort(ids, kind="stable")
+        turn = np.empty(len(ids))
+        turn[order] = np.arange(len(ids)) - np.searchsorted(ids[order], ids[order])
+        rounds = turn // (ids[:, None] == own).sum(1)
+        return [(-1, draft.fresh(inside[np.lexsort((draw.random(len(ids)), rounds))]))]
 
     def neighbours(self, feature: int) -> list[int]:
         """The features that fire and have the atoms closest by |cosine|, nearest first."""
@@ -240,6 +250,11 @@ class _Draft:
         """Let the windows be taken again by another feature."""
         for row in self.rows:
             self.windows._used[self.windows.first[row] : self.windows.last[row]] = False
+
+
+def _falling(values: np.ndarray, rng: Stream) -> np.ndarray:
+    """Places of values [n] from the largest on, equal ones in random order: rows come by document."""
+    return np.lexsort((rng.numpy().random(len(values)), -values))
 
 
 def divided(parts: Mapping[str, float], count: int) -> dict[str, int]:

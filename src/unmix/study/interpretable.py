@@ -63,22 +63,25 @@ def compare_bases(
 ) -> pd.DataFrame:
     """Interpretability index of the neurons and of every finder's features, with controls, on images not fitted on.
 
-    Every split fits on a share of the images and scores on the others; copies of an image are never on both sides.
+    Every split fits on a share of the images and scores on the others; copies of an image are never on both sides,
+    and count once among those scored.
     rows: [n, d], one neuron a column. images: the n images (`ImageItems` or an array). finders: recipes, or their
     names. similarity: a recipe, its name, or images bound already (`Alike`). count: exciting images of a feature.
     share: of the images to fit on. standardise: first each neuron to mean 0 and deviation 1, then each row to unit
     norm, as recordings are read. whiten: ridge of a whitening after that, or None; both are fitted on the images that
     are fitted on. untrained: [n, d'] activations of the untrained network on the same images. draws: random sets of
     the null.
-    Gives one row for each split, basis and way to read it: split; basis; role (basis or control); read ("columns",
+    Gives one row for each split, basis and way to read it: split; images (different ones that are scored) and copies
+    (others of the same content, left out); basis; role (basis or control); read ("columns",
     "codes" of the finder's own encoder, "projections" on its atoms, or "angles": projections of rows about the mean
     and of unit norm, where images that show one thing alone come first); features (how many); aligned (share of
-    atoms with a |cosine| above .9 with one neuron: where it is 1 they are the neurons); value with low and high
-    (bootstrap over features); chance and chance_deviation (random image sets); z (mean over features); beside (z less
-    that of the neurons of the split, by angle where the basis is); significant (share of features with p < .05);
-    effective (images of a set that say something); constant (features that do not vary); unique (share of different
-    images); redundancy (mean largest |correlation| with another feature); brightness_z and colour_z (the index of the
-    same sets by these alone).
+    atoms with a |cosine| above .9 with one neuron: where it is 1 they are the neurons); few (features that are
+    active on fewer images than a set has: they are left out of what follows) and constant (features that do not
+    vary); value with low and high (bootstrap over features); chance and chance_deviation (random image sets); z (mean
+    over features); beside (z less that of the neurons of the split, by angle where the basis is); significant (share
+    of features with q < .05, the false discovery rate over the features of the basis); effective (active images in a
+    set); unique (share of different images); redundancy (mean largest |correlation| with another feature);
+    brightness_z and colour_z (the index of the same sets by these alone). NaN where all features are left out.
     Controls: random directions and random pools of images, as many as neurons; every finder on rows whose neurons
     were shuffled apart; the neurons' activations on other images; the untrained network.
     Raises `UsageError` for rows and images that differ in number, or where the embedding is the rows.
@@ -99,6 +102,7 @@ def compare_bases(
     for split in range(splits):
         own = stream.child(split)
         fit, score = halves_of_images(images, own, share)
+        every, score = len(score), once(pictures, score)
         given, shown = matrix[fit], matrix[score]
         if standardise:
             affine = Standardise().fit(given)
@@ -109,8 +113,14 @@ def compare_bases(
         judge = Judge(alike.take(score), pictures[score], count, draws, own)
         fitted = [(str(recipe), recipe, recipe.fit(given, own)) for recipe in recipes]
         before = None if start is None else (start[fit], start[score])
-        found += [{"split": split, **row} for row in side_by_side(judge, given, shown, fitted, before, own)]
+        about = {"split": split, "images": len(score), "copies": every - len(score)}
+        found += [{**about, **row} for row in side_by_side(judge, given, shown, fitted, before, own)]
     return pd.DataFrame(found)
+
+
+def once(images: Any, numbers: np.ndarray) -> np.ndarray:
+    """Those of the numbers whose image does not come before them among these."""
+    return numbers[first_copies(images[numbers]) == np.arange(len(numbers))]
 
 
 def side_by_side(
@@ -162,9 +172,12 @@ def findings(table: pd.DataFrame, margin: float = 1.0) -> list[str]:
     in the same way (codes beside the neurons' own activations). Features are found where a basis is above neurons and
     every control by angle and by codes or projections as well: a gain by projections alone may come from weighing the
     other neurons against a neuron, which picks purer images in any space. Where three quarters of the atoms are
-    single neurons, a gain is no sign of superposition.
+    single neurons, a gain is no sign of superposition. Features that were left out, active on too few images, are
+    counted.
     """
     means: list[dict[Any, Any]] = over_splits(table).to_dict("records")
+    if all(row["chance_deviation"] == 0 for row in means):
+        return ["All sets of images are equally alike by this similarity: nothing can be said of any feature."]
     z = {(row["basis"], row["read"]): float(row["z"]) for row in means}
     told: list[str] = []
     above: dict[str, set[str]] = {}
@@ -175,14 +188,19 @@ def findings(table: pd.DataFrame, margin: float = 1.0) -> list[str]:
         flat = ANGLES if read == ANGLES else PROJECTIONS
         neurons = z[NEURONS, ANGLES if read == ANGLES else COLUMNS]
         name = f"{basis} ({read})"
+        if math.isnan(own):
+            told.append(f"{name}: left out, no feature is active on as many images as a set has")
+            continue
+        if few := round(row["few"]):
+            name += f", without {few} of {row['features']:.0f} features that are active on too few images"
         if not own - neurons > margin:
-            told.append(f"{name}: z {own:.2f}, not more than {margin:g} above the neurons ({neurons:.2f})")
+            told.append(f"{name}: z {own:.2f}, not more than {margin:g} above the neurons ({_told(neurons)})")
             continue
         beside = {label: z[label, flat] for label in (POOLS, DIRECTIONS)}
         apart = z.get((f"{basis} on shuffled neurons", read))
         if apart is not None:
             beside["the same on shuffled neurons"] = apart
-        reached = [f"{label} ({other:.2f})" for label, other in beside.items() if own - other <= margin]
+        reached = [f"{label} ({_told(other)})" for label, other in beside.items() if not own - other > margin]
         words = "and above every control"
         if reached:
             words = f"but so are {', '.join(reached)}: no evidence of features"
@@ -201,6 +219,10 @@ def findings(table: pd.DataFrame, margin: float = 1.0) -> list[str]:
             "superposition by this measure."
         )
     return told
+
+
+def _told(z: float) -> str:
+    return "left out" if math.isnan(z) else f"{z:.2f}"
 
 
 class Judge:
@@ -237,10 +259,9 @@ class Judge:
 
     def __call__(self, name: str, role: str, read: str, activations: Tensor, aligned: float = math.nan) -> None:
         found = interpretability_index(activations, self.alike, self.count, self.rng, self.draws)
-        outcome = found.outcome(self.rng)
-        varies = np.isfinite(found.values)
-        sets = torch.from_numpy(found.detail["rows"][varies])
-        p = found.p[varies]
+        outcome, counted = found.outcome(self.rng), found.counted
+        sets = torch.from_numpy(found.detail["rows"][counted])
+        some = counted.any()
         self.rows.append(
             {
                 "basis": name,
@@ -248,15 +269,16 @@ class Judge:
                 "read": read,
                 "features": activations.shape[1],
                 "aligned": aligned,
-                "value": found.mean,
+                "few": int(found.few.sum()),
+                "value": outcome.value,
                 "low": outcome.interval[0],
                 "high": outcome.interval[1],
                 "chance": float(found.null_mean[0]),
                 "chance_deviation": float(found.null_deviation[0]),
-                "z": found.mean_z,
-                "significant": float((p < 0.05).mean()) if len(p) else math.nan,
+                "z": found.mean_z if some else math.nan,
+                "significant": float((found.q[counted] < 0.05).mean()) if some else math.nan,
                 "effective": float(found.effective.mean()),
-                "constant": int((~varies).sum()),
+                "constant": found.detail["constant"],
                 "unique": float(found.detail["unique"]),
                 "redundancy": controls.correlation_between(activations),
                 **controls.covariates(sets, self.pictures, self.rng, self.draws),
@@ -327,13 +349,13 @@ def rotation_test(
     for number in range(rotations):
         turn = torch.linalg.qr(torch.randn(d, d, generator=stream.child(number).torch()))[0]
         values.append(index(centred @ turn))
-    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if rotations > 1 else math.nan
     p = (1 + sum(other >= value for other in values)) / (1 + rotations)
     return {
         "value": value,
         "mean": mean,
         "deviation": spread,
-        "z": (value - mean) / spread,
+        "z": (value - mean) / spread if spread > 0 else math.nan,
         "p": p,
         "rotated": values,
     }

@@ -8,7 +8,6 @@ import torch
 
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
-from unmix.scores.interpretability.base import extreme_sets
 from unmix.scores.interpretability.controls import correlation_between
 from unmix.scores.interpretability.sets import (
     clarity,
@@ -20,6 +19,7 @@ from unmix.scores.interpretability.sets import (
     redundancy,
 )
 from unmix.scores.interpretability.synergy import synergy
+from unmix.scores.interpretability.ties import extreme_sets
 from unmix.scores.interpretability.trials import intruder, machine_interpretability, two_choices
 from unmix.scores.interpretability.weighted import monosemanticity, monosemanticity_pairwise
 from unmix.scores.similarity.base import embedded, labelled
@@ -151,7 +151,7 @@ def test_choices_and_intruders_find_concepts_and_are_at_chance_on_noise():
     assert intruder(a, embedded(e)).mean == pytest.approx(1 / 6, abs=0.03)
     known, shown, _ = concepts()
     alike = embedded(shown)
-    assert two_choices(known, alike).values.min() > 0.8  # a foil may show the same concept
+    assert two_choices(known, alike, 100).values.min() > 0.8  # a foil may show the same concept
     assert intruder(known, alike).values.min() > 0.7
     same = embedded(np.ones((1000, 3)))
     assert intruder(a, same).mean == pytest.approx(1 / 6) and two_choices(a, same).mean == 0.5
@@ -222,12 +222,12 @@ def test_large_sets_are_sorted_and_small_ones_inserted_and_both_are_the_same(mon
     a = torch.from_numpy(drawn(n=300)[0]).round(decimals=1)  # ties
     a[:, 3] = torch.where(torch.arange(300) % 2 == 0, -0.0, 0.0) * (a[:, 3] < 1) + a[:, 3] * (a[:, 3] >= 1)
     many = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
-    monkeypatch.setattr("unmix.scores.interpretability.base.SORTED", 900)  # three columns at once
+    monkeypatch.setattr("unmix.scores.interpretability.ties.SORTED", 900)  # three columns at once
     split = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
-    monkeypatch.setattr("unmix.scores.interpretability.base.MANY", 100)
+    monkeypatch.setattr("unmix.scores.interpretability.ties.MANY", 100)
     one = [extreme_sets(a, 80, Stream(1), least) for least in (False, True)]
     for first, second, third in zip(many, split, one, strict=True):
-        for name in ("rows", "values", "effective", "constant"):
+        for name in ("rows", "values", "sure", "tied"):
             assert torch.equal(getattr(first, name), getattr(second, name))
             assert torch.equal(getattr(first, name), getattr(third, name))
     for one, least in zip(many, (False, True), strict=True):

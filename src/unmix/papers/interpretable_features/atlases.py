@@ -109,7 +109,7 @@ def _found(
     """Features of given rows as plain values, read on the rows shown; and the table of their scores there."""
     features = finder.fit(given, seed)
     labels = items.labels if items.labels and len(set(items.labels)) > 1 else None
-    table = feature_scores(features, given, shown, alike, labels, COUNT, draws, seed)
+    table = feature_scores(features, given, shown, alike, labels, COUNT, draws, seed, items)
     rows, columns, values = (part.tolist() for part in features.encode(shown).nonzero())
     alike_more = int((table["q"] < 0.05).sum())
     told = f"The exciting images of {alike_more} of {len(table)} atoms are more alike than random sets (q < 0.05)."

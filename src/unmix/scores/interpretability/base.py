@@ -1,10 +1,11 @@
-"""What the scores of interpretability share: exciting images, a value for each feature, and its null."""
+"""What the scores of interpretability share: what is scored, a value for each feature, and its null."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,39 +18,35 @@ from unmix.core.errors import UsageError
 from unmix.core.rows import as_tensor, require_finite
 from unmix.core.seeds import Stream
 from unmix.core.statistics import bootstrap_mean
-from unmix.kernels.exciting import Extremes
 from unmix.scores.base import Outcome
+from unmix.scores.interpretability.ties import constant, resting
+from unmix.scores.similarity.base import Alike
 
-BLOCK = 4096  # rows of one block
-MANY = 64  # images of a set from which sorting is cheaper than inserting one after another
-SORTED = 1 << 22  # entries sorted at once
+EVEN = 1e-6  # share of the size of values below which their deviation is rounding
 
 
 @dataclass(frozen=True, eq=False)
-class Sets:
-    """The images that excite each of m features most (or least), most extreme first, ties in random order.
-
-    rows: [m, k] image numbers. values: [m, k] activations. effective: [m] how many of them are above the feature's
-    smallest activation (below its largest, for the least exciting): the others are ties that say nothing.
-    constant: [m] features that do not vary; their images mean nothing.
+class Scored:
+    """Activations [u, m] on different images, and what compares these; numbers [u]: of each among those given, the
+    first of its copies; copies: how many more were given. Of copies with unlike activations it has the mean.
     """
 
-    rows: Tensor
-    values: Tensor
-    effective: Tensor
-    constant: Tensor
-
-    @property
-    def unique(self) -> float:
-        """Share of different images among all of them: 1 where no two features have an image in common."""
-        rows = self.rows[~self.constant]
-        return len(rows.unique()) / rows.numel() if rows.numel() else math.nan
+    activations: Tensor
+    alike: Alike
+    numbers: np.ndarray
+    copies: int
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a score makes of m features: values [m], NaN where there is none; effective sample size [m]; standard
-    error [m]; and the null, from chance features: its mean and deviation, each [m], and its draws [draws] or None.
+    """What a score makes of m features: values [m], NaN where there is none; standard error [m]; and the null, from
+    chance features: its mean and deviation, each [m], and its draws [draws] or None.
+
+    effective: [m] how many of the images of a set are active, or the effective sample size. active: [m] images on
+    which a feature is above the value it rests at. tied: [m] among how many images of equal activation the last
+    places of its set are drawn, 0 where activations decide; values are means over the orders of such ties.
+    few: [m] features that vary, on fewer images than the sets need: they have values, which ties draw to chance, and
+    are left out of means, tables and tests.
     """
 
     name: str
@@ -58,9 +55,17 @@ class Judged:
     error: np.ndarray
     null_mean: np.ndarray
     null_deviation: np.ndarray
+    active: np.ndarray
+    tied: np.ndarray
+    few: np.ndarray
     null: np.ndarray | None = None
     ceiling: float = 1.0
     detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Features that have a value and images enough: [m] bool."""
+        return np.isfinite(self.values) & ~self.few
 
     @property
     def z(self) -> np.ndarray:
@@ -68,7 +73,7 @@ class Judged:
         deviation = np.where(self.null_deviation > 0, self.null_deviation, math.nan)
         return (self.values - self.null_mean) / deviation
 
-    @property
+    @cached_property
     def p(self) -> np.ndarray:
         """One-sided p-value [m]: (1 + draws of the null at least as large) / (1 + draws), or normal without draws."""
         if self.null is None:
@@ -76,8 +81,22 @@ class Judged:
 
             return norm.sf(self.z)
         ordered = np.sort(self.null)
-        above = len(ordered) - np.searchsorted(ordered, self.values - 1e-12)
+        rounding = np.where(self.null_deviation > 0, EVEN * EVEN, EVEN) * np.abs(self.values)
+        above = len(ordered) - np.searchsorted(ordered, self.values - rounding)
         return np.where(np.isnan(self.values), math.nan, (1 + above) / (1 + len(ordered)))
+
+    @cached_property
+    def q(self) -> np.ndarray:
+        """p-values adjusted for the number of features counted (Benjamini, Hochberg): [m], NaN for the others.
+
+        Of features with q < .05 no more than 5 % are expected to be at chance.
+        """
+        from scipy.stats import false_discovery_control
+
+        found, tested = np.full(len(self.values), math.nan), self.counted & np.isfinite(self.p)
+        if tested.any():
+            found[tested] = false_discovery_control(self.p[tested])
+        return found
 
     @property
     def interval(self) -> np.ndarray:
@@ -86,35 +105,44 @@ class Judged:
 
     @property
     def mean(self) -> float:
-        """Mean over the features that have a value; NaN where none has."""
-        return _mean(self.values)
+        """Mean over the features that are counted; over all that have a value where none has images enough."""
+        return self._mean(self.values)
 
     @property
     def mean_z(self) -> float:
-        """Mean of z over the features that have one."""
-        return _mean(self.z)
+        """Mean of z over the same features as `mean`."""
+        return self._mean(self.z)
 
     def outcome(self, rng: Stream) -> Outcome:
-        """The mean over features, a bootstrap interval over them, and the null's mean and spread as chance.
+        """The mean over the features counted, a bootstrap interval over them, and the null's mean and spread as
+        chance; NaN where no feature has images enough. Detail: values, z, p, q, effective, active, few (each [m]).
 
         Chance of the mean is taken from a single feature's null over the square root of the number of features, which
         is too narrow where features share their images; detail has z of single features and `unique`.
         """
-        seen = self.values[np.isfinite(self.values)]
-        detail = {"values": self.values, "z": self.z, "p": self.p, "effective": self.effective, **self.detail}
+        seen = self.values[self.counted]
+        names = ("values", "z", "p", "q", "effective", "active", "few")
+        detail = {**{name: getattr(self, name) for name in names}, **self.detail}
         if not len(seen):
             return Outcome(math.nan, ceiling=self.ceiling, detail=detail)
-        chance = _mean(self.null_mean)
-        half = 1.96 * _mean(self.null_deviation) / math.sqrt(len(seen))
+        chance = _mean(self.null_mean[self.counted])
+        half = 1.96 * _mean(self.null_deviation[self.counted]) / math.sqrt(len(seen))
         interval = bootstrap_mean(seen, rng)
         return Outcome(float(seen.mean()), chance, self.ceiling, interval, detail, (chance - half, chance + half))
 
     def frame(self) -> pd.DataFrame:
-        """One row for every feature: feature, value, low, high, z, p, chance, effective."""
+        """One row for every feature: feature, value, low, high, z, p, q, chance, effective, active, tied, few.
+
+        What is not counted has no value.
+        """
         low, high = self.interval.T
-        columns = {"value": self.values, "low": low, "high": high, "z": self.z, "p": self.p}
-        columns |= {"chance": self.null_mean, "effective": self.effective}
-        return pd.DataFrame({"feature": np.arange(len(self.values)), **columns})
+        columns = {"value": self.values, "low": low, "high": high, "z": self.z, "p": self.p, "q": self.q}
+        told = {name: np.where(self.counted, column, math.nan) for name, column in columns.items()}
+        more = {name: getattr(self, name) for name in ("effective", "active", "tied", "few")}
+        return pd.DataFrame({"feature": np.arange(len(self.values)), **told, "chance": self.null_mean, **more})
+
+    def _mean(self, values: np.ndarray) -> float:
+        return _mean(values[self.counted] if self.counted.any() else values)
 
 
 def matrix(activations: Any) -> Tensor:
@@ -131,39 +159,33 @@ def matrix(activations: Any) -> Tensor:
     return given
 
 
-def extreme_sets(activations: Tensor, count: int, rng: Stream, least: bool = False) -> Sets:
-    """The `count` images with the largest (or smallest) activations [n, m] of each feature, in one pass.
+def scored(activations: Any, alike: Alike) -> Scored:
+    """Activations [n, m] of images that can be compared, copies of an image taken for one.
 
-    Raises `UsageError` for more images than there are.
+    Raises `UsageError` as `matrix` and `Alike.guard` do.
     """
-    n, m = activations.shape
-    if not 1 <= count <= n:
-        raise UsageError(f"count={count}: there are {n} images; give 1 to {n}")
-    order = torch.from_numpy(rng.child("ties").numpy().permutation(n))
-    if count > MANY:
-        sides = activations.split(max(1, SORTED // n), dim=1)
-        places = torch.cat([_first_places(side[order].T, count, least) for side in sides])
-        values = activations[order[places], torch.arange(m)[:, None]]
-    else:
-        best = Extremes(m, count, least, activations.dtype)
-        for start in range(0, n, BLOCK):
-            best.update(activations[order[start : start + BLOCK]], start)
-        places, values = best.result()
-    low, high = activations.amin(0), activations.amax(0)
-    effective = (values < high[:, None] if least else values > low[:, None]).sum(1)
-    return Sets(order[places], values, effective, low == high)
+    given = matrix(activations)
+    alike.guard(given)
+    if not alike.seen and alike.content is not None and len(alike.different[1]) < len(alike):
+        alike = alike.told_apart(given)
+    own, first, group = alike.different
+    return Scored(once(given, first, group), own, first, len(given) - len(first))
 
 
-def _first_places(columns: Tensor, count: int, least: bool) -> Tensor:
-    """Places of the `count` largest (or smallest) entries of columns [m, n], ties in their order: [m, count]."""
-    if columns.dtype != torch.float32:
-        return columns.sort(dim=1, descending=not least, stable=True).indices[:, :count]
-    # As integers with the place behind the value none are equal, and they sort ten times as fast; 0.0 makes -0.0 0.0.
-    bits = (columns + 0.0).contiguous().numpy().view(np.int32)
-    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    keys = (rising if least else ~rising).astype(np.int64) << 32 | np.arange(columns.shape[1])
-    keys.partition(count - 1, axis=1)
-    return torch.from_numpy(np.sort(keys[:, :count], axis=1) & 0xFFFFFFFF)
+def once(given: Tensor, first: np.ndarray, group: np.ndarray) -> Tensor:
+    """Rows [n, m] of different images [u, m]: the first of each; where copies differ their mean.
+
+    first: [u] and group: [n], as `Alike.different` has them.
+    """
+    if len(first) == len(given):
+        return given if bool((first[1:] > first[:-1]).all()) else given[torch.from_numpy(first)]
+    found, place = given[torch.from_numpy(first)], torch.from_numpy(group)
+    unlike = place[(given != found[place]).any(1)].unique()
+    for own in unlike.tolist():
+        part = given[place == own]
+        same = (part == part[0]).all(0)
+        found[own] = torch.where(same, part[0], part.double().mean(0).to(part.dtype))
+    return found
 
 
 def chance_features(n: int, draws: int, rng: Stream) -> Tensor:
@@ -171,26 +193,67 @@ def chance_features(n: int, draws: int, rng: Stream) -> Tensor:
     return torch.rand(n, draws, generator=rng.child("chance").torch())
 
 
-Measure = Callable[[Tensor, Stream], tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]]
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a measure makes of m features: values and standard errors, each [m]; tied as in `Judged`, or None; rows
+    [m, k] image numbers of their sets, or None; and a detail."""
+
+    values: np.ndarray
+    error: np.ndarray
+    tied: np.ndarray | None = None
+    rows: np.ndarray | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
 
 
-def judged(name: str, measure: Measure, activations: Tensor, rng: Stream, draws: int, ceiling: float = 1.0) -> Judged:
+Measure = Callable[[Tensor, Stream], Found]
+
+
+def judged(
+    name: str,
+    measure: Measure,
+    given: Scored,
+    rng: Stream,
+    draws: int,
+    needed: int,
+    most: int,
+    ceiling: float = 1.0,
+) -> Judged:
     """A measure of the features and of `draws` chance features, whose images are random, as the null.
 
-    measure: (activations [n, m], rng) -> values [m], effective [m], standard errors [m] and a detail.
-    Features that do not vary get NaN and an effective size of 0.
+    measure: from activations [n, m] of different images and a stream. needed: active images below which a feature is
+    left out; most: images that a feature is judged by. Features that do not vary get NaN and an effective size of 0.
+    Detail: constant (how many do not vary), copies (how many images were left out as such), rows [m, k] and unique
+    (share of different images among those of the features counted) where there are sets.
     """
     if draws < 2:
         raise UsageError(f"draws={draws}: the null needs at least 2")
-    values, effective, error, detail = measure(activations, rng.child("features"))
-    null = measure(chance_features(len(activations), draws, rng), rng.child("null"))[0]
-    low, high = activations.amin(0), activations.amax(0)
-    dead = (low == high).numpy()
-    values, error = np.where(dead, math.nan, values), np.where(dead, math.nan, error)
-    effective = np.where(dead, 0, effective)
-    m, spread = len(values), float(null.std(ddof=1))
-    detail = {"constant": int(dead.sum()), **detail}
-    return Judged(name, values, effective, error, np.full(m, null.mean()), np.full(m, spread), null, ceiling, detail)
+    a = given.activations
+    found = measure(a, rng.child("features"))
+    null = measure(chance_features(len(a), draws, rng), rng.child("null")).values
+    dead = constant(a).numpy()
+    active = np.where(dead, 0, (a > resting(a)).sum(0).numpy())
+    few = ~dead & (active < needed)
+    m, spread = len(found.values), float(null.std(ddof=1))
+    spread = spread if spread > EVEN * float(np.abs(null).max()) else 0.0
+    detail = {"constant": int(dead.sum()), "copies": given.copies, **found.detail}
+    if found.rows is not None:
+        kept = found.rows[~dead & ~few]
+        detail["rows"] = given.numbers[found.rows]
+        detail["unique"] = len(np.unique(kept)) / kept.size if kept.size else math.nan
+    return Judged(
+        name,
+        values=np.where(dead, math.nan, found.values),
+        effective=np.minimum(active, most),
+        error=np.where(dead, math.nan, found.error),
+        null_mean=np.full(m, null.mean()),
+        null_deviation=np.full(m, spread),
+        active=active,
+        tied=np.zeros(m, np.int64) if found.tied is None else np.where(dead, 0, found.tied),
+        few=few,
+        null=null,
+        ceiling=ceiling,
+        detail=detail,
+    )
 
 
 def _mean(values: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
-from unmix.scores.interpretability.base import matrix
+from unmix.scores.interpretability.base import EVEN, matrix
 from unmix.scores.interpretability.sets import nearest, pairwise
 from unmix.scores.similarity.colour import Brightness, MeanColour
 
@@ -56,7 +56,7 @@ def correlation_between(activations: Any) -> float:
     given = matrix(activations).double()
     centred = given - given.mean(0)
     norm = centred.norm(dim=0)
-    alive = norm > 1e-12 * (1 + given.abs().amax(0))
+    alive = norm > 1e-12 * len(given) ** 0.5 * given.abs().amax(0)
     unit = centred[:, alive] / norm[alive]
     if unit.shape[1] < 2:
         return math.nan
@@ -77,7 +77,7 @@ def covariates(sets: Tensor, images: Any, rng: int | Stream = 0, draws: int = 10
         null = pairwise(random_sets(len(alike), draws, sets.shape[1], stream), alike)
         spread = float(null.std())
         mean = float(pairwise(sets, alike).mean()) if len(sets) else math.nan
-        found[name] = (mean - float(null.mean())) / spread if spread > 1e-9 else math.nan
+        found[name] = (mean - float(null.mean())) / spread if spread > EVEN * float(null.abs().max()) else math.nan
     return found
 
 

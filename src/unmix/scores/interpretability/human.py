@@ -110,13 +110,13 @@ class Agreement:
 def agreement(margins: Any, correct: Any) -> Agreement:
     """A judge against people on the same trials.
 
-    margins: [t] the judge's evidence for the correct image, positive where it would be right. correct: [t] whether
-    the person was. The area is NaN where all answers are right or all are wrong. Raises `UsageError` for unlike
-    lengths.
+    margins: [t] the judge's evidence for the correct image, positive where it would be right; at 0 it is right half
+    of the time. correct: [t] whether the person was. The area is NaN where all answers are right or all are wrong.
+    Raises `UsageError` for unlike lengths.
     """
     margin, right = _paired(margins, correct)
-    judged = margin > 0
-    agree = float((judged == right).mean())
+    judged = (margin > 0) + 0.5 * (margin == 0)
+    agree = float(np.where(right, judged, 1 - judged).mean())
     share = float(right.mean())
     expected = float(judged.mean() * share + (1 - judged.mean()) * (1 - share))
     kappa = (agree - expected) / (1 - expected) if expected < 1 else math.nan

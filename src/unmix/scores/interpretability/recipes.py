@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from unmix.core.copies import contents
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream
 from unmix.scores.base import Inputs, Outcome, Score
@@ -157,8 +158,11 @@ class LabelPurity(Score):
         labels = getattr(inputs.items, "labels", None)
         if labels is None:
             raise UsageError("label_purity: the items have no labels")
-        found = label_purity(inputs.codes, labels, self.count, rng)
+        images = getattr(inputs.items, "images", None)
+        if images is not None and not contents(images).any():
+            images = None  # all alike, as where there was nothing to show
+        found = label_purity(inputs.codes, labels, self.count, rng, images=images)
         outcome = found.outcome(rng)
-        entropy = found.detail["negative_entropy"][~(found.effective == 0)]
+        entropy = found.detail["negative_entropy"][found.counted]
         outcome.detail["mean_negative_entropy"] = float(entropy.mean()) if len(entropy) else math.nan
         return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,13 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.core.copies import contents
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
-from unmix.scores.interpretability.base import Judged, extreme_sets, judged, matrix
-from unmix.scores.similarity.base import Alike
+from unmix.scores.interpretability.base import Found, Judged, judged, matrix, scored
+from unmix.scores.interpretability.ties import COLUMNS, Sets, extreme_sets
+from unmix.scores.similarity.base import Alike, labelled
 
 DRAWS = 1000
 NEAREST = 1024  # rows compared with all others at once
+ORDERS = 64  # of ties, over which a value is averaged where its mean is not known exactly
+FEWER = 8  # of ties, for a standard error alone
 
 
 def pairwise(sets: Tensor, alike: Alike, diagonal: bool = False) -> Tensor:
@@ -24,11 +29,7 @@ def pairwise(sets: Tensor, alike: Alike, diagonal: bool = False) -> Tensor:
     II = 2 / (k (k - 1)) sum_(i<j) s(i, j). diagonal: the mean over the whole k x k matrix, as the authors' code takes
     it, which is (k - 1) / k of that where s(i, i) = 0. Raises `UsageError` for sets of one.
     """
-    within = _within(sets, alike)
-    k = sets.shape[1]
-    if diagonal:
-        return within.mean((1, 2))
-    return (within.sum((1, 2)) - within.diagonal(dim1=1, dim2=2).sum(1)) / (k * (k - 1))
+    return _mean_of_pairs(_within(sets, alike), diagonal)
 
 
 def clarity_of(sets: Tensor, alike: Alike) -> Tensor:
@@ -45,66 +46,133 @@ def interpretability_index(
 ) -> Judged:
     """Interpretability index: mean pairwise similarity of the `count` most exciting images of each feature.
 
-    II(u) = 2 / (M (M - 1)) sum_(i<j) s(x_i, x_j) over the M images with the largest activation. The null are random
-    sets of images; standard errors leave out one image after another (jackknife).
+    II(u) = 2 / (M (M - 1)) sum_(i<j) s(x_i, x_j) over the M images with the largest activation. Where several images
+    share the last of these, the value is the mean over the orders of such ties: exactly for a cosine, else over 64.
+    Copies of an image count once. The null are random sets of images; standard errors leave out one image after
+    another (jackknife).
     activations: [n, m], one column a feature. alike: of the same n images. diagonal: as `pairwise`.
     Raises `UsageError` where the embedding is the activations, or for fewer than 2 images.
     Source: Klindt et al. 2023, arXiv 2310.11431.
     """
-    given = _ready(activations, alike)
-
-    def measure(a: Tensor, stream: Stream) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        sets = extreme_sets(a, count, stream)
-        within = _within(sets.rows, alike)
-        values = pairwise(sets.rows, alike, diagonal).numpy()
-        return values, sets.effective.numpy(), _jackknife(within), {"rows": sets.rows.numpy(), "unique": sets.unique}
-
-    ceiling = 1.0 if alike.rule == "cosine" or alike.compare is not None else 0.0
-    return judged("interpretability_index", measure, given, as_stream(rng), draws, ceiling)
+    return _of_pairs("interpretability_index", activations, alike, count, rng, draws, diagonal)
 
 
 def clarity(activations: Any, alike: Alike, count: int = 5, rng: int | Stream = 0, draws: int = DRAWS) -> Judged:
     """Clarity: how long the mean of the unit vectors of the most exciting images is; equals the index with a cosine.
 
-    (|mean e|^2 - 1/M) M / (M - 1). Arguments and null as `interpretability_index`. Raises `UsageError` for a
+    (|mean e|^2 - 1/M) M / (M - 1). Arguments, ties and null as `interpretability_index`. Raises `UsageError` for a
     similarity that is no cosine.
     Source: Dreyer et al. 2025, SemanticLens, arXiv 2501.05398.
     """
-    given = _ready(activations, alike)
+    return _of_pairs("clarity", activations, alike.cosine(), count, rng, draws)
 
-    def measure(a: Tensor, stream: Stream) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+
+def _of_pairs(
+    name: str,
+    activations: Any,
+    alike: Alike,
+    count: int,
+    rng: int | Stream,
+    draws: int,
+    diagonal: bool = False,
+) -> Judged:
+    given = scored(activations, alike)
+
+    def measure(a: Tensor, stream: Stream) -> Found:
         sets = extreme_sets(a, count, stream)
-        error = _jackknife(_within(sets.rows, alike))
-        detail = {"rows": sets.rows.numpy(), "unique": sets.unique}
-        return clarity_of(sets.rows, alike).numpy(), sets.effective.numpy(), error, detail
+        values, error = index_of(a, sets, given.alike, stream, diagonal)
+        return Found(values, error, sets.tied.numpy(), sets.rows.numpy())
 
-    return judged("clarity", measure, given, as_stream(rng), draws)
+    ceiling = 1.0 if alike.is_cosine or alike.compare is not None else 0.0
+    return judged(name, measure, given, as_stream(rng), draws, count, count, ceiling)
 
 
-def label_purity(activations: Any, labels: Any, count: int = 20, rng: int | Stream = 0, draws: int = DRAWS) -> Judged:
+def index_of(
+    activations: Tensor, sets: Sets, alike: Alike, rng: Stream, diagonal: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean similarity of the pairs inside sets of different images, over the orders of their ties; standard errors.
+
+    activations: [n, m], those that the sets are of. Gives values [m] and errors [m] (jackknife).
+    """
+    within = _within(sets.rows, alike)
+    values, error = _mean_of_pairs(within, diagonal), _jackknife(within)
+    for j, orders in sets.orders(activations, FEWER if alike.is_cosine else ORDERS, rng):
+        within = _within(orders, alike)
+        values[j] = _mean_of_pairs(within, diagonal).mean()
+        error[j] = _jackknife(within).square().mean().sqrt()
+    if alike.is_cosine:
+        for part in sets.tied.nonzero()[:, 0].split(COLUMNS):
+            values[part] = _expected(activations[:, part], sets, part, alike.vectors, diagonal)
+    return values.numpy(), error.numpy()
+
+
+def _expected(activations: Tensor, sets: Sets, part: Tensor, vectors: Tensor, diagonal: bool) -> Tensor:
+    """Mean over all orders of ties of the mean product of the pairs in sets: [j], of the features `part` [j].
+
+    With sums S of the vectors of the c images that are sure and of the t among which ties choose r = k - c,
+    E sum_(i != j) <e_i, e_j> = |S_c|^2 - Q_c + 2 r/t <S_c, S_t> + r (r - 1) / (t (t - 1)) (|S_t|^2 - Q_t), Q the sums
+    of squared lengths.
+    """
+    from scipy.sparse import csr_array
+
+    k, e = sets.rows.shape[1], vectors.double()
+    sure = torch.arange(k) < sets.sure[part][:, None]
+    chosen = e[sets.rows[part]] * sure[..., None]
+    first, own = chosen.sum(1), chosen.square().sum((1, 2))
+    among = activations == sets.values[part, -1]
+    rest = among.sum(0) * 2 > len(among)  # where most images tie, those that do not are summed, and taken away
+    member = csr_array((among ^ rest).T.numpy().astype(np.float64))
+    both = torch.from_numpy(member @ torch.cat([e, e.square().sum(1, keepdim=True)], 1).numpy())
+    whole = torch.cat([e.sum(0), e.square().sum()[None]])
+    both = torch.where(rest[:, None], whole - both, both)
+    second, other = both[:, :-1], both[:, -1]
+    t, r = sets.tied[part].double(), (k - sets.sure[part]).double()
+    pairs = first.square().sum(1) - own + 2 * r / t * (first * second).sum(1)
+    pairs += r * (r - 1) / (t * (t - 1)) * (second.square().sum(1) - other)
+    return (pairs + own + r / t * other) / k**2 if diagonal else pairs / (k * (k - 1))
+
+
+def label_purity(
+    activations: Any,
+    labels: Any,
+    count: int = 20,
+    rng: int | Stream = 0,
+    draws: int = DRAWS,
+    images: Any = None,
+) -> Judged:
     """Share of the most frequent label among the `count` most exciting images; minus its entropy is in the detail.
 
-    max_c p_c, and sum_c p_c log p_c (nats; 0 where all labels agree). labels: [n], text or numbers. The null are
-    random sets of images. Detail: negative_entropy [m], label [m] (the most frequent one). Raises `UsageError` for
-    another number of labels, or a single one.
+    max_c p_c, and sum_c p_c log p_c (nats; 0 where all labels agree), means over 64 orders of ties. labels: [n], text
+    or numbers. images: the n images, of which copies count once. The null are random sets of images. Detail:
+    negative_entropy [m], label [m] (the most frequent one). Raises `UsageError` for another number of labels or
+    images, or a single label.
     Source: Klindt et al. 2023, arXiv 2310.11431.
     """
-    given = matrix(activations)
+    n = len(matrix(activations))
     names, places = np.unique(np.asarray(labels), return_inverse=True)
-    if len(places) != len(given) or len(names) < 2:
-        raise UsageError(f"labels: {len(places)} of {len(names)} kinds for {len(given)} images; two kinds at least")
-    one_hot = torch.nn.functional.one_hot(torch.from_numpy(places).long(), len(names)).double()
+    if len(places) != n or len(names) < 2:
+        raise UsageError(f"labels: {len(places)} of {len(names)} kinds for {n} images; two kinds at least")
+    alike = labelled(places)
+    if images is not None:
+        alike = dataclasses.replace(alike, content=torch.from_numpy(contents(images)))
+        if alike.content is None or len(alike.content) != n:
+            raise UsageError(f"images: other than {n}, the rows of the activations")
+    given = scored(activations, alike)
+    one_hot = given.alike.vectors.double()
 
-    def measure(a: Tensor, stream: Stream) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def measure(a: Tensor, stream: Stream) -> Found:
         sets = extreme_sets(a, count, stream)
         share = one_hot[sets.rows].mean(1)
-        most = share.max(1)
-        entropy = torch.special.xlogy(share, share).sum(1).numpy()
-        error = (most.values * (1 - most.values) / count).sqrt().numpy()
-        detail = {"negative_entropy": entropy, "label": names[most.indices.numpy()]}
-        return most.values.numpy(), sets.effective.numpy(), error, detail
+        values, entropy = share.amax(1), torch.special.xlogy(share, share).sum(1)
+        for j, orders in sets.orders(a, ORDERS, stream):
+            shares = one_hot[orders].mean(1)
+            share[j], values[j] = shares.mean(0), shares.amax(1).mean()
+            entropy[j] = torch.special.xlogy(shares, shares).sum(1).mean()
+        error = (values * (1 - values) / count).sqrt().numpy()
+        detail = {"negative_entropy": entropy.numpy(), "label": names[share.argmax(1).numpy()]}
+        return Found(values.numpy(), error, sets.tied.numpy(), sets.rows.numpy(), detail)
 
-    return judged("label_purity", measure, given, as_stream(rng), draws)
+    return judged("label_purity", measure, given, as_stream(rng), draws, count, count)
 
 
 def redundancy(sets: Tensor, alike: Alike) -> np.ndarray:
@@ -167,23 +235,25 @@ def _two_means(second: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return toward, inside.diagonal(dim1=1, dim2=2).clamp_min(1e-24).sqrt(), inside[:, 0, 1]
 
 
-def _ready(activations: Any, alike: Alike) -> Tensor:
-    given = matrix(activations)
-    alike.guard(given)
-    return given
-
-
 def _within(sets: Tensor, alike: Alike) -> Tensor:
     if sets.shape[1] < 2:
         raise UsageError(f"sets: need at least 2 images, got {sets.shape[1]}")
     return alike.within(sets).double()
 
 
-def _jackknife(within: Tensor) -> np.ndarray:
+def _mean_of_pairs(within: Tensor, diagonal: bool) -> Tensor:
+    """Mean of the pairs, or of the whole matrix: [s] from [s, k, k]."""
+    k = within.shape[1]
+    if diagonal:
+        return within.mean((1, 2))
+    return (within.sum((1, 2)) - within.diagonal(dim1=1, dim2=2).sum(1)) / (k * (k - 1))
+
+
+def _jackknife(within: Tensor) -> Tensor:
     """Standard error of the mean pairwise similarity, from the means without each image: [s] from [s, k, k]."""
     k = within.shape[1]
     if k < 3:
-        return np.full(len(within), math.nan)
+        return torch.full((len(within),), math.nan, dtype=within.dtype)
     off = within - torch.diag_embed(within.diagonal(dim1=1, dim2=2))
     without = (off.sum((1, 2))[:, None] - 2 * off.sum(2)) / ((k - 1) * (k - 2))
-    return ((k - 1) / k * (without - without.mean(1, keepdim=True)).square().sum(1)).sqrt().numpy()
+    return ((k - 1) / k * (without - without.mean(1, keepdim=True)).square().sum(1)).sqrt()

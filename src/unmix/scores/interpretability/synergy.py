@@ -10,8 +10,9 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
-from unmix.scores.interpretability.base import extreme_sets, matrix
-from unmix.scores.interpretability.sets import pairwise
+from unmix.scores.interpretability.base import scored
+from unmix.scores.interpretability.sets import index_of
+from unmix.scores.interpretability.ties import constant, extreme_sets
 from unmix.scores.similarity.base import Alike
 
 PAIRS = 512  # pairs whose sums are held at once
@@ -37,18 +38,17 @@ def synergy(
     """
     from scipy.stats import false_discovery_control
 
-    given = matrix(activations).double()
-    alike.guard(given)
+    found = scored(activations, alike)
+    given, alike = found.activations.double(), found.alike
     both = np.asarray(pairs, dtype=np.int64)
     if both.ndim != 2 or both.shape[1] != 2 or not len(both) or both.min() < 0 or both.max() >= given.shape[1]:
         raise UsageError(f"pairs: must be [pairs, 2] of numbers 0 .. {given.shape[1] - 1}, got {list(both.shape)}")
-    deviation = given.std(0)
-    if not bool((deviation > 0).all()):
-        raise UsageError(f"activations: feature {int((deviation == 0).nonzero()[0])} does not vary; leave it out")
-    z, stream = (given - given.mean(0)) / deviation, as_stream(rng).child("synergy")
+    if bool((dead := constant(found.activations)).any()):
+        raise UsageError(f"activations: feature {int(dead.nonzero()[0])} does not vary; leave it out")
+    z, stream = (given - given.mean(0)) / given.std(0), as_stream(rng).child("synergy")
 
     def index(a: Tensor) -> np.ndarray:
-        return pairwise(extreme_sets(a, count, stream).rows, alike).numpy()
+        return index_of(a, extreme_sets(a, count, stream), alike, stream)[0]
 
     alone = index(z)
     better = np.where(alone[both[:, 0]] >= alone[both[:, 1]], both[:, 0], both[:, 1])

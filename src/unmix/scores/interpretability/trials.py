@@ -11,11 +11,11 @@ from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
-from unmix.scores.interpretability.base import Judged, extreme_sets, judged, matrix
+from unmix.scores.interpretability.base import Found, Judged, judged, scored
+from unmix.scores.interpretability.ties import Sets, extreme_sets, resting
 from unmix.scores.similarity.base import Alike
 
 Sampling = Literal["quantile", "ranks"]
-Results = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 _CHUNK = 1 << 15  # trials at once
 _DRAWN = 1 << 22  # random numbers at once
 
@@ -38,14 +38,16 @@ def machine_interpretability(
     for each trial from the top and the bottom `quantile` of the images, the least extreme is the query, as the
     authors' code does; "ranks" takes the trials + trials x references most extreme ones, the `trials` most extreme of
     them as queries and rank trials + r trials + t as reference r of trial t, as in the experiments with people.
-    activations: [n, m]. The null are `draws` features with random activations. Detail: exhausted [m], features with
-    fewer active images than N (K + 1): their top or bottom is full of ties, and the score can mislead.
+    activations: [n, m]. The null are `draws` features with random activations. Ties are broken anew in every trial.
+    Features with fewer active images than the top pool holds are left out. Detail: exhausted [m], features with fewer
+    active images than N (K + 1); tied_least [m], among how many images of equal activation the last of the bottom
+    pool are drawn (of a sparse feature the silent ones).
     alpha was fitted for DreamSim; for another similarity fit it again, or compare with alpha None.
     Raises `UsageError` where there are too few images.
     Source: Zimmermann, Klindt, Brendel 2024; trials: Borowski et al. 2021, arXiv 2010.12606.
     """
-    given = _ready(activations, alike)
-    n = len(given)
+    given = scored(activations, alike)
+    n = len(given.activations)
     pool = math.ceil(n * quantile) if sampling == "quantile" else trials * (references + 1)
     if not 0 < quantile <= 0.5 or (sampling == "quantile" and pool < references + 1) or 2 * pool > n + 1:
         raise UsageError(
@@ -54,24 +56,26 @@ def machine_interpretability(
         )
     needed = trials * (references + 1)
 
-    def measure(a: Tensor, stream: Stream) -> Results:
-        top = extreme_sets(a, pool, stream.child("top")).rows
-        bottom = extreme_sets(a, pool, stream.child("bottom"), least=True).rows
-        sides = []
-        for name, rows in (("top", top), ("bottom", bottom)):
-            ranks = _ranks(len(rows), trials, references, pool, sampling, stream.child(f"{name} trials"))
-            sides.append(rows.gather(1, ranks.flatten(1)).view(ranks.shape))
+    def measure(a: Tensor, stream: Stream) -> Found:
+        sides, tied = [], []
+        for name in ("top", "bottom"):
+            own = stream.child(name)
+            sets = extreme_sets(a, pool, own, least=name == "bottom")
+            ranks = _ranks(a.shape[1], trials, references, pool, sampling, stream.child(f"{name} trials"))
+            sides.append(_shown(a, sets, ranks, own)[0])
+            tied.append(sets.tied.numpy())
         order = 0 if sampling == "ranks" else -1
         (plus, e_plus), (minus, e_minus) = (_query(side, order) for side in sides)
+        judge = given.alike
         difference = (
-            _near(alike, plus, e_plus) - _near(alike, plus, e_minus)
-            - _near(alike, minus, e_plus) + _near(alike, minus, e_minus)
+            _near(judge, plus, e_plus) - _near(judge, plus, e_minus)
+            - _near(judge, minus, e_plus) + _near(judge, minus, e_minus)
         )  # fmt: skip
         each = _hard(difference) if alpha is None else torch.sigmoid(alpha * difference)
-        active = (a > a.amin(0)).sum(0).numpy()
-        return (*_over_trials(each, active), {"exhausted": active < needed})
+        detail = {"exhausted": _active(a).numpy() < needed, "tied_least": tied[1]}
+        return _over_trials(each, tied[0], detail)
 
-    return judged("machine_interpretability", measure, given, as_stream(rng), draws)
+    return judged("machine_interpretability", measure, given, as_stream(rng), draws, pool, n)
 
 
 def two_choices(
@@ -87,26 +91,28 @@ def two_choices(
 
     (1/N) sum_n [mean_k s(q+_n, e_k) > mean_k s(q_n, e_k)], ties half: chance 1/2. Each trial draws references + 1 of
     the `pool` most exciting images, the least exciting is the query; q is drawn from all images outside the pool.
-    Unlike the two-sided score it does not ask for least exciting images, which sparse features do not have.
-    activations: [n, m]. Raises `UsageError` where there are too few images.
+    Unlike the two-sided score it does not ask for least exciting images, which sparse features do not have. A feature
+    with fewer active images has a pool of these; with fewer than references + 1 it is left out. Ties are broken anew
+    in every trial. activations: [n, m]. Raises `UsageError` where there are too few images.
     Source: Klindt et al. 2023, arXiv 2310.11431 (choices by similarity); Borowski et al. 2021, arXiv 2010.12606.
     """
-    given = _ready(activations, alike)
-    if not references + 1 <= pool < len(given):
+    given = scored(activations, alike)
+    n = len(given.activations)
+    if not references + 1 <= pool < n:
         raise UsageError(
-            f"two_choices: pool={pool} must be at least references + 1 = {references + 1} and below the "
-            f"{len(given)} images"
+            f"two_choices: pool={pool} must be at least references + 1 = {references + 1} and below the {n} images"
         )
 
-    def measure(a: Tensor, stream: Stream) -> Results:
-        rows = extreme_sets(a, pool, stream).rows
-        ranks = _ranks(len(rows), trials, references, pool, "quantile", stream.child("trials"))
-        query, refs = _query(rows.gather(1, ranks.flatten(1)).view(ranks.shape), -1)
-        foil = _outside(rows, len(a), trials, stream.child("foils"))
-        each = _hard(_near(alike, query, refs) - _near(alike, foil, refs))
-        return (*_over_trials(each, (a > a.amin(0)).sum(0).clamp_max(pool).numpy()), {})
+    def measure(a: Tensor, stream: Stream) -> Found:
+        sets = extreme_sets(a, pool, stream)
+        sizes = _active(a).clamp(references + 1, pool)
+        ranks = _ranks(a.shape[1], trials, references, pool, "quantile", stream.child("trials"), sizes)
+        shown, foil = _shown(a, sets, ranks, stream, stream.child("foils"))
+        query, refs = _query(shown, -1)
+        each = _hard(_near(given.alike, query, refs) - _near(given.alike, foil, refs))
+        return _over_trials(each, sets.tied.numpy())
 
-    return judged("two_choices", measure, given, as_stream(rng), draws)
+    return judged("two_choices", measure, given, as_stream(rng), draws, references + 1, pool)
 
 
 def intruder(
@@ -121,50 +127,67 @@ def intruder(
     """Intruder: is the one image that does not excite the feature the least similar to the others?
 
     Each trial has `count` of the `pool` most exciting images and one drawn from all others; it is found where its
-    mean similarity to the rest is the smallest of all: chance 1 / (count + 1).
+    mean similarity to the rest is the smallest of all: chance 1 / (count + 1). A feature with fewer active images has
+    a pool of these; with fewer than `count` it is left out. Ties are broken anew in every trial.
     activations: [n, m]. Raises `UsageError` where there are too few images.
     Source: Chang et al. 2009 (word intrusion); Klindt et al. 2025, arXiv 2503.01824.
     """
-    given = _ready(activations, alike)
-    if not 2 <= count <= pool < len(given):
-        raise UsageError(f"intruder: count={count} must be 2 to pool={pool}, and the pool below {len(given)} images")
+    given = scored(activations, alike)
+    n = len(given.activations)
+    if not 2 <= count <= pool < n:
+        raise UsageError(f"intruder: count={count} must be 2 to pool={pool}, and the pool below {n} images")
 
-    def measure(a: Tensor, stream: Stream) -> Results:
-        rows = extreme_sets(a, pool, stream).rows
-        ranks = _ranks(len(rows), trials, count - 1, pool, "quantile", stream.child("trials"))
-        members = rows.gather(1, ranks.flatten(1)).view(ranks.shape)
-        foil = _outside(rows, len(a), trials, stream.child("foils"))
+    def measure(a: Tensor, stream: Stream) -> Found:
+        sets = extreme_sets(a, pool, stream)
+        sizes = _active(a).clamp(count, pool)
+        ranks = _ranks(a.shape[1], trials, count - 1, pool, "quantile", stream.child("trials"), sizes)
+        members, foil = _shown(a, sets, ranks, stream, stream.child("foils"))
         shown = torch.cat([members, foil[..., None]], 2).flatten(0, 1)
-        within = alike.within(shown).double()
+        within = given.alike.within(shown).double()
         near = within.sum(2) - within.diagonal(dim1=1, dim2=2)
         others = near[:, :-1].amin(1)
         # Where others are as far off, the intruder is one guess among the equal ones.
         ties = (near[:, :-1] == near[:, -1:]).sum(1)
         each = torch.where(near[:, -1] < others, 1.0, torch.where(near[:, -1] == others, 1.0 / (1 + ties), 0.0))
-        active = (a > a.amin(0)).sum(0).clamp_max(pool).numpy()
-        return (*_over_trials(each.view(len(rows), trials).double(), active), {})
+        return _over_trials(each.view(a.shape[1], trials).double(), sets.tied.numpy())
 
-    return judged("intruder", measure, given, as_stream(rng), draws)
-
-
-def _ready(activations: Any, alike: Alike) -> Tensor:
-    given = matrix(activations)
-    alike.guard(given)
-    return given
+    return judged("intruder", measure, given, as_stream(rng), draws, count, pool)
 
 
-def _ranks(m: int, trials: int, references: int, pool: int, sampling: Sampling, rng: Stream) -> Tensor:
-    """Ranks [m, trials, references + 1] in a pool, rising in each trial where they are drawn."""
+def _active(a: Tensor) -> Tensor:
+    """On how many images each feature is above where it rests: [m]."""
+    return (a > resting(a)).sum(0)
+
+
+def _ranks(
+    m: int, trials: int, references: int, pool: int, sampling: Sampling, rng: Stream, sizes: Tensor | None = None
+) -> Tensor:
+    """Ranks [m, trials, references + 1] in a pool, rising in each trial where they are drawn; below sizes [m]."""
     if sampling == "ranks":
         query = torch.arange(trials)[:, None]
         refs = trials + torch.arange(references)[None] * trials + query
         return torch.cat([query, refs], 1).expand(m, -1, -1)
     draw, height = rng.torch(), max(1, _DRAWN // (trials * pool))
-    parts = [
-        torch.rand(min(height, m - start), trials, pool, generator=draw).topk(references + 1, dim=2).indices
-        for start in range(0, m, height)
-    ]
+    parts = []
+    for start in range(0, m, height):
+        drawn = torch.rand(min(height, m - start), trials, pool, generator=draw)
+        if sizes is not None:
+            drawn[(torch.arange(pool) >= sizes[start : start + height, None])[:, None].expand_as(drawn)] = -1
+        parts.append(drawn.topk(references + 1, dim=2).indices)
     return torch.cat(parts).sort(dim=2).values
+
+
+def _shown(a: Tensor, sets: Sets, ranks: Tensor, rng: Stream, foils: Stream | None = None) -> tuple[Tensor, Tensor]:
+    """Images [m, trials, k] at ranks [m, trials, k] of each feature's set, ties in an order of their own in every
+    trial; and with a stream for them foils [m, trials], images from outside the set."""
+    trials = ranks.shape[1]
+    shown = sets.rows.gather(1, ranks.flatten(1)).view(ranks.shape)
+    foil = shown[..., 0] if foils is None else _outside(sets.rows, len(a), trials, foils)
+    for j, orders in sets.orders(a, trials, rng):
+        shown[j] = orders.gather(1, ranks[j])
+        if foils is not None:
+            foil[j] = _outside(orders, len(a), 1, foils.child(j))[:, 0]
+    return shown, foil
 
 
 def _query(side: Tensor, place: int) -> tuple[Tensor, Tensor]:
@@ -194,7 +217,7 @@ def _hard(difference: Tensor) -> Tensor:
     return (difference > 0).double() + 0.5 * (difference == 0).double()
 
 
-def _over_trials(each: Tensor, active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over the trials, the effective number of images, and the standard error over the trials: each [m]."""
+def _over_trials(each: Tensor, tied: np.ndarray, detail: dict[str, Any] | None = None) -> Found:
+    """Mean over the trials [m, trials], and the standard error over them."""
     error = each.std(1) / math.sqrt(each.shape[1]) if each.shape[1] > 1 else torch.full((len(each),), math.nan)
-    return each.mean(1).numpy(), active, error.double().numpy()
+    return Found(each.mean(1).numpy(), error.double().numpy(), tied, None, detail or {})

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
-from unmix.scores.interpretability.base import BLOCK, Judged, matrix
+from unmix.scores.interpretability.base import EVEN, Judged, scored
+from unmix.scores.interpretability.ties import BLOCK, constant
 from unmix.scores.similarity.base import Alike
 
 
@@ -22,15 +24,16 @@ def monosemanticity(
     MS = sum_(i<j) a_i a_j s_ij / sum_(i<j) a_i a_j, a scaled to 0 .. 1 for each feature; with a cosine of unit e_i
     that is (|sum a_i e_i|^2 - sum a_i^2 |e_i|^2) / ((sum a_i)^2 - sum a_i^2). The null are the same activations on
     shuffled images: its mean is the mean similarity of all pairs, exactly; its deviation comes from `draws` shuffles.
-    Effective is Kish's (sum a)^2 / sum a^2. errors: standard errors by leaving out one image after another, two more
-    products. activations: [n, m]. Raises `UsageError` as `interpretability_index`.
+    Effective is Kish's (sum a)^2 / sum a^2; features that are active on a single image have no pair. errors: standard
+    errors by leaving out one image after another, two more products. activations: [n, m]. Raises `UsageError` as
+    `interpretability_index`.
     Source: Pach et al. 2025, arXiv 2504.02821; linear time: arXiv 2602.12403.
     """
-    given = matrix(activations)
-    alike.guard(given)
-    vectors, stream = alike.unit, as_stream(rng)
-    low, high = given.amin(0), given.amax(0)
-    dead = low == high
+    found = scored(activations, alike)
+    given, vectors, stream = found.activations, found.alike.unit, as_stream(rng)
+    low, high, dead = given.amin(0), given.amax(0), constant(given)
+    if len(given) < 2:
+        raise UsageError(f"monosemanticity: needs 2 different images, got {len(given)}")
     scale = torch.where(dead, torch.ones_like(high), high - low)
     norms = vectors.square().sum(1)
     sums, own = _sums(given, low, scale, vectors, norms)
@@ -50,27 +53,29 @@ def monosemanticity(
     whole = resultant.square().sum() - norms.sum(dtype=torch.float64)
     mean = float(whole / (len(given) * (len(given) - 1)))
     spread = torch.stack(shuffled).sub(mean).square().mean(0).sqrt() if draws else torch.full_like(values, math.nan)
+    spread = torch.where(spread > EVEN * abs(mean), spread, 0)
     effective = torch.where(dead, torch.zeros_like(total), total.square() / squares.clamp_min(1e-300))
-    detail = {"constant": int(dead.sum())}
+    active = torch.where(dead, 0, (given > low).sum(0))
     return Judged(
         "monosemanticity",
-        torch.where(dead, math.nan, values).numpy(),
-        effective.numpy(),
-        torch.where(dead, math.nan, error).numpy(),
-        np.full(len(values), mean),
-        spread.numpy(),
-        None,
-        1.0,
-        detail,
+        values=torch.where(dead, math.nan, values).numpy(),
+        effective=effective.numpy(),
+        error=torch.where(dead, math.nan, error).numpy(),
+        null_mean=np.full(len(values), mean),
+        null_deviation=spread.numpy(),
+        active=active.numpy(),
+        tied=np.zeros(len(values), np.int64),
+        few=(~dead & (active < 2)).numpy(),
+        detail={"constant": int(dead.sum()), "copies": found.copies},
     )
 
 
 def monosemanticity_pairwise(activations: Any, alike: Alike, block: int = 2048) -> np.ndarray:
     """The same number from all pairs, O(n^2 (m + p)), for any rule of similarity: [m]; NaN for constant features."""
-    given = matrix(activations)
-    alike.guard(given)
-    low, high = given.amin(0), given.amax(0)
-    a = ((given - low) / torch.where(low == high, torch.ones_like(high), high - low)).double()
+    found = scored(activations, alike)
+    given, alike = found.activations, found.alike
+    low, high, dead = given.amin(0), given.amax(0), constant(given)
+    a = ((given - low) / torch.where(dead, torch.ones_like(high), high - low)).double()
     top, bottom = torch.zeros(a.shape[1], dtype=torch.float64), torch.zeros(a.shape[1], dtype=torch.float64)
     numbers = torch.arange(len(a))
     for left in numbers.split(block):
@@ -81,7 +86,7 @@ def monosemanticity_pairwise(activations: Any, alike: Alike, block: int = 2048) 
             top += (a[left] * ((pairs * later) @ a[right])).sum(0)
             weight[left] += later.double() @ a[right]
         bottom += (a[left] * weight[left]).sum(0)
-    return torch.where(low == high, math.nan, _ratio(top, bottom)).numpy()
+    return torch.where(dead, math.nan, _ratio(top, bottom)).numpy()
 
 
 def _sums(

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unmix.scores.similarity.base import Alike, Similarity, unit_rows
+from unmix.scores.similarity.base import Alike, Measured, unit_rows
 from unmix.scores.similarity.images import smaller
 
 
-class ColourHistogram(Similarity):
+class ColourHistogram(Measured):
     """Bhattacharyya coefficient of joint colour histograms: which colours an image has, wherever they are.
 
     bins: along each channel, between the smallest and the largest value of all images. side: images are reduced to
@@ -28,7 +28,8 @@ class ColourHistogram(Similarity):
     def _bind(self, images: Tensor) -> Alike:
         given = torch.cat([smaller(block, self.side) for block in images.split(256)])
         low, high = given.min(), given.max()
-        places = ((given - low) / (high - low).clamp_min(1e-12) * self.bins).long().clamp_max(self.bins - 1)
+        span = high - low if high > low else torch.ones(())
+        places = ((given - low) / span * self.bins).long().clamp_max(self.bins - 1)
         channels = given.shape[1]
         powers = self.bins ** torch.arange(channels)
         cell = (places * powers[:, None, None]).sum(1).flatten(1)
@@ -36,7 +37,7 @@ class ColourHistogram(Similarity):
         return Alike(unit_rows(counts.sqrt()))
 
 
-class MeanColour(Similarity):
+class MeanColour(Measured):
     """Minus the distance of mean colours: what is alike by colour alone."""
 
     equation: ClassVar[str] = "s(i, j) = -|mean(x_i) - mean(x_j)|"
@@ -46,7 +47,7 @@ class MeanColour(Similarity):
         return Alike(images.mean((2, 3)), "distance")
 
 
-class Brightness(Similarity):
+class Brightness(Measured):
     """Minus the difference of mean grey values: what is alike by brightness alone."""
 
     equation: ClassVar[str] = "s(i, j) = -|mean(x_i) - mean(x_j)|, over all channels"

@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unmix.scores.similarity.base import Alike, Similarity, unit_rows
+from unmix.scores.similarity.base import Alike, Measured, unit_rows
 from unmix.scores.similarity.images import grey, smaller
 
 BANDWIDTH = 0.25  # deviation in the Fourier domain as a share of the frequency: about one octave
 
 
-class OrientedEnergy(Similarity):
+class OrientedEnergy(Measured):
     """Cosine of Gabor energies: amplitude at each frequency and orientation, pooled over a grid of places.
 
     Of the grey image. Every feature has mean 0 and deviation 1 over the images that it is bound to, so that common
@@ -45,8 +45,8 @@ class OrientedEnergy(Similarity):
         features = torch.cat(parts).double()
         centred = features - features.mean(0)
         deviation = centred.square().mean(0).sqrt()
-        varies = deviation > 1e-6 * (features.abs().amax(0) + 1e-12)
-        scaled = torch.where(varies, centred / deviation.clamp_min(1e-30), torch.zeros_like(centred))
+        varies = deviation > 1e-6 * features.abs().amax(0)
+        scaled = torch.where(varies, centred / deviation.clamp_min(1e-300), torch.zeros_like(centred))
         return Alike(unit_rows(scaled))
 
     def _filters(self, h: int, w: int) -> Tensor:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from unmix.core.errors import UsageError
 from unmix.core.named import build_module, foreign
-from unmix.scores.similarity.base import Alike, Rule, Similarity, embedded
+from unmix.scores.similarity.base import Alike, Measured, Rule, Similarity, embedded
 from unmix.scores.similarity.images import as_images
 
 
 class Embedding(Similarity):
     """An embedding of the images that was made elsewhere, one row for each image, from a .npy or .safetensors file.
 
+    `unmix score RUN` reads tables and .npz as well, and takes one row for each image of the run.
     path: the file; of .safetensors the array "vectors", or the only one. rule: cosine or distance.
     """
 
@@ -28,14 +29,16 @@ class Embedding(Similarity):
     path: str
     rule: Rule = "cosine"
 
-    def _bind(self, images: Tensor) -> Alike:
-        vectors = _read(self.path)
-        if len(vectors) != len(images):
-            raise UsageError(f"Embedding.path={self.path}: has {len(vectors)} rows for {len(images)} images")
-        return embedded(vectors, self.rule, "embedding")
+    def bind(self, images: Any) -> Alike:
+        return self.of(_read(self.path), images)
+
+    def of(self, vectors: Any, images: Any) -> Alike:
+        """The same with the vectors [n, p] of the file at hand, however they were read."""
+        alike = embedded(vectors, self.rule, f"Embedding.path={self.path}", images)
+        return dataclasses.replace(alike, name=str(self))
 
 
-class Network(Similarity):
+class Network(Measured):
     """The output of a torch network at each image, maps averaged over their places.
 
     make: "my.module:function" without arguments that gives the module in the state it should be used in; as a plain
@@ -75,9 +78,7 @@ def by_network(module: nn.Module, images: Any, batch: int = 64, rule: Rule = "co
     vectors = torch.cat(parts).float()
     if vectors.ndim < 2 or len(vectors) != len(given):
         raise UsageError(f"network: must give [n, p] or [n, p, ...] for n images, got {list(vectors.shape)}")
-    return dataclasses.replace(
-        embedded(vectors.flatten(2).mean(2) if vectors.ndim > 2 else vectors, rule), name="network"
-    )
+    return embedded(vectors.flatten(2).mean(2) if vectors.ndim > 2 else vectors, rule, "network", images)
 
 
 def _read(path: str) -> Any:

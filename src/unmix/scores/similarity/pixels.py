@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unmix.scores.similarity.base import Alike, Rule, Similarity, unit_rows
+from unmix.scores.similarity.base import Alike, Measured, Rule, unit_rows
 from unmix.scores.similarity.images import grey, smaller
 
 
-class Pixels(Similarity):
+class Pixels(Measured):
     """Cosine of images less the mean image, or minus their distance.
 
     side: images are reduced to that longer side first. rule: cosine or distance (root mean square over the pixels).
@@ -28,11 +28,12 @@ class Pixels(Similarity):
         flat = torch.cat([smaller(block, self.side).flatten(1) for block in images.split(256)])
         if self.rule == "distance":
             return Alike(flat / flat.shape[1] ** 0.5, "distance")
-        flat = flat.double()  # equal images less their mean are then exactly 0
-        return Alike(unit_rows(flat - flat.mean(0)))
+        centred = flat.double() - flat.double().mean(0)
+        nothing = centred.abs() <= 1e-12 * flat.abs().amax(0)  # what equal pixels leave by rounding
+        return Alike(unit_rows(centred.masked_fill(nothing, 0)))
 
 
-class Structural(Similarity):
+class Structural(Measured):
     """Structural similarity of grey images: means, variances and covariance in windows, averaged over the places.
 
     Constants are (.01 L)^2 and (.03 L)^2, L the range of all images. Slow beside the others: every pair is filtered.
