@@ -186,6 +186,19 @@ def test_pictures_on_the_sheet_are_the_rows(image_case: Case) -> None:
     assert ((atom[..., 0] > atom[..., 2]) == (weights > 0))[strong].all()
 
 
+def test_rows_of_equal_activation_are_drawn_at_random_and_it_is_said(tmp_path: Path) -> None:
+    dense = torch.zeros(600, 3)
+    dense[:400, 0] = 1.0  # 20 of 400
+    dense[:12, 1] = 2.0
+    dense[100:500, 1] = 0.5  # 12 that are sure, 8 of 400
+    dense[:, 2] = torch.arange(600)
+    case = write(tmp_path / "a", Codes(dense, None, 3), VectorItems(np.arange(600)), torch.eye(3))
+    assert [detail(case, j)["ties"] for j in range(3)] == [[[1, 400]], [[0.5, 400]], []]
+    rows = [[number for number, _ in detail(case, j)["top"]] for j in range(3)]
+    assert max(rows[0]) > 200 and set(rows[1][:12]) == set(range(12)) and min(rows[1][12:]) >= 100
+    assert rows[2] == list(range(599, 579, -1))
+
+
 def test_equal_pictures_are_shown_once(tmp_path: Path) -> None:
     images = np.repeat(np.arange(5, dtype=np.uint8), 10)[:, None, None] * np.ones((1, 4, 4), np.uint8)
     codes = Codes(torch.rand(50, 2, generator=torch.Generator().manual_seed(0)) + 0.1, None, 2)

@@ -105,6 +105,14 @@ def test_directions_duplicates_and_bias():
         exciting(h, atoms[:, :5])
 
 
+def test_where_ties_decide_on_the_exciting_images_is_said():
+    rows = torch.tensor([[3.0, 2, 1, 0], [3, 2, 2, 0], [3, 2, 2, 2], [1, 0, 0, 0]]).T
+    found = exciting(rows, count=2)
+    assert found.most.tolist()[0] == [0, 1] and found.most_tied.tolist() == [False, True, True, True]
+    assert found.least_tied.tolist() == [False, True, True, True]
+    assert not exciting(rows, count=4).most_tied.any() and not exciting(rows, count=4).least_tied.any()
+
+
 def test_an_image_of_several_positions_has_the_value_of_its_peak():
     draw = np.random.default_rng(2)
     h = draw.standard_normal((60, 12, 5)).astype(np.float32)  # images, positions, neurons

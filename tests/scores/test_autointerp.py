@@ -145,6 +145,27 @@ def test_the_token_judge_finds_a_planted_word_and_no_sense_in_noise(text, codes,
         assert outcome.value < 0.55
 
 
+def test_negatives_around_a_token_have_the_tokens_of_the_contexts_asked_about_and_tell_a_judge_of_noise_nothing(text):
+    """Frequent tokens must not be more frequent among them: a judge would find these rather than what fires."""
+    draw = np.random.default_rng(5)
+    noise = Codes(torch.from_numpy((draw.random((len(text), 40)) < 0.01).astype(np.float32)), None, 40)
+    atoms = torch.from_numpy(draw.standard_normal((40, 8)))
+    found = AutoInterp(random=0, neighbour=0).interpret(noise, text, atoms)
+    ids = text.stream[text.places]
+    shares = [np.log(np.bincount(ids, minlength=401)[ids[list(rows)]]).mean() for one in found.features
+              for rows in (one.scored, one.negatives)]  # fmt: skip
+    assert np.mean(shares[::2]) == pytest.approx(np.mean(shares[1::2]), abs=0.1)
+    for task in ("detect", "fuzz"):
+        assert found.outcome(task).detail["accuracy"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_contexts_of_equal_activation_come_from_the_whole_text(text, codes, atoms):
+    """A feature that is on or off fires equally everywhere: its contexts must not be those of the first documents."""
+    found = AutoInterp(only=(0,), contexts=20).interpret(codes, text, atoms).features[0]
+    documents = text.documents()[[*found.explained, *found.scored]]
+    assert documents.max() > 200 and 60 < documents.mean() < 240
+
+
 def test_explained_and_scored_halves_share_no_window_and_no_document(text, codes, atoms):
     found = AutoInterp(only=(0, 1, 2), contexts=30).interpret(codes, text, atoms)
     documents = text.documents()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from unmix.activations.data import Data
@@ -14,7 +15,7 @@ from unmix.core.errors import UsageError
 from unmix.finders.clusters import SphericalKMeans
 from unmix.finders.linear import PCA
 from unmix.study import verbs
-from unmix.study.interpreting import interpret
+from unmix.study.interpreting import interpret, summary
 from unmix.worlds.superposition import SuperpositionWorld
 
 
@@ -57,6 +58,78 @@ def test_every_basis_and_feature_is_scored_on_held_out_images(run):
     ):
         with pytest.raises(UsageError, match=words):
             interpret(run, "Pixels", **options)
+
+
+def embedding_of(path, **options):
+    return {"kind": "Embedding", "path": str(path), **options}
+
+
+def test_an_embedding_has_one_row_for_each_image_of_the_run_in_any_form(run, tmp_path):
+    images = np.load(run.parent / "images.npy")
+    vectors = images.reshape(700, -1).astype(np.float32)[:, :30] + np.random.default_rng(0).random((1, 30))
+    np.save(tmp_path / "e.npy", vectors)
+    wanted = interpret(run, embedding_of(tmp_path / "e.npy"), draws=20)
+    assert wanted.images >= 60 and wanted.bases["z"].notna().all()
+    pd.DataFrame(vectors).to_csv(tmp_path / "e.csv", index=False)
+    np.savez(tmp_path / "e.npz", e=vectors.astype(np.float64))
+    np.save(tmp_path / "maps.npy", vectors[..., None, None])
+    for name in ("e.csv", "e.npz", "maps.npy"):
+        found = interpret(run, embedding_of(tmp_path / name), draws=20).bases
+        np.testing.assert_allclose(found["value"], wanted.bases["value"], rtol=1e-4, atol=1e-5)
+    for name, given, words in (
+        ("few", vectors[:70], "has 70 rows for 700 images"),
+        ("turned", vectors.T, "has 30 rows for 700 images, but 700 columns: turn it round"),
+        ("tokens", np.zeros((700, 5, 3)), r"\[700, 5, 3\]; average it"),
+        ("missing", np.where(np.arange(700) == 7, np.nan, vectors.T).T, "row 7, column 0 is nan"),
+        ("circular", np.load(run.parent / "responses.npy") * 3 + 1, "proves nothing"),
+    ):
+        np.save(tmp_path / f"{name}.npy", given)
+        with pytest.raises(UsageError, match=words):
+            interpret(run, embedding_of(tmp_path / f"{name}.npy"), draws=20)
+    with pytest.raises(UsageError, match="no such file"):
+        interpret(run, embedding_of(tmp_path / "none.npy"))
+
+
+def test_features_with_few_active_images_are_counted_and_named(tmp_path):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 255, (430, 8, 8, 3), dtype=np.uint8)
+    images[-30:] = images[:30]
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "responses.npy", draw.random((430, 12)).astype(np.float32))
+    collect_recording(tmp_path / "responses.npy", tmp_path / "images.npy", tmp_path / "acts")
+    verbs.fit(Data(path=str(tmp_path / "acts")), [SphericalKMeans(width=16)], tmp_path / "run")
+    found = interpret(tmp_path / "run", "Pixels", draws=50)
+    table, bases = found.features["SphericalKMeans"], found.bases.set_index(["basis", "read"])
+    few = int(table["few"].sum())
+    assert few >= 6 and (table["few"] == ((table["active"] < 5) & (table["active"] > 0))).all()
+    assert table.loc[table["few"], ["value", "z", "p", "q"]].isna().all(axis=None)
+    assert table.loc[~table["few"] & (table["active"] > 0), "z"].notna().all()
+    assert bases.loc[("SphericalKMeans", "codes"), "few"] == few
+    assert f"{few} left out, active on fewer than 5 images" in summary(table, found.count)
+    left_out = f"without {few} of 16 features that are active on too few images"
+    assert any(left_out in told or "no feature is active on as many" in told for told in found.told)
+    index = atlas_run(tmp_path / "run")
+    text = (index.parent / "data" / "summary.js").read_text()
+    columns = {column["name"]: column for column in json.loads(text[text.index(",") + 1 : -3])["columns"]}
+    assert sum(note.startswith("left out: active on") for note in columns["z"]["notes"]) == few
+    assert {"low_level", "low_level_value", "beyond", "explained"} <= set(table) and "low level" in columns
+
+
+def test_what_is_said_of_a_table_of_features():
+    table = pd.DataFrame(
+        {"feature": range(6), "q": [0.01, 0.01, 0.5, None, None, 0.01], "few": [False] * 3 + [True, False, False]}
+        | {
+            "active": [9, 9, 9, 2, 0, 9],
+            "tied": [0, 30, 0, 98, 0, 0],
+            "explained": [True, False, False, False, False, True],
+        }
+        | {"low_level": ["luminance", "red", "red", None, None, "luminance"]}
+    )
+    assert summary(table, 5) == (
+        "3 of 6 features above random images (false discovery rate 5 %), 2 of them no more than other images alike "
+        "in a low-level measure (luminance 2); 1 left out, active on fewer than 5 images of those scored (3); 1 do "
+        "not vary; in 1 ties decide on some images of the set, and the value is the mean over their orders"
+    )
 
 
 def test_the_atlas_shows_the_scores_with_their_null(run):

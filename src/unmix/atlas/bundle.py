@@ -158,9 +158,11 @@ def _evidence(
     shown = Shown(view)
     above, below = order[activations[order] > 0], order[activations[order] < 0]
     lower = 0 if not len(below) else contexts // 2 if len(above) else contexts
-    sides = [shown.choose(above, contexts - lower), shown.choose(below, lower)]
-    ties = [tie for side, part in zip(sides, (above, below), strict=True) if (tie := _tie(activations, side, part))]
-    chosen = sides[0] + sides[1]
+    chosen, ties = [], []
+    for part, limit in ((above, contexts - lower), (below, lower)):
+        chosen += (side := shown.choose(part, limit))
+        if len(side) == limit and (tie := _tie(activations, side, part)):
+            ties.append(tie)
     top = [view.context(row, activations) for row in chosen]
     bands = []
     if len(order) >= len(BANDS):

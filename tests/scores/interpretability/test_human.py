@@ -64,6 +64,15 @@ def test_agreement_is_shown_beside_the_majority():
     assert three.agreement == 0.75 and three.majority == 0.5 and three.auc == pytest.approx(0.875)
 
 
+def test_a_judge_that_cannot_decide_is_right_half_of_the_time():
+    draw = np.random.default_rng(0)
+    right = draw.random(1000) < 0.8
+    found = agreement(np.zeros(1000), right)
+    assert found.agreement == 0.5 and found.kappa == 0 and found.auc == 0.5
+    some = agreement(np.where(right, 1.0, 0.0), right)
+    assert some.agreement == pytest.approx(right.mean() + (1 - right.mean()) / 2)
+
+
 def test_answers_that_allow_no_fit_are_refused():
     with pytest.raises(UsageError, match="all are 0"):
         fit_sensitivity(np.zeros(5), np.ones(5))

@@ -54,6 +54,7 @@ def monosemanticity(
     mean = float(whole / (len(given) * (len(given) - 1)))
     spread = torch.stack(shuffled).sub(mean).square().mean(0).sqrt() if draws else torch.full_like(values, math.nan)
     spread = torch.where(spread > EVEN * abs(mean), spread, 0)
+    same = (spread == 0) & ((values - mean).abs() <= EVEN * abs(mean))
     effective = torch.where(dead, torch.zeros_like(total), total.square() / squares.clamp_min(1e-300))
     active = torch.where(dead, 0, (given > low).sum(0))
     return Judged(
@@ -61,7 +62,7 @@ def monosemanticity(
         values=torch.where(dead, math.nan, values).numpy(),
         effective=effective.numpy(),
         error=torch.where(dead, math.nan, error).numpy(),
-        null_mean=np.full(len(values), mean),
+        null_mean=torch.where(same, values, mean).numpy(),
         null_deviation=spread.numpy(),
         active=active.numpy(),
         tied=np.zeros(len(values), np.int64),

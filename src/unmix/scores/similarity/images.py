@@ -11,11 +11,11 @@ from torch import Tensor
 from unmix.core.errors import UsageError
 from unmix.core.items import ImageItems
 
-WANTED = "ImageItems, uint8 [n, h, w] or [n, h, w, 1 or 3], or floats [n, h, w] or [n, 1 or 3, h, w]"
+WANTED = "ImageItems, uint8 or bool [n, h, w] or [n, h, w, 1 or 3], or floats [n, h, w] or [n, 1 or 3, h, w]"
 
 
 def as_images(images: Any) -> Tensor:
-    """Images as float32 [n, c, h, w], c 1 or 3; bytes become 0 .. 1, floats stay as they are.
+    """Images as float32 [n, c, h, w], c 1 or 3; bytes and masks become 0 .. 1, floats stay as they are.
 
     Raises `UsageError` for another shape or type, no images, or NaN.
     """
@@ -26,6 +26,8 @@ def as_images(images: Any) -> Tensor:
     if not isinstance(images, np.ndarray) or images.ndim not in (3, 4) or not images.size:
         given = list(images.shape) if hasattr(images, "shape") else type(images).__name__
         raise UsageError(f"images: expected {WANTED}, got {given}")
+    if images.dtype == bool:  # masks
+        images = images.astype(np.uint8) * np.uint8(255)
     if images.ndim == 3:
         images = images[:, None]
     elif images.dtype == np.uint8:

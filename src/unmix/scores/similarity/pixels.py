@@ -50,8 +50,8 @@ class Structural(Measured):
         small = torch.cat([smaller(grey(block), self.side) for block in images.split(256)])
         h, w = small.shape[-2:]
         size = min(self.window, h, w)
-        span = float(small.max() - small.min()) or 1.0
-        a, b = (0.01 * span) ** 2, (0.03 * span) ** 2
+        small = small / (float(small.max() - small.min()) or 1.0)  # the same number, where squares do not vanish
+        a, b = 0.01**2, 0.03**2
 
         def mean(x: Tensor) -> Tensor:
             return (
