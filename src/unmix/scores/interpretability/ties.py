@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError
+from unmix.core.scale import resolution, varies
 from unmix.core.seeds import Stream
 from unmix.kernels.exciting import Extremes
 
@@ -79,8 +80,7 @@ def extreme_sets(activations: Tensor, count: int, rng: Stream, least: bool = Fal
 
 def constant(activations: Tensor) -> Tensor:
     """Features [n, m] that do not vary, up to rounding: [m] bool."""
-    low, high = activations.amin(0), activations.amax(0)
-    return high - low <= 8 * torch.finfo(activations.dtype).eps * torch.maximum(low.abs(), high.abs())
+    return ~varies(activations, resolution(activations))
 
 
 def resting(activations: Tensor) -> Tensor:

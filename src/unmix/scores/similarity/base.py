@@ -17,6 +17,7 @@ from unmix.core.copies import contents
 from unmix.core.errors import UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.rows import as_tensor, require_finite
+from unmix.core.scale import unit
 from unmix.scores.similarity.circular import Span, told
 from unmix.scores.similarity.images import as_images
 
@@ -156,9 +157,7 @@ class Measured(Similarity):
 
 def unit_rows(vectors: Tensor) -> Tensor:
     """Rows [n, p] of unit norm, float32, whatever their scale; a row of zeros stays."""
-    largest = vectors.abs().amax(1, keepdim=True)
-    scale = torch.ldexp(torch.ones_like(largest), -torch.frexp(largest).exponent.clamp(-120, 120))
-    return torch.nn.functional.normalize((vectors * scale).float(), eps=1e-30)
+    return unit(vectors).float()
 
 
 def embedded(vectors: Any, rule: Rule = "cosine", name: str = "embedding", images: Any = None) -> Alike:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.copies import first_copies
+from unmix.core.scale import resolution, varies
 
 EXPLAINED = 0.999  # R2 above which one is an affine function of the other, up to rounding
 SPARE = 8  # rows that must be left beside the columns that explain
@@ -90,13 +91,10 @@ def told(activations: Tensor, embedding: Tensor, span: Span) -> str:
 
 def standard(columns: Tensor) -> Tensor:
     """Columns [n, p] with mean 0 and norm 1, float64; those that are constant up to rounding are left out."""
-    held = columns.double()
-    largest = held.abs().amax(0)
-    held = (held - held.mean(0)) / largest.clamp_min(1e-300)
-    size = held.norm(dim=0)
-    precision = torch.finfo(columns.dtype).eps if columns.dtype.is_floating_point else 1e-7
-    keep = size > 8 * precision * len(held) ** 0.5
-    return held[:, keep] / size[keep]
+    held = columns[:, varies(columns, resolution(columns))].double()
+    held = held / held.abs().amax(0)
+    held = held - held.mean(0)
+    return held / held.norm(dim=0)
 
 
 def _decided_by(held: Tensor) -> Tensor:
