@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unmix.core.errors import UsageError
+from unmix.regimes.derivable import consistent
 from unmix.regimes.running import copied
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
@@ -26,16 +28,29 @@ def frozen_copy(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module
 
 
 def learnt(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters that take gradients, tied ones once. Raises `UsageError` where there is none."""
+    """Parameters that take gradients, tied ones once. Raises `UsageError` where there is none, or a complex one."""
     found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise UsageError("model: no parameter takes gradients")
+    if wrong := [name for name, p in found.items() if p.is_complex()]:
+        raise UsageError(f"model: {wrong[0]} is complex; derivatives are taken by real parameters")
     return found
 
 
 def outputs(model: nn.Module, x: Tensor, forward: Forward | None) -> Tensor:
-    """The network's outputs, flat [n, c]."""
-    made = model(x) if forward is None else forward(model, x)
+    """The network's outputs, flat [n, c], by operations that torch can derive in every way.
+
+    Raises `UsageError` where it gives no tensor of real numbers with a row for each of x.
+    """
+    with consistent(model):
+        made = model(x) if forward is None else forward(model, x)
+    if not isinstance(made, Tensor):
+        kind = type(made).__name__
+        raise UsageError(f"model: it gives a {kind}; say which tensor is meant: forward=lambda model, x: model(x)[0]")
+    if not made.is_floating_point():
+        raise UsageError(f"model: its outputs are {made.dtype}; a kernel needs real numbers")
+    if made.shape[:1] != x.shape[:1] and len(x) > 1:
+        raise UsageError(f"model: outputs {tuple(made.shape)} have no row for each of the {len(x)} inputs")
     return made.reshape(len(x), -1)
 
 
@@ -45,20 +60,19 @@ class Transformed:
     model: nn.Module
     forward: Forward | None
     parameters: dict[str, Tensor]
-    buffers: dict[str, Tensor]
 
     def __init__(self, model: nn.Module, forward: Forward | None) -> None:
         self.model, self.forward = model, forward
         self.parameters = learnt(model)
-        self.buffers = dict(model.named_buffers())
 
     def function(self, x: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
         """Outputs [n, c] at x as a function of (some of) the parameters."""
 
         def call(some: dict[str, Tensor]) -> Tensor:
-            wrapped = _Called(self.model, self.forward)
-            renamed = {f"model.{name}": value for name, value in {**self.parameters, **some, **self.buffers}.items()}
-            return torch.func.functional_call(wrapped, renamed, (x,), tie_weights=True)
+            # Whoever does not take part is a constant here, and no leaf of autograd.
+            rest = {name: p.detach() for name, p in self.parameters.items()}
+            with _in_place_of(self.model, self.parameters, {**rest, **some}):
+                return outputs(self.model, x, self.forward)
 
         return call
 
@@ -73,12 +87,14 @@ class Transformed:
 
             return torch.func.jacrev(call)(some)
 
-        return torch.func.vmap(one)(x)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # one by one is right, too
+            return torch.func.vmap(one)(x)
 
     def work(self, x: Tensor, names: list[str]) -> int:
         """Numbers held for one sample beside its Jacobian, roughly."""
         sizes: list[int] = []
-        leaves = [m for m in self.model.modules() if not any(m.children())]
+        leaves = [m for m in self.model.modules() if not any(m.children()) and not _scripted(m)]
         handles = [m.register_forward_hook(lambda _m, _given, end: sizes.append(_numbers(end))) for m in leaves]
         try:
             c = outputs_of(self, x)
@@ -91,7 +107,7 @@ class Transformed:
 class Layered:
     """Jacobians layer by layer: one backward pass per output to the layers' outputs, then products with their inputs.
 
-    Knows linear, convolutional, embedding and normalisation layers; `check` says whether that is all there is.
+    Knows linear, convolutional, embedding and normalisation layers; `unknown` says whether that is all there is.
     """
 
     model: nn.Module
@@ -104,22 +120,11 @@ class Layered:
         self.parameters = learnt(model)
         self.name_of = {id(p): name for name, p in self.parameters.items()}
 
-    def check(self, x: Tensor) -> str | None:
-        """Why this cannot be used for the model, or None: a random combination of rows is set beside autograd."""
+    def unknown(self) -> str:
+        """A parameter that belongs to no layer that is known, in words, or nothing."""
         covered = {id(p) for m in self.model.modules() if type(m) in KNOWN for p in m.parameters(recurse=False)}
-        if missing := [name for name, p in self.parameters.items() if id(p) not in covered]:
-            return f"{missing[0]} belongs to no known layer"
-        x = x[:2]
-        made = outputs(self.model, x, self.forward)
-        v = torch.randn(made.shape, generator=torch.Generator().manual_seed(0)).to(made)
-        true = torch.autograd.grad((made * v).sum(), list(self.parameters.values()), allow_unused=True)
-        for (name, p), gradient in zip(self.parameters.items(), true, strict=True):
-            own = torch.einsum("nc,nc...->...", v, self.jacobian(x, [name])[name])
-            expected = torch.zeros_like(p) if gradient is None else gradient
-            scale = float(expected.abs().max()) + 1e-30
-            if float((own - expected).abs().max()) > 1e-3 * scale + 1e-7:
-                return f"{name} is used otherwise than by its own layer"
-        return None
+        missing = [name for name, p in self.parameters.items() if id(p) not in covered]
+        return f"{missing[0]} belongs to no known layer" if missing else ""
 
     def jacobian(self, x: Tensor, names: list[str], total: bool = False) -> dict[str, Tensor]:
         """{name: [n, c, *shape]}; total: of the sum of outputs, c = 1."""
@@ -176,13 +181,56 @@ class Layered:
                 handle.remove()
 
 
-class _Called(nn.Module):
-    def __init__(self, model: nn.Module, forward: Forward | None) -> None:
-        super().__init__()
-        self.model, self.how = model, forward
+class Rowwise:
+    """Jacobians by plain autograd, one backward pass for each sample and output; whatever autograd can derive."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return outputs(self.model, x, self.how)
+    model: nn.Module
+    forward: Forward | None
+    parameters: dict[str, Tensor]
+
+    def __init__(self, model: nn.Module, forward: Forward | None) -> None:
+        self.model, self.forward = model, forward
+        self.parameters = learnt(model)
+
+    def jacobian(self, x: Tensor, names: list[str], total: bool = False) -> dict[str, Tensor]:
+        """{name: [n, c, *shape]}; total: of the sum of outputs, c = 1."""
+        some = [self.parameters[name] for name in names]
+        made: dict[str, list[Tensor]] = {name: [] for name in names}
+        for row in x.split(1):
+            given = outputs(self.model, row, self.forward)[0]
+            found = [
+                torch.autograd.grad(value, some, retain_graph=True, allow_unused=True)
+                for value in ([given.sum()] if total else given)
+            ]
+            for place, (name, p) in enumerate(zip(names, some, strict=True)):
+                parts = [torch.zeros_like(p) if g[place] is None else g[place].to_dense() for g in found]
+                made[name].append(torch.stack(parts))
+        return {name: torch.stack(parts) for name, parts in made.items()}
+
+    def work(self, x: Tensor, names: list[str]) -> int:
+        """Numbers held for one sample beside its Jacobian, roughly."""
+        return Transformed(self.model, self.forward).work(x, names)
+
+
+@contextmanager
+def _in_place_of(model: nn.Module, parameters: dict[str, Tensor], values: dict[str, Tensor]) -> Iterator[None]:
+    """Other tensors where the parameters are, wherever each is held.
+
+    torch.func.functional_call leaves the values in a layer that has two names in the model.
+    """
+    name_of = {id(p): name for name, p in parameters.items()}
+    held = [(m._parameters, key, p) for m in model.modules() for key, p in m._parameters.items() if id(p) in name_of]
+    try:
+        for places, key, p in held:
+            places[key] = values[name_of[id(p)]]  # type: ignore[assignment]
+        yield
+    finally:
+        for places, key, p in held:
+            places[key] = p
+
+
+def _scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)  # takes no hooks
 
 
 def _numbers(made: Any) -> int:
@@ -192,7 +240,7 @@ def _numbers(made: Any) -> int:
     return made.numel() if isinstance(made, Tensor) else 0
 
 
-def outputs_of(source: Transformed | Layered, x: Tensor) -> int:
+def outputs_of(source: Layered | Transformed | Rowwise, x: Tensor) -> int:
     """Number of outputs c of one sample."""
     with torch.no_grad():
         return outputs(source.model, x[:1], source.forward).shape[1]

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from unmix.core.errors import Failure, UsageError
 from unmix.core.seeds import Stream, as_stream
-from unmix.regimes.jacobian import Forward, Layered, Transformed, frozen_copy, outputs, outputs_of
+from unmix.regimes.choosing import Source, chosen
+from unmix.regimes.derivable import settle
+from unmix.regimes.directional import Pushed, pulled, way_for
+from unmix.regimes.jacobian import Forward, Transformed, frozen_copy, outputs, outputs_of
 
 Rates = Mapping[str, float] | Callable[[str], float] | None
 
@@ -21,7 +24,7 @@ def tangent_kernel(
     x: Tensor,
     other: Tensor | None = None,
     *,
-    method: Literal["auto", "layers", "contract", "products"] = "auto",
+    method: Literal["auto", "layers", "contract", "rows", "products"] = "auto",
     reduce: Literal["full", "trace", "sum"] = "full",
     memory: int = 2**29,
     rates: Rates = None,
@@ -32,28 +35,24 @@ def tangent_kernel(
 
     K_ij = sum_p eta_p (d f(x_i) / d theta_p) (d f(x_j) / d theta_p)^T over the parameters that take gradients, tied
     ones once, in evaluation mode; the model's weights, gradients, buffers, mode and the random state are left alone.
-    method: layers (known layers only; a random product is checked against autograd), contract (torch.func, any
-    module), products (one backward and one forward derivative for each row; least memory), auto (layers where it
-    can). reduce: full; trace, the sum of the diagonal over outputs; sum, the kernel of the sum of outputs.
+    Derivatives are those that autograd gives: none through the padding row of an embedding.
+    method: layers (known layers only), contract (torch.func), rows (autograd, sample by sample: any module), auto
+    (the first of these that agrees with autograd on a few rows), products (one backward pass and one derivative along
+    a direction for each row; least memory). reduce: full; trace, the sum of the diagonal over outputs; sum, the
+    kernel of the sum of outputs.
     memory: bound in bytes on what is held at a time beside the model, a copy of it and the result; more passes where
     it is small.
     rates: eta_p, by parameter name or by a function of it; 1 where not given. dtype: such as torch.float64.
-    forward: called with (model, x) where that is not model(x).
-    Raises `UsageError` for method="layers" where it cannot, empty x, or memory for less than one sample.
+    forward: called with (model, x) where that is not model(x), or gives more than one tensor.
+    Raises `UsageError` for a method that is not right for the model, one whose outputs for a sample depend on the
+    others (batch statistics), empty x, or memory for less than one sample.
     Source: Jacot, Gabriel, Hongler 2018, arXiv 1806.07572; Novak, Sohl-Dickstein, Schoenholz 2022, arXiv 2206.08720.
     """
-    model, x, other = _prepared(model, x, other, dtype)
+    model, x, other = _prepared(model, x, other, dtype, forward)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         if method == "products":
             return _by_products(model, x, other, reduce, rates, forward)
-        layered = Layered(model, forward)
-        if method in ("auto", "layers"):
-            why = layered.check(x)
-            if why and method == "layers":
-                raise UsageError(f"method='layers': {why}; use 'contract'")
-            method = "contract" if why else "layers"
-        source = Transformed(model, forward) if method == "contract" else layered
-        return _contracted(source, x, other, reduce, memory, rates)
+        return _contracted(chosen(model, forward, x, method), x, other, reduce, memory, rates)
 
 
 @dataclass(frozen=True)
@@ -78,21 +77,21 @@ def sketched_kernel(
 ) -> Sketch:
     """The trace kernel from `draws` random directions: E[(J v)(J v)^T] = J J^T for Gaussian v; no Jacobian is formed.
 
-    Each direction costs one forward derivative on all of x; entries are unbiased, with the standard error of their
+    Each direction costs one derivative along it on all of x; entries are unbiased, with the standard error of their
     mean over directions. Arguments as in `tangent_kernel`. Raises `UsageError` for fewer than 2 draws.
     """
     if draws < 2:
         raise UsageError(f"draws={draws}: at least 2, for a standard error")
-    model, x, other = _prepared(model, x, other, dtype)
+    model, x, other = _prepared(model, x, other, dtype, forward)
     rows = x if other is None else torch.cat([x, other])
     source = Transformed(model, forward)
     scale = _scales(source.parameters, rates)
-    values = {name: p.detach() for name, p in source.parameters.items()}
     features, generator = [], as_stream(rng).child("kernel sketch").torch()
     with torch.random.fork_rng(devices=[]):
+        push = Pushed(source, rows, _checked(source, rows))
         for _ in range(draws):
-            along = {n: scale[n] * torch.randn(p.shape, generator=generator).to(p) for n, p in values.items()}
-            features.append(torch.func.jvp(source.function(rows), (values,), (along,))[1].detach())
+            along = {n: scale[n] * torch.randn(p.shape, generator=generator).to(p) for n, p in push.values.items()}
+            features.append(push(along).detach())
     phi = torch.stack(features)
     left, right = (phi, phi) if other is None else (phi[:, : len(x)], phi[:, len(x) :])
     mean = square = phi.new_zeros(())
@@ -123,22 +122,25 @@ def sketched_distance(one: Sketch, two: Sketch) -> float:
 def kernel_times(
     model: nn.Module, x: Tensor, v: Tensor, *, rates: Rates = None, forward: Forward | None = None
 ) -> Tensor:
-    """K v [n, c] for v [n, c] without forming K: one backward pass (J^T v), one forward derivative (J J^T v)."""
-    model, x, _ = _prepared(model, x, None, None)
+    """K v [n, c] for v [n, c] without forming K: one backward pass (J^T v), one derivative along it (J J^T v)."""
+    model, x, _ = _prepared(model, x, None, None, forward)
     source = Transformed(model, forward)
-    values = {name: p.detach() for name, p in source.parameters.items()}
     with torch.random.fork_rng(devices=[]):
-        return _product(source, values, _scales(source.parameters, rates), x, x, v.to(x.device))
+        push = Pushed(source, x, _checked(source, x))
+        return _product(push, _scales(source.parameters, rates), x, v.to(x.device))
 
 
-def _product(
-    source: Transformed, values: dict[str, Tensor], scale: dict[str, float], x: Tensor, rows: Tensor, v: Tensor
-) -> Tensor:
-    """J(rows) eta J(x)^T v [len(rows), c]."""
-    made, back = torch.func.vjp(source.function(x), values)[:2]
-    (gradient,) = back(v.to(made.dtype))
-    along = {name: scale[name] ** 2 * g for name, g in gradient.items()}
-    return torch.func.jvp(source.function(rows), (values,), (along,))[1].detach()
+def _product(push: Pushed, scale: dict[str, float], x: Tensor, v: Tensor) -> Tensor:
+    """J(rows) eta J(x)^T v [len(rows), c], rows being those of `push`."""
+    _, gradient = pulled(push.source, x, v)
+    return push({name: scale[name] ** 2 * g for name, g in gradient.items()}).detach()
+
+
+def _checked(source: Transformed, x: Tensor) -> str:
+    """How to derive along directions, of a model whose samples are apart."""
+    with torch.enable_grad():
+        chosen(source.model, source.forward, x, "rows")
+    return way_for(source, x)
 
 
 def _by_products(
@@ -146,8 +148,8 @@ def _by_products(
 ) -> Tensor:
     source = Transformed(model, forward)
     scale, c = _scales(source.parameters, rates), outputs_of(source, x)
-    values = {name: p.detach() for name, p in source.parameters.items()}
     rows = x if other is None else other
+    push = Pushed(source, rows, _checked(source, x))
     shape = (len(x), len(rows), c, c) if reduce == "full" else (len(x), len(rows))
     kernel = None
     for i in range(len(x)):
@@ -155,7 +157,7 @@ def _by_products(
             v = torch.zeros(1, c, device=x.device)
             v[0, :] = 1.0 if reduce == "sum" else 0.0
             v[0, o] = 1.0
-            found = _product(source, values, scale, x[i : i + 1], rows, v)
+            found = _product(push, scale, x[i : i + 1], v)
             if kernel is None:
                 kernel = found.new_zeros(shape)
             if reduce == "full":
@@ -166,9 +168,7 @@ def _by_products(
     return kernel
 
 
-def _contracted(
-    source: Layered | Transformed, x: Tensor, other: Tensor | None, reduce: str, memory: int, rates: Rates
-) -> Tensor:
+def _contracted(source: Source, x: Tensor, other: Tensor | None, reduce: str, memory: int, rates: Rates) -> Tensor:
     rows = x if other is None else torch.cat([x, other])
     n, total = len(rows), reduce == "sum"
     c = 1 if total else outputs_of(source, x)
@@ -237,7 +237,7 @@ def _groups(size: dict[str, int], columns: int) -> list[list[tuple[str, int, int
 
 
 def _prepared(
-    model: nn.Module, x: Tensor, other: Tensor | None, dtype: torch.dtype | None
+    model: nn.Module, x: Tensor, other: Tensor | None, dtype: torch.dtype | None, forward: Forward | None
 ) -> tuple[nn.Module, Tensor, Tensor | None]:
     if len(x) == 0 or (other is not None and len(other) == 0):
         raise UsageError("x: no rows; give at least one")
@@ -247,6 +247,8 @@ def _prepared(
         other = other.to(dtype) if other is not None and other.is_floating_point() else other
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         raise UsageError("x: must be finite")
+    with torch.random.fork_rng(devices=[]):
+        settle(twin, x if other is None else torch.cat([x, other]), forward)
     return twin, x, other
 
 
@@ -261,7 +263,7 @@ def _scales(parameters: Mapping[str, Tensor], rates: Rates) -> dict[str, float]:
     return {name: rate**0.5 for name, rate in given.items()}
 
 
-def _dtype(source: Layered | Transformed) -> torch.dtype:
+def _dtype(source: Source) -> torch.dtype:
     return next(iter(source.parameters.values())).dtype
 
 

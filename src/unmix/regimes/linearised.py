@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from unmix.core.errors import UsageError
-from unmix.regimes.jacobian import Forward, Transformed, frozen_copy
+from unmix.regimes.derivable import settle
+from unmix.regimes.directional import Pushed, way_for
+from unmix.regimes.jacobian import Forward, Transformed, frozen_copy, outputs
 
 
 class Linearised(nn.Module):
@@ -21,20 +23,26 @@ class Linearised(nn.Module):
     """
 
     _source: Transformed
+    _way: str
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
         super().__init__()
         object.__setattr__(self, "_source", Transformed(frozen_copy(model), forward))
+        self._way = ""
         self.moves = nn.ParameterDict(
             {name.replace(".", "/"): torch.zeros_like(p) for name, p in self._source.parameters.items()}
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs [n, c] at x [n, ...]."""
-        start = {name: p.detach() for name, p in self._source.parameters.items()}
-        along = {name: self.moves[name.replace(".", "/")] for name in start}
-        value, change = torch.func.jvp(self._source.function(x), (start,), (along,))[:2]
-        return value.detach() + change
+        source = self._source
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            settle(source.model, x, source.forward)
+            value = outputs(source.model, x, source.forward)
+            self._way = self._way or way_for(source, x)
+        along = {name: self.moves[name.replace(".", "/")] for name in source.parameters}
+        change = Pushed(source, x, self._way)(along)
+        return value + (change if torch.is_grad_enabled() else change.detach())
 
 
 def lazy_outputs(times: Any, kernel: Any, start: Any, target: Any) -> np.ndarray:

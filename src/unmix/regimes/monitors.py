@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from unmix.core.errors import UsageError
 from unmix.core.watch import Watch
 from unmix.regimes import measures
-from unmix.regimes.jacobian import Forward, Transformed, frozen_copy
+from unmix.regimes.choosing import chosen
+from unmix.regimes.jacobian import Forward, frozen_copy
 from unmix.regimes.kernel import tangent_kernel
 from unmix.regimes.law import Law
 from unmix.regimes.pairs import Pair
@@ -215,7 +216,8 @@ def _patterns(module: nn.Module) -> Any:
 
 def _shares(module: nn.Module, watch: RegimeWatch) -> dict[str, float]:
     """Share of the kernel's trace [sum to 1] that belongs to each parameter."""
-    source = Transformed(module, watch.forward)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        source = chosen(module, watch.forward, watch.probe)
     total = {}
     for name in source.parameters:
         size = 0.0
