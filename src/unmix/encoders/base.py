@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -38,13 +39,18 @@ class BoundEncoder:
     """An encoder with its dictionary and what it holds for it (weights, thresholds, a Gram matrix).
 
     Calling it with h [n, d] gives `Codes` [n, m]; the dictionary's bias is taken off first, in the precision of h.
-    Rows of which float32 does not hold the squares (beyond 1e-15 .. 1e15) are worked on in float64.
+    Rows and atoms of which float32 does not hold the squares (beyond 1e-15 .. 1e15) are worked on in float64.
     """
 
     recipe: Encoder
     atoms: Tensor
     bias: Tensor
     tensors: Mapping[str, Tensor]
+
+    @functools.cached_property
+    def _reach(self) -> float:
+        """The largest absolute value in the atoms."""
+        return size_of(self.atoms)
 
     @property
     def flops(self) -> float:
@@ -88,7 +94,8 @@ class BoundEncoder:
         if not math.isfinite(size):
             require_finite(h, "h", begin)
             raise UsageError(f"h: reaches {size_of(h):.3g}, which {_plain(dtype)} does not hold; divide by its scale")
-        if dtype == torch.float32 and size and not SQUARED[0] < size < SQUARED[1]:
+        squared = all(SQUARED[0] < part < SQUARED[1] for part in (size, self._reach) if part)
+        if dtype == torch.float32 and not squared:
             double = self.to(torch.float64)
             codes = self.recipe._encode(double, h.double() - double.bias, *start)
             codes = dataclasses.replace(codes, values=codes.values.to(dtype))
@@ -97,7 +104,7 @@ class BoundEncoder:
         if not math.isfinite(size_of(codes.values)):
             raise UsageError(
                 f"{self.recipe.kind}: codes beyond {_plain(dtype)} for rows that reach {size:.3g} and atoms that "
-                f"reach {size_of(self.atoms):.3g}; bring rows and atoms to a scale near 1"
+                f"reach {self._reach:.3g}; bring rows and atoms to a scale near 1"
             )
         return codes
 
