@@ -138,7 +138,7 @@ def test_same_work_is_never_done_twice(
     first = recipe.collect(story, tmp_path / "a")
     shutil.copytree(tiny, tmp_path / "moved")
     with monkeypatch.context() as patch:
-        patch.setattr(FolderModel, "load", lambda self: pytest.fail("the model was loaded again"))
+        patch.setattr(FolderModel, "opened", lambda self: pytest.fail("the model was loaded again"))
         assert recipe.collect(story, tmp_path / "a").digest == first.digest
         assert recipe.but(model=str(tmp_path / "moved")).collect(story, tmp_path / "a").key == first.key
     with pytest.raises(UsageError, match="use another folder or --overwrite"):
@@ -170,10 +170,10 @@ def test_only_the_needed_layers_run_and_the_model_is_left_alone(
     model = FolderModel(Path(recipe.model)).load().train()
     for number, layer in enumerate(model.encoder.layer):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))
-    monkeypatch.setattr(FolderModel, "load", lambda self: model)
+    monkeypatch.setattr(FolderModel, "opened", lambda self: (model, []))
     before = [len(m._forward_hooks) for m in model.modules()]
     recipe.collect(story[:3], tmp_path / "a")
-    assert set(ran) == {0, 1}
+    assert ran.count(2) == 1 and ran.count(0) == ran.count(1) > 3, "one whole pass counts the runs of the layer"
     assert before == [len(m._forward_hooks) for m in model.modules()]
     assert all(m.training for m in model.modules()) and all(p.grad is None for p in model.parameters())
 

@@ -24,7 +24,9 @@ from unmix.activations.downstream import (
     text_reader,
 )
 from unmix.activations.hooks import capture, layer_of
+from unmix.activations.inputs import inputs_of
 from unmix.activations.models import FolderModel
+from unmix.activations.reading import Reading
 from unmix.activations.tokens import passages
 from unmix.core.errors import UsageError
 
@@ -111,7 +113,7 @@ def test_untouched_places_stay_and_the_layer_is_left_as_it_was(causal: Path, tmp
         return torch.zeros_like(h)
 
     with torch.no_grad():
-        with capture(reader.layer) as before:
+        with capture(reader.layer.layer) as before:
             reader.read(groups)
         plain = before.value.clone()
         hidden = plain.clone()
@@ -123,7 +125,7 @@ def test_untouched_places_stay_and_the_layer_is_left_as_it_was(causal: Path, tmp
     assert float(hidden[:, 0].abs().min()) > 0, "start tokens are not touched"
     first = rows.items.places < reader.text.bounds[3]
     torch.testing.assert_close(seen[0], rows.take(np.flatnonzero(first)), atol=1e-4, rtol=1e-4)
-    assert not reader.layer._forward_hooks
+    assert not reader.layer.layer._forward_hooks
     with pytest.raises(UsageError, match="must keep the shape"):
         reader.read(groups, lambda h: h[:, :3])
 
@@ -163,7 +165,8 @@ def test_modules_change_pooled_rows_and_count_what_is_right() -> None:
         h = net.first(x)
     labels = logits.argmax(1).numpy().copy()
     labels[:3] = (labels[:3] + 1) % 3
-    reader = ArrayReader(net, net.first, x, labels, batch=4)
+    first, data = Reading("bchw"), inputs_of(x)
+    reader = ArrayReader(net, net.first, data, labels, first, batch=4)
     said = predictions(reader, {"up": lambda rows: rows + 1})
     assert said["original"].right.sum() == 7 and (said["original"].count == 1).all()
     with torch.no_grad():
@@ -171,14 +174,14 @@ def test_modules_change_pooled_rows_and_count_what_is_right() -> None:
     loss = -wanted.gather(1, torch.from_numpy(labels)[:, None])[:, 0]
     np.testing.assert_allclose(said["up"].loss, loss.numpy(), rtol=1e-4)
     rows = torch.randn(10, 4, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(reader._pooled(h, lambda old: rows).mean((2, 3)), rows)
-    one = ArrayReader(net, net.first, x, None, pooling="position", position=5)._pooled(h, torch.zeros_like)
+    torch.testing.assert_close(first.changed(h, lambda old: rows).mean((2, 3)), rows)
+    one = Reading("bchw", pooling="position", position=5).changed(h, torch.zeros_like)
     changed = (one != h).any(1).flatten(1)
     assert changed.sum() == 10 and changed[:, 5].all()
-    every = ArrayReader(net, net.first, x, None, pooling="all")._pooled(h, torch.zeros_like)
+    every = Reading("bchw", pooling="all").changed(h, torch.zeros_like)
     assert not every.any()
-    assert np.isnan(predictions(ArrayReader(net, net.first, x), {})["original"].loss).all()
+    assert np.isnan(predictions(ArrayReader(net, net.first, data, None, first), {})["original"].loss).all()
     with pytest.raises(UsageError, match="labels: 7 for a model of 3 classes"):
-        predictions(ArrayReader(net, net.first, x, np.full(10, 7)), {})
+        predictions(ArrayReader(net, net.first, data, np.full(10, 7), first), {})
     with pytest.raises(UsageError, match=r"expected logits \[b, classes\]"):
-        ArrayReader(net.first, net.first, x).read(np.arange(2))
+        ArrayReader(net.first, net.first, data, None, first).read(np.arange(2))

@@ -55,7 +55,7 @@ def test_pooling(recipe: ModuleActivations, images: np.ndarray, tmp_path: Path) 
     assert rows.items.numbers[[0, 19, 20, 419]].tolist() == [0, 0, 1, 20]
     whole = recipe.but(layer="").collect(images, tmp_path / "whole")
     assert whole.shape == (21, 3)
-    with pytest.raises(UsageError, match="position=20: layer 1 has 20 positions"):
+    with pytest.raises(UsageError, match="position=20: there are 20 positions"):
         recipe.but(pooling="position", position=20).collect(images, tmp_path / "no")
 
 
@@ -96,7 +96,7 @@ def test_what_cannot_be(recipe: ModuleActivations, images: np.ndarray, tmp_path:
         recipe.but(pooling="all").collect(broken, tmp_path / "a")
     with pytest.raises(UsageError, match="layer=9: Sequential has no such layer"):
         recipe.but(layer="9").collect(images, tmp_path / "b")
-    with pytest.raises(UsageError, match=r"does not take data \[2, 4, 5\]: .*channels"):
+    with pytest.raises(UsageError, match=r"does not take data \[2, 4, 5\] of float32: .*channels"):
         recipe.collect(np.zeros((3, 2, 4, 5), np.float32), tmp_path / "b")
     with pytest.raises(UsageError, match="with at least one row"):
         recipe.collect(ImageItems(np.zeros((0, 4, 5), np.uint8)), tmp_path / "b")

@@ -9,13 +9,15 @@ pytest.importorskip("transformers")
 
 from unmix.activations.models import FolderModel
 from unmix.activations.tokens import END, SPECIAL, START, passages, readable_vocabulary, surroundings
-from unmix.core.errors import UsageError
+from unmix.core.errors import Notice, UsageError
 
 
 def test_passages_hold_all_tokens_and_know_their_roles(tiny: Path) -> None:
     tokenizer = FolderModel(tiny).tokenizer()
     data = [("one", "the cat sat on the mat"), ("none", " "), ("two", "a dog [SEP] running strangely")]
-    text = passages(data, tokenizer, 100, 6)
+    with pytest.warns(Notice, match="1 of the documents have no token and are left out, the first is 'none'"):
+        text = passages(data, tokenizer, 100, 6)
+    assert text.unread == 0
     assert surroundings(tokenizer) == ([2], [3])
     words = [readable_vocabulary(tokenizer)[i] for i in text.stream]
     assert " ".join(words) == (
@@ -31,7 +33,8 @@ def test_passages_hold_all_tokens_and_know_their_roles(tiny: Path) -> None:
 def test_tokens_are_counted_without_start_and_end(tiny: Path) -> None:
     tokenizer = FolderModel(tiny).tokenizer()
     text = passages([("a", "the cat sat"), ("b", "on the mat")], tokenizer, 4, 64)
-    assert len(text.stream) == 4 + 2 * 2 and text.titles == ("a", "b")
+    assert len(text.stream) == 4 + 2 * 2 and text.titles == ("a", "b") and text.unread == 1
+    assert passages([("a", "the cat sat"), ("b", "on the mat")], tokenizer, 3, 64).unread == 1
     with pytest.raises(UsageError, match="context=2: no room beside 2"):
         passages([("a", "the")], tokenizer, 4, 2)
     with pytest.raises(UsageError, match="the text is empty"):

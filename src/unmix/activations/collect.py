@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import nn
 
-from unmix.activations.hooks import capture, layer_of, quiet
+from unmix.activations.hooks import layer_of, quiet
 from unmix.activations.models import FolderModel, find_model
+from unmix.activations.outputs import OutputPath
+from unmix.activations.passes import buckets, forward
 from unmix.activations.shards import (
     DTYPES,
     SCHEMA,
@@ -23,10 +24,11 @@ from unmix.activations.shards import (
     clear_folder,
     library_version,
 )
-from unmix.activations.text import Corpus, open_text
+from unmix.activations.text import Corpus, mended, open_text
+from unmix.activations.text_layer import TextLayer, find_text_layer, passage_limit, require_embedded
 from unmix.activations.tokens import END, ROLES, START, Passages, passages, readable_vocabulary
 from unmix.core.digest import digest
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import UsageError
 from unmix.core.items import TextItems
 from unmix.core.recipe import Recipe
 from unmix.core.watch import Watch
@@ -39,6 +41,8 @@ class TextActivations(Recipe):
     """h = the output of one layer at each token of a text: rows [n, d] in the order of the text.
 
     model: a transformers folder, or an installed package that carries one. layer: dotted name, "encoder.layer.3".
+    output: which tensor of an output that has several, by its path: "1". call: which run of a layer that runs several
+    times in a pass, from 0. Where one of these is None and the model does not show it, `collect` asks for it.
     tokens: ordinary tokens of text to read, at most (start and end tokens do not count). context: tokens the model
     reads at once. batch: passages at once; they are bucketed by length, their rows stay in the text's order.
     start, end: [CLS] or BOS, [SEP] or EOS. special: other special tokens in the text, such as [UNK]. padding can
@@ -51,6 +55,8 @@ class TextActivations(Recipe):
 
     model: str
     layer: str = Field(min_length=1)
+    output: OutputPath | None = None
+    call: int | None = Field(default=None, ge=0)
     tokens: int = Field(default=100_000, ge=1)
     context: int = Field(default=128, ge=1)
     batch: int = Field(default=32, ge=1)
@@ -94,11 +100,12 @@ class TextActivations(Recipe):
         check_folder(folder, key)
         if (folder / "manifest.json").exists():
             return ShardRows(folder)
-        tokenizer, model, layer, text = self._open(source, data, device)
+        tokenizer, model, missing, text = self._open(source, data, device)
         with quiet(model):
-            probe = _forward(model, layer, self.layer, text, np.arange(1), 1, device)
-            with ShardWriter(folder, probe.shape[1], self.dtype, key, shard_bytes=shard_bytes) as writer:
-                wanted, median = self._write(writer, model, layer, text, watch, device)
+            layer = self._layer(model, missing, text, device)
+            width = layer.run(text.stream[None, : text.bounds[1]]).shape[2]
+            with ShardWriter(folder, width, self.dtype, key, shard_bytes=shard_bytes) as writer:
+                wanted, median = self._write(writer, layer, text, watch)
                 writer.about = {
                     "kind": "text",
                     "model": self.model,
@@ -108,8 +115,11 @@ class TextActivations(Recipe):
                     "data": data_digest,
                     "documents": len(text.titles),
                     "passages": len(text),
-                    "tokens": self._counts(text, wanted, np.asarray(writer.state["massive"], np.int64)),
+                    "unread": text.unread,
+                    "tokens": self._counts(layer, text, wanted, np.asarray(writer.state["massive"], np.int64)),
                     "median_norm": median,
+                    "reading": {**layer.reading.as_dict(), "tower": layer.tower, "padded": layer.padded},
+                    "taken": layer.told,
                     "recipe": self.as_dict(),
                     "libraries": {name: library_version(name) for name in ("torch", "transformers", "tokenizers")},
                 }
@@ -124,12 +134,13 @@ class TextActivations(Recipe):
         Rows are an upper bound where massive tokens are excluded. Memory is the weights, about sixteen rows for each
         token of a batch, the rows of a window and the text's ids; Python and torch themselves come on top.
         """
-        _, model, layer, text = self._open(self._source(), _corpus(data), device)
+        _, model, missing, text = self._open(self._source(), _corpus(data), device)
         some = np.unique(np.linspace(0, len(text) - 1, 3 * self.batch).astype(int))
         with quiet(model):
-            width = _forward(model, layer, self.layer, text, some[:4], self.batch, device).shape[1]
+            layer = self._layer(model, missing, text, device)
+            width = forward(layer, text, some[:4], self.batch).shape[1]
             begun = time.perf_counter()
-            read = len(_forward(model, layer, self.layer, text, some, self.batch, device))
+            read = len(forward(layer, text, some, self.batch))
             spent = time.perf_counter() - begun
         rows = int(self._candidates(text).sum())
         window = min(len(text.stream), BATCHES_PER_WINDOW * self.batch * self.context)
@@ -151,14 +162,29 @@ class TextActivations(Recipe):
             )
         return source
 
-    def _open(self, source: FolderModel, data: Corpus, device: str) -> tuple[Any, nn.Module, nn.Module, Passages]:
-        tokenizer, model = source.tokenizer(), source.load().to(device)
-        layer = layer_of(model, self.layer)
-        limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
-        limit = min((int(value) for value in limits if value), default=self.context)
-        if self.context > limit:
-            raise UsageError(f"context={self.context}: {self.model} reads at most {limit} tokens")
-        return tokenizer, model, layer, passages(data, tokenizer, self.tokens, self.context)
+    def _open(self, source: FolderModel, data: Corpus, device: str) -> tuple[Any, nn.Module, list[str], Passages]:
+        """Tokenizer, model, names of its weights that the folder lacks, and passages that fit."""
+        tokenizer, (model, missing) = source.tokenizer(), source.opened()
+        layer_of(model, self.layer)
+        limits = {
+            "its positions": passage_limit(model),
+            "model_max_length of its tokenizer": tokenizer.model_max_length,
+        }
+        for what, limit in limits.items():
+            if limit and 0 < limit < self.context:
+                raise UsageError(
+                    f"context={self.context}: {self.model} reads at most {int(limit)} tokens ({what}); give at most "
+                    f"context={int(limit)}"
+                )
+        text = passages(data, tokenizer, self.tokens, self.context)
+        require_embedded(model, text.stream, tokenizer)
+        return tokenizer, model.to(device), missing, text
+
+    def _layer(self, model: nn.Module, missing: list[str], text: Passages, device: str) -> TextLayer:
+        """The layer, found over the longest passage."""
+        longest = int(np.diff(text.bounds).argmax())
+        passage = text.stream[text.bounds[longest] : text.bounds[longest + 1]]
+        return find_text_layer(model, self.layer, passage, self.output, self.call, self.batch, device, missing)
 
     def _windows(self, text: Passages) -> Iterator[tuple[int, np.ndarray]]:
         size = BATCHES_PER_WINDOW * self.batch
@@ -173,9 +199,7 @@ class TextActivations(Recipe):
             raise UsageError("data: only start, end or special tokens are left; give a text with words in it")
         return wanted
 
-    def _write(
-        self, writer: ShardWriter, model: nn.Module, layer: nn.Module, text: Passages, watch: Watch, device: str
-    ) -> tuple[np.ndarray, float]:
+    def _write(self, writer: ShardWriter, layer: TextLayer, text: Passages, watch: Watch) -> tuple[np.ndarray, float]:
         """Fill the shards; the places in the stream that have a row, and the median norm."""
         wanted = self._candidates(text)
         edges = (text.roles == START) | (text.roles == END)
@@ -187,7 +211,7 @@ class TextActivations(Recipe):
             # With every whole shard goes what is needed to make the window that it ended in once more.
             writer.state = {"window": number, "rows": done, "massive": list(massive), "median": median}
             first, last = int(text.bounds[chosen[0]]), int(text.bounds[chosen[-1] + 1])
-            h = _forward(model, layer, self.layer, text, chosen, self.batch, device)
+            h = forward(layer, text, chosen, self.batch)
             norms = np.linalg.norm(h.astype(np.float64), axis=1)
             plain = wanted[first:last] & ~edges[first:last]
             if median is None and plain.any():
@@ -204,7 +228,9 @@ class TextActivations(Recipe):
             wanted[massive] = False
         return np.flatnonzero(wanted), float(median or 0.0)
 
-    def _counts(self, text: Passages, places: np.ndarray, massive: np.ndarray) -> dict[str, dict[str, int]]:
+    def _counts(
+        self, layer: TextLayer, text: Passages, places: np.ndarray, massive: np.ndarray
+    ) -> dict[str, dict[str, int]]:
         """Tokens kept and dropped, by name; massive ones are counted apart from the ordinary."""
         kept = np.zeros(len(text.stream), bool)
         kept[places] = True
@@ -216,66 +242,15 @@ class TextActivations(Recipe):
         }
         lengths, padded = np.diff(text.bounds), 0
         for _, chosen in self._windows(text):
-            padded += sum(int(lengths[b].max() * len(b)) for b in _buckets(lengths, chosen, self.batch))
+            padded += sum(int(lengths[b].max() * len(b)) for b in buckets(lengths, chosen, self.batch, layer.padded))
         return {**counts, "padding": {"kept": 0, "dropped": padded - len(text.stream)}}
-
-
-def _buckets(lengths: np.ndarray, chosen: np.ndarray, batch: int) -> list[np.ndarray]:
-    order = chosen[np.argsort(-lengths[chosen], kind="stable")]
-    return [order[begin : begin + batch] for begin in range(0, len(order), batch)]
-
-
-def _forward(
-    model: nn.Module, layer: nn.Module, name: str, text: Passages, chosen: np.ndarray, batch: int, device: str
-) -> np.ndarray:
-    """The layer's output at every token of the chosen passages, in their order: [tokens, d] float32."""
-    lengths = np.diff(text.bounds)
-    offsets = np.concatenate([[0], np.cumsum(lengths[chosen])])
-    place = {int(passage): int(offset) for passage, offset in zip(chosen, offsets[:-1], strict=True)}
-    out: np.ndarray | None = None
-    for bucket in _buckets(lengths, chosen, batch):
-        ids = np.zeros((len(bucket), int(lengths[bucket].max())), np.int64)
-        mask = np.arange(ids.shape[1])[None] < lengths[bucket][:, None]
-        for row, passage in enumerate(bucket):
-            ids[row, : lengths[passage]] = text.stream[text.bounds[passage] : text.bounds[passage + 1]]
-        with capture(layer, stop=True) as captured:
-            model(
-                input_ids=torch.from_numpy(ids).to(device),
-                attention_mask=torch.from_numpy(mask.astype(np.int64)).to(device),
-            )
-        if captured.value is None:
-            raise UsageError(f"layer={name}: does not run when the model reads a text; name another layer")
-        if captured.value.ndim != 3 or captured.value.shape[:2] != ids.shape:
-            raise UsageError(
-                f"layer={name}: gives {list(captured.value.shape)}, expected [passages, tokens, d] = "
-                f"[{ids.shape[0]}, {ids.shape[1]}, d]; name a layer with a row for each token"
-            )
-        h = captured.value.float().cpu().numpy()
-        if not np.isfinite(h[mask]).all():
-            row, column = np.argwhere(~np.isfinite(h).all(2) & mask)[0]
-            _not_finite(text, int(text.bounds[bucket[row]] + column), name)
-        if out is None:
-            out = np.empty((int(offsets[-1]), h.shape[2]), np.float32)
-        for row, passage in enumerate(bucket):
-            begin = place[int(passage)]
-            out[begin : begin + lengths[passage]] = h[row, : lengths[passage]]
-    assert out is not None
-    return out
-
-
-def _not_finite(text: Passages, place: int, layer: str) -> None:
-    document = int(np.searchsorted(text.starts, place, side="right") - 1)
-    raise Failure(
-        f"layer={layer}: NaN or infinite at token {place - int(text.starts[document])} of document "
-        f"{text.titles[document]!r} (token id {int(text.stream[place])}); check the weights or leave that text out"
-    )
 
 
 def _corpus(data: Corpus | str | Path) -> Corpus:
     if isinstance(data, (str, Path)):
-        return open_text(str(data))
+        return mended(open_text(str(data)))
     pairs: Sequence[Any] = data
     for number, pair in enumerate(pairs):
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
             raise UsageError(f"data: entry {number} must be (title, text), got {type(pair).__name__}")
-    return data
+    return mended(data)

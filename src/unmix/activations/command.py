@@ -7,9 +7,12 @@ from typing import Any
 
 from unmix.activations import COLLECTORS
 from unmix.activations.arrays import open_array
+from unmix.activations.hooks import outline
 from unmix.activations.images import open_images
+from unmix.activations.models import find_model
 from unmix.activations.text import open_text
 from unmix.core.errors import UsageError, suggest
+from unmix.core.options import fields
 from unmix.core.pictures import is_picture
 from unmix.core.watch import Progress
 
@@ -38,21 +41,30 @@ def collect_command(
     kind = "ModuleActivations" if ":" in model and not Path(model).exists() else "TextActivations"
     cls = COLLECTORS[kind]
     looks = {name: options.pop(name)[-1] for name in LOOKS if name in options and kind == "ModuleActivations"}
-    fields = {**{name: values[0] for name, values in options.items()}, "model": model, "layer": layer}
-    for name, values in options.items():
+    for name in options:
         if name not in cls.model_fields:
             raise UsageError(f"{kind}.{name}: no such field; {suggest(name, cls.model_fields)}")
-        if len(values) > 1:
-            raise UsageError(f"{kind}.{name}: one value here, got {len(values)}; run once for each")
     if not layer and kind == "TextActivations":
-        raise UsageError("--layer: name the layer of the model, such as encoder.layer.3")
-    recipe = cls(**fields)
-    source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, fields.get("side"), looks)
+        raise UsageError(f"--layer: name the layer of the model, one of {_layers(model)}")
+    given = fields(cls, dict(options))
+    recipe = cls(**{**given, "model": model, "layer": layer})
+    source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, given.get("side"), looks)
     if dry_run:
         names = {"bytes": "disk_bytes", "memory": "memory_bytes"}
         return {names.get(name, name): value for name, value in recipe.estimate(source).items()}
     rows = recipe.collect(source, out, Progress("activations"), overwrite)
-    return f"activations  {rows.shape[0]:,} rows of width {rows.shape[1]} in {out}"
+    told = f"activations  {rows.shape[0]:,} rows of width {rows.shape[1]} in {out}; {rows.about['taken']}"
+    if unread := rows.about.get("unread", 0):
+        read = rows.about["documents"]
+        told += (
+            f"; the first {recipe.tokens:,} tokens, of {read} documents: {unread} are not read to the end (tokens=)"
+        )
+    return told
+
+
+def _layers(model: str) -> str:
+    source = find_model(model)
+    return outline(source.load(), most=24)
 
 
 def _recording(

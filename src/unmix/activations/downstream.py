@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmix.activations.hooks import first_tensor, layer_of, quiet, splice
+from unmix.activations.axes import Layout
+from unmix.activations.hooks import quiet, splice
+from unmix.activations.inputs import Inputs
 from unmix.activations.models import FolderModel
+from unmix.activations.outputs import chosen, tensors
+from unmix.activations.reading import Change, Reading, alike, changed_rows
+from unmix.activations.text_layer import TextLayer, find_text_layer
 from unmix.activations.tokens import END, START, Passages, roles_of, surroundings
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 from unmix.core.items import TextItems
 from unmix.core.watch import Watch
 
-Change = Callable[[Tensor], Tensor]
 LOGITS_BYTES = 64 << 20
 
 
@@ -63,12 +67,13 @@ class Predicting(Reader):
 class TextReader(Reader):
     """Passages of text through a model with a layer.
 
-    chosen: [g] numbers of the passages read. touched: [t] which tokens of the stream a change reaches; start, end,
-    padding and massive tokens are left alone where the rows left them out.
+    model: what predicts, or embeds. layer: the layer, and how it is read. chosen: [g] numbers of the passages read.
+    touched: [t] which tokens of the stream a change reaches; start, end, padding and massive tokens are left alone
+    where the rows left them out.
     """
 
     model: nn.Module
-    layer: nn.Module
+    layer: TextLayer
     text: Passages
     chosen: np.ndarray
     touched: np.ndarray
@@ -88,27 +93,24 @@ class TextReader(Reader):
 
     @contextlib.contextmanager
     def _changed(self, reached: np.ndarray, change: Change | None) -> Iterator[None]:
-        where = torch.from_numpy(reached).to(self.device)
+        where, reading = torch.from_numpy(reached).to(self.device), self.layer.reading
+        layout = Layout(reading.layout)
 
         def transform(h: Tensor) -> Tensor:
-            if h.ndim != 3 or h.shape[:2] != where.shape:
+            spots = layout.spots(h)
+            if spots.shape[:2] != where.shape:
                 raise UsageError(f"layer: gives {list(h.shape)}, expected a row for each token [passages, tokens, d]")
-            return _replaced(h, where, change)  # type: ignore[arg-type]
+            return layout.back(_replaced(spots, where, change), h.shape)  # type: ignore[arg-type]
 
         if change is None or not reached.any():
             yield
         else:
-            with splice(self.layer, transform):
+            with splice(self.layer.layer, transform, reading.output or None, reading.call):
                 yield
 
     def _run(self, places: np.ndarray, inside: np.ndarray, change: Change | None) -> Any:
-        # Token 0 stands in the padding, which the mask hides.
-        ids = np.where(inside, self.text.stream[places], 0).astype(np.int64)
         with self._changed(self.touched[places] & inside, change):
-            return self.model(
-                input_ids=torch.from_numpy(ids).to(self.device),
-                attention_mask=torch.from_numpy(inside.astype(np.int64)).to(self.device),
-            )
+            return self.model(**self.layer.inputs(self.text.stream[places], inside))
 
 
 class CausalReader(TextReader, Predicting):
@@ -128,7 +130,7 @@ class CausalReader(TextReader, Predicting):
     def read(self, groups: np.ndarray, change: Change | None = None) -> Tensor:
         """Logits [predictions, vocabulary]."""
         places, inside = self.places(groups)
-        logits = first_tensor(self._run(places, inside, change))[:, :-1]
+        logits = said(self.model, self._run(places, inside, change), "logits")[:, :-1]
         return logits[torch.from_numpy(self._predicted(places, inside)).to(logits.device)].float()
 
     def answers(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -147,38 +149,39 @@ class SentenceReader(TextReader):
     def read(self, groups: np.ndarray, change: Change | None = None) -> Tensor:
         """Embeddings [groups, d]."""
         places, inside = self.places(groups)
-        states = first_tensor(self._run(places, inside, change)).float()
+        states = said(self.model, self._run(places, inside, change), "last_hidden_state").float()
         weight = torch.from_numpy(inside).to(states)[:, :, None]
         return (states * weight).sum(1) / weight.sum(1)
 
 
 @dataclass(eq=False)
 class ArrayReader(Predicting):
-    """Data through a module that gives logits [b, classes] first.
+    """Data through a module that gives logits [b, classes], alone or by that name.
 
-    x: [n, ...]. labels: [n] whole numbers, or None. pooling, position: as in `ModuleActivations`. Where rows are
-    means over positions, a change is added to all positions, so that their mean becomes what the change says.
+    data: [n]. labels: [n] whole numbers, or None. reading: how rows are read from the layer. Where they are means
+    over positions, a change is added to all positions, so that their mean becomes what the change says.
     """
 
     model: nn.Module
     layer: nn.Module
-    x: Tensor
-    labels: np.ndarray | None = None
-    pooling: str = "mean"
-    position: int = 0
+    data: Inputs
+    labels: np.ndarray | None
+    reading: Reading
     batch: int = 256
     device: str = "cpu"
     kind: ClassVar[str] = "classifier"
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.data)
 
     def read(self, groups: np.ndarray, change: Change | None = None) -> Tensor:
         """Logits [groups, classes]; raises `UsageError` where the module gives something else."""
-        x = self.x[int(groups[0]) : int(groups[-1]) + 1].to(self.device)
-        hook = contextlib.nullcontext() if change is None else splice(self.layer, lambda h: self._pooled(h, change))
+        x, reading = self.data.batch(int(groups[0]), int(groups[-1]) + 1, self.model, self.device), self.reading
+        hook: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if change is not None:
+            hook = splice(self.layer, lambda h: reading.changed(h, change), reading.output or None, reading.call)
         with hook:
-            logits = first_tensor(self.model(x))
+            logits = said(self.model, self.model(x), "logits")
         if logits.ndim != 2 or len(logits) != len(x):
             raise UsageError(f"model: gives {list(logits.shape)} for {len(x)} data; expected logits [b, classes]")
         return logits.float()
@@ -187,30 +190,23 @@ class ArrayReader(Predicting):
         """One prediction for each datum."""
         return groups, None if self.labels is None else self.labels[groups]
 
-    def _pooled(self, h: Tensor, change: Change) -> Tensor:
-        if h.ndim == 2:
-            return _rows(change, h)
-        spots = h if h.ndim == 3 else h.flatten(2).transpose(1, 2)
-        if self.pooling == "mean":
-            mean = spots.mean(1)
-            new = spots + (_rows(change, mean) - mean)[:, None]
-        else:
-            centre = spots.shape[1] // 2 if h.ndim == 3 else h.shape[2] // 2 * h.shape[3] + h.shape[3] // 2
-            where = torch.ones(spots.shape[:2], dtype=torch.bool, device=h.device)
-            if self.pooling != "all":
-                where[:] = False
-                where[:, centre if self.pooling == "centre" else self.position] = True
-            new = _replaced(spots, where, change)
-        return new if h.ndim == 3 else new.transpose(1, 2).reshape(h.shape)
-
 
 def text_reader(
-    source: FolderModel, layer: str, items: TextItems, context: int, batch: int = 32, device: str = "cpu"
+    source: FolderModel,
+    layer: str,
+    items: TextItems,
+    context: int,
+    batch: int = 32,
+    device: str = "cpu",
+    output: str | None = None,
+    call: int | None = None,
 ) -> TextReader:
     """A reader of the passages that rows were made from, all of them, every token with a row touched.
 
-    layer: as AutoModel names it. items: of the rows. context: tokens that the model read at once. With a next-token
-    head in the folder it predicts next tokens, else it gives sentence embeddings.
+    layer, output, call: as in `TextActivations`. items: of the rows. context: tokens that the model read at once.
+    With a next-token head in the folder it predicts next tokens, else it gives sentence embeddings; the latter also,
+    with a `Notice`, where predictions see the tokens that come after.
+    Raises `UsageError` as `find_text_layer`, and where embeddings would need weights that the folder lacks.
     """
     tokenizer = source.tokenizer()
     before, after = surroundings(tokenizer)
@@ -223,13 +219,42 @@ def text_reader(
     )
     touched = np.zeros(len(stream), bool)
     touched[items.places] = True
-    model = source.load("causal" if source.causal else "").to(device)
-    inner = layer_of(model.base_model if source.causal else model, layer)  # type: ignore[arg-type]
-    if not source.causal:
-        return SentenceReader(model, inner, text, np.arange(len(text)), touched, batch, device)
-    classes = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
-    batch = max(1, min(batch, LOGITS_BYTES // (4 * classes * context)))
-    return CausalReader(model, inner, text, np.arange(len(text)), touched, batch, device, items.vocabulary)
+    longest = int(np.diff(bounds).argmax())
+    passage = stream[bounds[longest] : bounds[longest + 1]]
+    if source.causal:
+        model = source.load("causal").to(device)
+        found = find_text_layer(model.base_model, layer, passage, output, call, batch, device)  # type: ignore[arg-type]
+        classes = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+        most = max(1, min(batch if found.padded else 1, LOGITS_BYTES // (4 * classes * context)))
+        if not _looks_ahead(model, found, passage):
+            return CausalReader(model, found, text, np.arange(len(text)), touched, most, device, items.vocabulary)
+        notice(f"model={source.folder}: its predictions see the tokens after; embeddings are compared instead")
+    model, missing = source.opened()
+    if needed := [name for name in missing if not name.startswith("pooler.")]:
+        raise UsageError(f"model={source.folder}: has no weights for {needed[0]}; its embeddings would be noise")
+    found = find_text_layer(model.to(device), layer, passage, output, call, batch, device)
+    most = batch if found.padded else 1
+    return SentenceReader(found.reader, found, text, np.arange(len(text)), touched, most, device)
+
+
+def said(model: nn.Module, output: Any, name: str) -> Tensor:
+    """The tensor of that name in a model's output, else the only one. Raises `UsageError` where it is neither."""
+    found = tensors(output)
+    return found[name if name in found else chosen(model, output)]
+
+
+def _looks_ahead(model: nn.Module, layer: TextLayer, passage: np.ndarray) -> bool:
+    """Whether what a model predicts at a token depends on the ones after."""
+    changed = passage.copy()
+    changed[-1] = passage[0]
+    if len(passage) < 2 or changed[-1] == passage[-1]:
+        return False
+    with quiet(model):
+        logits = [
+            said(model, model(**layer.inputs(ids[None], np.ones((1, len(ids)), bool))), "logits")[:, :-1]
+            for ids in (passage, changed)
+        ]
+    return not alike(*logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,15 +332,8 @@ def _parts(original: Tensor, changed: Tensor, truth: Tensor | None) -> dict[str,
     }
 
 
-def _rows(change: Change, rows: Tensor) -> Tensor:
-    new = change(rows)
-    if new.shape != rows.shape:
-        raise UsageError(f"change: gives {list(new.shape)} for rows {list(rows.shape)}; it must keep the shape")
-    return new.to(rows)
-
-
 def _replaced(h: Tensor, where: Tensor, change: Change) -> Tensor:
     """h with the rows at `where` changed; the rest and h itself stay."""
     new = h.clone()
-    new[where] = _rows(change, h[where])
+    new[where] = changed_rows(change, h[where])
     return new

@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from torch import nn
 
 from unmix.core.digest import array_digest, digest, file_digest
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.named import build_module, called, foreign, load_typed, permission, trusted
 from unmix.core.store import read_json
 
@@ -91,15 +91,26 @@ class FolderModel:
         return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
 
     def load(self, head: Literal["", "causal"] = "") -> nn.Module:
-        """The model (AutoModel) in float32, in evaluation mode. Nothing is fetched and no code in the folder is run.
+        """The model of `opened` alone."""
+        return self.opened(head)[0]
 
+    def opened(self, head: Literal["", "causal"] = "") -> tuple[nn.Module, list[str]]:
+        """The model (AutoModel) in float32, in evaluation mode, and the names of weights that the folder lacks.
+
+        Those are drawn at random. Nothing is fetched and no code in the folder is run.
         head: "causal" adds the next-token head (AutoModelForCausalLM); `base_model` of it is what AutoModel gives.
-        Raises `UsageError` where transformers is missing or does not know the model, or the folder has no such head,
-        and `Failure` for cut-off weights.
+        Raises `UsageError` where transformers is missing or does not know the model, the folder has no such head or
+        its weights are quantised, and `Failure` for cut-off weights. A `Notice` says which layers in the folder the
+        configuration leaves out.
         """
         transformers = _transformers()
         if head == "causal" and not self.causal:
             raise UsageError(f"model={self.folder}: its configuration names no model that predicts the next token")
+        if quantised := read_json(self.folder / "config.json").get("quantization_config"):
+            raise UsageError(
+                f"model={self.folder}: its weights are quantised ({_line(quantised)}), which changes what layers "
+                "give; give a folder with the weights as they were"
+            )
         kind = transformers.AutoModelForCausalLM if head == "causal" else transformers.AutoModel
         import torch
         from safetensors import SafetensorError
@@ -117,11 +128,17 @@ class FolderModel:
                 )
         except SafetensorError as error:
             raise Failure(f"model={self.folder}: weights are not whole ({error}); copy or install it again") from None
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever transformers and what it builds raise
             raise UsageError(f"model={self.folder}: transformers cannot open it ({_line(error)})") from error
-        if head and (missing := sorted(found["missing_keys"])):
+        missing = sorted(found["missing_keys"])
+        if head and missing:
             raise UsageError(f"model={self.folder}: has no weights for {missing[0]}; its predictions would be noise")
-        return model.float().eval()
+        if beyond := _beyond(model, found["unexpected_keys"]):
+            notice(
+                f"model={self.folder}: its configuration leaves out layers that the folder has ({beyond[0]} and "
+                f"{len(beyond) - 1} more weights); what comes behind them is not what was trained"
+            )
+        return model.float().eval(), missing
 
     def tokenizer(self) -> Any:
         """The tokenizer (AutoTokenizer); raises as `load` does."""
@@ -131,8 +148,11 @@ class FolderModel:
                 return transformers.AutoTokenizer.from_pretrained(
                     str(self.folder), local_files_only=True, trust_remote_code=False
                 )
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"model={self.folder}: has no tokenizer that opens ({_line(error)})") from error
+        except Exception as error:  # whatever transformers and what it builds raise
+            what = "has no tokenizer that opens"
+            if not any((self.folder / name).is_file() for name in TOKENIZER_FILES):
+                what = "has no tokenizer; a model that reads no text is given as my.module:build, on arrays or images"
+            raise UsageError(f"model={self.folder}: {what} ({_line(error)})") from error
 
 
 @dataclass(frozen=True)
@@ -233,6 +253,18 @@ def _model_folder(configs: list[Path]) -> Path | None:
     return next((config.parent for config in configs if config.parent.joinpath("pytorch_model.bin").exists()), None)
 
 
+def _beyond(model: nn.Module, unexpected: Iterable[str]) -> list[str]:
+    """Weights of a numbered layer that a list of the model does not reach."""
+    modules, found = dict(model.named_modules()), []
+    for name in sorted(unexpected):
+        parts = name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.").split(".")
+        for place, part in enumerate(parts):
+            inside = modules.get(".".join(parts[:place]))
+            if part.isdigit() and isinstance(inside, nn.ModuleList) and int(part) >= len(inside):
+                found.append(name)
+    return found
+
+
 def _transformers() -> Any:
     try:
         import transformers
@@ -277,6 +309,6 @@ def _plain(value: Any) -> Any:
     return value.float() if hasattr(value, "is_floating_point") and value.is_floating_point() else value
 
 
-def _line(error: Exception) -> str:
+def _line(error: Any) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 160 else text[:157] + "..."

@@ -9,10 +9,10 @@ import os
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 from unmix.core.recipe import Table
 from unmix.core.seeds import Stream
 
@@ -97,6 +97,33 @@ def read_text(path: str | Path, encoding: str = "utf-8", shortest: int = 200) ->
     if not corpus:
         raise UsageError(f"data={path}: the text is empty; give a text with words in it")
     return corpus
+
+
+def mended(corpus: Iterable[tuple[str, str]]) -> Corpus:
+    """Titles and texts in which half a surrogate pair is U+FFFD, as a decoder would have it; whole pairs are joined.
+
+    JSON may escape what is no character. A `Notice` says how many texts hold it and which is the first.
+    """
+    found, harmed = [], []
+    for title, text in corpus:
+        pair = (_characters(title), _characters(text))
+        if "\ufffd" in pair[1] and pair[1] != text:
+            harmed.append(pair[0])
+        found.append(pair)
+    if harmed:
+        notice(
+            f"data: {len(harmed)} texts hold half of a surrogate pair, which is no character and is read as U+FFFD; "
+            f"the first is {harmed[0]}"
+        )
+    return found
+
+
+def _characters(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def open_text(name: str, encoding: str = "utf-8") -> Corpus:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 
 ORDINARY, START, END, SPECIAL = 0, 1, 2, 3
 ROLES = ("ordinary", "start", "end", "special")
@@ -21,6 +21,7 @@ class Passages:
 
     stream: [t] ids, start and end tokens included. roles: [t] ORDINARY, START, END or SPECIAL.
     bounds: [passages + 1] where each passage begins. starts: [documents + 1] where each document begins.
+    titles: [documents]. unread: documents, or ends of one, that were not read since there were tokens enough.
     """
 
     stream: np.ndarray
@@ -28,6 +29,7 @@ class Passages:
     bounds: np.ndarray
     starts: np.ndarray
     titles: tuple[str, ...]
+    unread: int = 0
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -37,7 +39,8 @@ def passages(data: Sequence[tuple[str, str]], tokenizer: Any, tokens: int, conte
     """Passages of at most `context` tokens from documents in their order, until `tokens` are read.
 
     Start and end tokens are set around each passage as the tokenizer does it, and do not count; the last document
-    is cut. Raises `UsageError` where no token is left or the context has no room.
+    is cut. Raises `UsageError` where no token is left or the context has no room, or the tokenizer fails. A `Notice`
+    says how many documents have no token.
     """
     before, after = surroundings(tokenizer)
     room = context - len(before) - len(after)
@@ -45,35 +48,53 @@ def passages(data: Sequence[tuple[str, str]], tokenizer: Any, tokens: int, conte
         raise UsageError(f"context={context}: no room beside {len(before) + len(after)} start and end tokens")
     stream: list[int] = []
     bounds, starts, titles, left = [0], [0], [], tokens
+    read, empty = 0, []
     for first in range(0, len(data), 64):
         part = data[first : first + 64]
-        coded = tokenizer([text for _, text in part], add_special_tokens=False, verbose=False)["input_ids"]
-        for (title, _), ids in zip(part, coded, strict=True):
-            ids = ids[:left]
+        for (title, _), whole in zip(part, _coded(tokenizer, part), strict=True):
+            ids = whole[:left]
+            if whole and not ids:
+                break
             left -= len(ids)
+            read += len(ids) == len(whole)
             for begin in range(0, len(ids), room):
                 stream += [*before, *ids[begin : begin + room], *after]
                 bounds.append(len(stream))
             if ids:
                 starts.append(len(stream))
                 titles.append(title)
+            else:
+                empty.append(title)
         if not left:
             break
     if not titles:
         raise UsageError("data: the text is empty; give a text with words in it")
-    ids, edges = np.asarray(stream, np.int32), np.asarray(bounds)
-    return Passages(
-        ids, roles_of(ids, edges, tokenizer, len(before), len(after)), edges, np.asarray(starts), tuple(titles)
-    )
+    if empty:
+        notice(f"data: {len(empty)} of the documents have no token and are left out, the first is {empty[0]!r}")
+    held, edges = np.asarray(stream, np.int32), np.asarray(bounds)
+    roles = roles_of(held, edges, tokenizer, len(before), len(after))
+    return Passages(held, roles, edges, np.asarray(starts), tuple(titles), len(data) - read)
+
+
+def _coded(tokenizer: Any, part: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """Token ids of each document."""
+    try:
+        return tokenizer([text for _, text in part], add_special_tokens=False, verbose=False)["input_ids"]
+    except Exception as error:  # tokenizers raise plain Exceptions
+        if len(part) > 1:
+            return [ids for pair in part for ids in _coded(tokenizer, [pair])]
+        why = " ".join(str(error).split())[:120]
+        raise UsageError(f"data: the tokenizer does not take document {part[0][0]!r} ({why})") from error
 
 
 def surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids that the tokenizer sets before and after a text, such as [CLS] and [SEP]; found by trying it."""
-    plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    dressed = list(tokenizer("a")["input_ids"])
-    for begin in range(len(dressed) - len(plain) + 1):
-        if plain and dressed[begin : begin + len(plain)] == plain:
-            return dressed[:begin], dressed[begin + len(plain) :]
+    for text in ("a", "the", "1", *sorted(tokenizer.get_vocab())[-8:]):
+        plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        dressed = list(tokenizer(text)["input_ids"])
+        for begin in range(len(dressed) - len(plain) + 1):
+            if plain and dressed[begin : begin + len(plain)] == plain:
+                return dressed[:begin], dressed[begin + len(plain) :]
     raise UsageError("model: its tokenizer changes a text when it adds start and end tokens; it cannot be used")
 
 

@@ -15,6 +15,8 @@ from unmix.activations.arrays import open_rows
 from unmix.activations.downstream import ArrayReader, Reader, TextReader, text_reader
 from unmix.activations.hooks import layer_of
 from unmix.activations.models import FolderModel, find_model
+from unmix.activations.modules import ModuleActivations
+from unmix.activations.reading import Reading
 from unmix.activations.transforms import Affine, TransformedRows
 from unmix.core.digest import array_digest
 from unmix.core.errors import UsageError
@@ -102,7 +104,8 @@ class Inside:
             assert isinstance(reader, ArrayReader)
             kept = np.sort(order[:tokens])
             labels = None if reader.labels is None else reader.labels[kept]
-            return dataclasses.replace(self, reader=dataclasses.replace(reader, x=reader.x[kept], labels=labels))
+            fewer = dataclasses.replace(reader, data=reader.data.take(kept), labels=labels)
+            return dataclasses.replace(self, reader=fewer)
         touched = reader.touched
         if rows is not None:
             touched = np.zeros_like(touched)
@@ -163,7 +166,8 @@ def open_inside(
         if source.tokenizer_digest != about["tokenizer"]:
             raise UsageError(f"model={source.folder}: its tokenizer is not the one that the rows were made with")
         recipe = about["recipe"]
-        whole = text_reader(source, about["layer"], items, recipe["context"], recipe["batch"], device)
+        named = (recipe["output"], recipe["call"])
+        whole = text_reader(source, about["layer"], items, recipe["context"], recipe["batch"], device, *named)
         reader = dataclasses.replace(whole, chosen=_held_passages(whole, items.places, train))
     else:
         reader, more = _array_reader(source.load().to(device), about, data, labels, train, device)
@@ -233,24 +237,24 @@ def _array_reader(
 ) -> tuple[ArrayReader, dict[str, Any]]:
     if data is None:
         raise UsageError("data: a module needs its input; give data=FILE (and labels=FILE, where they are known)")
-    x, found = read_array(data, "data")
-    x = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
-    x = x.float() if x.is_floating_point() else x
-    held = np.arange(len(x))
+    inputs = ModuleActivations(**{name: value for name, value in about["recipe"].items() if name != "kind"}).inputs(
+        read_array(data, "data")[0]
+    )
+    held = np.arange(len(inputs))
     right = None
     if labels is not None:
         right = np.asarray(read_array(labels, "labels")[0]).reshape(-1)
-        if len(right) != len(x) or not np.equal(np.mod(right, 1), 0).all():
-            raise UsageError(f"labels: expected {len(x)} whole numbers, one for each datum, got {len(right)}")
+        if len(right) != len(inputs) or not np.equal(np.mod(right, 1), 0).all():
+            raise UsageError(f"labels: expected {len(inputs)} whole numbers, one for each datum, got {len(right)}")
         right = right.astype(np.int64)
-    if found == about["data"]:
+    if (found := inputs.digest) == about["data"]:
         held = np.setdiff1d(held, train // about["positions"])
         if len(held) < 2:
             raise UsageError(
                 f"data: {len(held)} of these data have no row that was fitted on; give other data that are held out"
             )
     kept = None if right is None else right[held]
-    recipe = about["recipe"]
     layer = layer_of(module, about["layer"]) if about["layer"] else module
-    reader = ArrayReader(module, layer, x[held], kept, recipe["pooling"], recipe["position"], recipe["batch"], device)
+    reading, batch = Reading(**about["reading"]), about["recipe"]["batch"]
+    reader = ArrayReader(module, layer, inputs.take(held), kept, reading, batch, device)
     return reader, {"data": found, "labels": None if right is None else array_digest(right)}
