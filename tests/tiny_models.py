@@ -86,6 +86,36 @@ def sentence_folder(folder: Path) -> Path:
     return _saved(BertModel, config, folder)
 
 
+def folder_of(config: object, folder: Path, head: str = "AutoModel") -> Path:
+    """Any model of transformers, with a tokenizer that sets <s> and </s> around a text; ids 0 to 3 are special."""
+    import transformers
+
+    marked_tokenizer_into(folder)
+    kind = getattr(transformers, head)
+    return _saved(getattr(kind, "from_config", kind), config, folder)
+
+
+def marked_tokenizer_into(folder: Path) -> int:
+    """Write a tokenizer of whole words with <s>, </s> and <pad>; the size of its vocabulary, `MARKED`."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    marks = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=marks)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    return len(vocabulary)
+
+
+MARKED = 4 + len(WORDS)
+
+
 def stories(count: int, seed: int = 0) -> list[tuple[str, str]]:
     """Short documents of words the tokenizer knows, of unlike lengths."""
     rng = np.random.default_rng(seed)

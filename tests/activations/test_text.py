@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from unmix.activations.text import open_text, read_text, standard_library_text
-from unmix.core.errors import UsageError
+from unmix.activations.text import mended, open_text, read_text, standard_library_text
+from unmix.core.errors import Notice, UsageError
 
 
 def test_standard_library_is_large_and_titled() -> None:
@@ -96,3 +96,44 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     with pytest.raises(UsageError, match="has no text files"):
         read_text(tmp_path / "sub")
+
+
+def test_text_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for encoding in ("utf-16", "utf-32"):
+        path.write_bytes("the cat sat".encode(encoding))
+        with pytest.raises(UsageError, match=rf"a\.txt: byte 0 .*give --encoding {encoding}"):
+            read_text(path)
+        assert read_text(path, encoding) == [("a.txt:1", "the cat sat")]
+    path.write_bytes("the cat sat".encode("utf-16-le"))
+    for encoding in ("utf-8", "latin-1"):
+        with pytest.raises(UsageError, match=r"a\.txt: character 1 is NUL.*utf-16-le"):
+            read_text(path, encoding)
+    assert read_text(path, "utf-16-le") == [("a.txt:1", "the cat sat")]
+    for encoding in ("base64", "undefined"):
+        with pytest.raises(UsageError, match="no such encoding"):
+            read_text(path, encoding)
+    for name in ("a.csv", "a.parquet", "a.json", "a.txt.gz"):
+        (tmp_path / name).write_text("text\nthe cat\n")
+        with pytest.raises(UsageError, match=r"is no plain text; write its texts to a \.jsonl"):
+            read_text(tmp_path / name)
+    path.write_text("the cat sat")
+    with pytest.warns(Notice, match=r"4 files are no plain text and are left out, such as a\.csv"):
+        assert read_text(tmp_path) == [("a.txt:1", "the cat sat")]
+
+
+def test_lines_of_json(tmp_path: Path) -> None:
+    path = tmp_path / "web.ndjson"
+    path.write_text('{"text": "a\\ud83d b"}\n{"text": ""}\n{"title": "\\udc00", "text": "\\ud83d\\ude00"}\n')
+    with pytest.warns(Notice, match=r"web\.ndjson: 1 lines have an empty text"):
+        corpus = read_text(path)
+    with pytest.warns(Notice, match=r"1 texts hold half of a surrogate pair.* the first is web\.ndjson:1"):
+        assert mended(corpus) == [("web.ndjson:1", "a\ufffd b"), ("\ufffd", "\U0001f600")]
+    plain = [("title", "caf\xe9 \ufffd \U0001f600")]
+    assert mended(plain) == plain
+    path.write_text('{"content": "x", "url": "y"}\n')
+    with pytest.raises(UsageError, match='line 1 has no field "text" that is a string; its fields are content, url'):
+        read_text(path)
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(UsageError, match="line 1 is JSON that cannot be read"):
+        read_text(path)

@@ -29,6 +29,11 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "spm.model",
+    "source.spm",
+    "target.spm",
+    "bpe.codes",
+    "tekken.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -141,18 +146,24 @@ class FolderModel:
         return model.float().eval(), missing
 
     def tokenizer(self) -> Any:
-        """The tokenizer (AutoTokenizer); raises as `load` does."""
+        """The tokenizer (AutoTokenizer); raises as `load` does, and for a tokenizer without files or words."""
         transformers = _transformers()
+        # Without its files transformers makes some tokenizers up, with special tokens alone.
+        if not any((self.folder / name).is_file() for name in TOKENIZER_FILES):
+            raise UsageError(
+                f"model={self.folder}: has no tokenizer; a model that reads no text is given as my.module:build, on "
+                "arrays or images"
+            )
         try:
             with _offline():
-                return transformers.AutoTokenizer.from_pretrained(
+                found = transformers.AutoTokenizer.from_pretrained(
                     str(self.folder), local_files_only=True, trust_remote_code=False
                 )
         except Exception as error:  # whatever transformers and what it builds raise
-            what = "has no tokenizer that opens"
-            if not any((self.folder / name).is_file() for name in TOKENIZER_FILES):
-                what = "has no tokenizer; a model that reads no text is given as my.module:build, on arrays or images"
-            raise UsageError(f"model={self.folder}: {what} ({_line(error)})") from error
+            raise UsageError(f"model={self.folder}: has no tokenizer that opens ({_line(error)})") from error
+        if len(found) <= len(set(found.all_special_tokens)):
+            raise UsageError(f"model={self.folder}: its tokenizer has no vocabulary; copy all of its files")
+        return found
 
 
 @dataclass(frozen=True)

@@ -167,11 +167,14 @@ def run_to(model: nn.Module, layer: nn.Module, x: Any, name: str, path: str, cal
     return got.value
 
 
-def alike(one: Tensor, other: Tensor) -> bool:
-    """Whether features [..., c] at every place are the same up to the rounding of sums in another order."""
+def alike(one: Tensor, other: Tensor, share: float = 1e-4) -> bool:
+    """Whether features [..., c] at every place are the same up to the rounding of sums in another order.
+
+    share: of the mean size of a place's features, by which they may be apart; more in types of fewer digits.
+    """
     if one.shape != other.shape:
         return False
-    coarse = max(1e-3, 16 * torch.finfo(one.dtype).eps)
+    coarse = max(share, 16 * torch.finfo(one.dtype).eps)
     first, second = (torch.nan_to_num(part.double(), 0, 0, 0) for part in (one, other))
     size = first.abs().mean(-1)
     apart = (first - second).abs().mean(-1) > coarse * size + 1e-6 * size.mean()

@@ -12,12 +12,28 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from unmix.core.errors import UsageError, notice
+from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.recipe import Table
 from unmix.core.seeds import Stream
 
 Corpus = list[tuple[str, str]]
-SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl")
+SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl", ".ndjson")
+TABLES = (
+    ".csv",
+    ".tsv",
+    ".json",
+    ".parquet",
+    ".arrow",
+    ".xlsx",
+    ".pdf",
+    ".docx",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".zip",
+)
+MARKS = {"utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "lib2to3", "__pycache__"}
 SKIPPED |= {"pydoc_data", "turtledemo", "ensurepip", "__phello__", "lib-dynload"}
 
@@ -71,19 +87,31 @@ def read_text(path: str | Path, encoding: str = "utf-8", shortest: int = 200) ->
 
     Files are split at blank lines into passages, titled "name:line"; a passage shorter than `shortest` characters
     is joined with the next. A line of a .jsonl file is one passage, titled by its "title" where it has one.
-    Raises `UsageError` for a missing or empty text, a strange encoding (file, byte and what to do) or a bad line.
+    Raises `UsageError` for a missing or empty text, a strange encoding (file, byte and what to do), tables and
+    archives or a bad line, and `Failure` for a file that the system does not open. A `Notice` says which files of a
+    folder and how many empty lines are left out.
     """
     path = Path(path)
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        "a".encode(encoding)
+    except (LookupError, UnicodeError):
         raise UsageError(f"encoding={encoding}: no such encoding; use utf-8, latin-1, cp1252 or utf-16") from None
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        found = sorted(p for p in path.rglob("*") if p.is_file())
+        found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        files = [p for p in found if p.suffix.lower() in SUFFIXES]
         if not files:
             raise UsageError(f"data={path}: the folder has no text files ({', '.join(SUFFIXES)})")
+        if others := [p for p in found if p.suffix.lower() in TABLES]:
+            notice(
+                f"data={path}: {len(others)} files are no plain text and are left out, such as "
+                f"{others[0].relative_to(path)}; write their texts to a .jsonl"
+            )
     elif path.is_file():
+        if path.suffix.lower() in TABLES:
+            raise UsageError(
+                f'data={path}: is no plain text; write its texts to a .jsonl, one line {{"text": "..."}} for each'
+            )
         files = [path]
     else:
         raise UsageError(f"data={path}: no such file or folder")
@@ -91,9 +119,8 @@ def read_text(path: str | Path, encoding: str = "utf-8", shortest: int = 200) ->
     for file in files:
         text = _decoded(file, encoding)
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        corpus += (
-            _json_lines(file, name, text) if file.suffix.lower() == ".jsonl" else _passages(name, text, shortest)
-        )
+        lines = file.suffix.lower() in (".jsonl", ".ndjson")
+        corpus += _json_lines(file, name, text) if lines else _passages(name, text, shortest)
     if not corpus:
         raise UsageError(f"data={path}: the text is empty; give a text with words in it")
     return corpus
@@ -139,15 +166,26 @@ def open_text(name: str, encoding: str = "utf-8") -> Corpus:
 
 
 def _decoded(path: Path, encoding: str) -> str:
-    data = path.read_bytes()
-    skipped = 3 if codecs.lookup(encoding).name == "utf-8" and data.startswith(codecs.BOM_UTF8) else 0
     try:
-        return data[skipped:].decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Failure(f"{path}: cannot be read ({error.strerror or error})") from None
+    utf8 = codecs.lookup(encoding).name == "utf-8"
+    skipped = 3 if utf8 and data.startswith(codecs.BOM_UTF8) else 0
+    remedy = "name its encoding, such as --encoding latin-1 or utf-16-le"
+    for other, marks in MARKS.items():
+        if utf8 and data.startswith(marks):
+            raise UsageError(f"{path}: byte 0 begins the mark of {other}; give --encoding {other}")
+    try:
+        text = data[skipped:].decode(encoding)
+    except UnicodeError as error:
+        place = getattr(error, "start", 0) + skipped
+        raise UsageError(f"{path}: byte {place} is not {encoding} text; {remedy}") from None
+    if (place := text.find("\0")) >= 0:
         raise UsageError(
-            f"{path}: byte {error.start + skipped} is not {encoding} text; "
-            "name its encoding, such as --encoding latin-1"
-        ) from None
+            f"{path}: character {place} is NUL, which no text has; {remedy} or utf-16-le, or leave it out"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _passages(name: str, text: str, shortest: int) -> Corpus:
@@ -170,6 +208,7 @@ def _passages(name: str, text: str, shortest: int) -> Corpus:
 
 def _json_lines(path: Path, name: str, text: str) -> Corpus:
     corpus: Corpus = []
+    empty = 0
     # Not splitlines: JSON strings may hold the other characters it takes for ends of lines.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -178,8 +217,15 @@ def _json_lines(path: Path, name: str, text: str) -> Corpus:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise UsageError(f"{path}: line {number} is not JSON ({error.msg})") from None
+        except (RecursionError, ValueError):  # nested without end, or a number of too many digits
+            raise UsageError(f"{path}: line {number} is JSON that cannot be read; leave it out") from None
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            raise UsageError(f'{path}: line {number} has no field "text" that is a string')
+            fields = f"; its fields are {', '.join(map(str, record))}"[:120] if isinstance(record, dict) else ""
+            raise UsageError(f'{path}: line {number} has no field "text" that is a string{fields}')
         if record["text"].strip():
             corpus.append((str(record.get("title") or f"{name}:{number}"), record["text"]))
+        else:
+            empty += 1
+    if empty:
+        notice(f"{path}: {empty} lines have an empty text and are left out")
     return corpus

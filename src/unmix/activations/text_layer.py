@@ -219,7 +219,7 @@ def _first_pass(found: TextLayer, ids: np.ndarray, output: str | None, call: int
                     f"{words_of(error)}"
                 ) from error
     if got.value is None:
-        what = f"runs {got.runs} times, there is no call={call}" if got.runs else "does not run"
+        what = f"runs {got.runs} times, there is no call={call}" if got.runs else "is not called"
         raise UsageError(f"layer={name}: {what} when the model reads a text; name another layer: {outline(reader)}")
     return got.value, got.path, got.runs
 
@@ -264,4 +264,4 @@ def _checked(found: TextLayer, ids: np.ndarray, two: Tensor, path: str, call: in
         raise UsageError(
             f"layer={name}: what it gives for a text depends on the texts beside it in the batch; give batch=1"
         )
-    return replace(found, padded=alike(alone, padded))
+    return replace(found, padded=alike(alone, padded, 2e-5))
