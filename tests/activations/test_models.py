@@ -97,6 +97,7 @@ def test_a_folder_names_nothing_outside_of_itself(tiny: Path, tmp_path: Path) ->
         ("model.safetensors.index.json", {"weight_map": {"a": "../outside.safetensors"}}, "not in the folder"),
         ("model.safetensors.index.json", {"weight_map": {"a": str(tmp_path / "outside.safetensors")}}, "not in the"),
         ("model.safetensors.index.json", {"weight_map": ["a"]}, "not in the folder"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "b.safetensors"}}, "1 files of weights are missing"),
         ("config.json", {**known, "attn_implementation": "someone/kernel"}, "is code of a hub"),
         ("config.json", {**known, "_attn_implementation": {"": "someone/kernel"}}, "is code of a hub"),
         ("config.json", [1], "is no JSON object"),

@@ -249,12 +249,10 @@ def _looks_ahead(model: nn.Module, layer: TextLayer, passage: np.ndarray) -> boo
     changed[-1] = passage[0]
     if len(passage) < 2 or changed[-1] == passage[-1]:
         return False
+    everywhere = np.ones((1, len(passage)), bool)
     with quiet(model):
-        logits = [
-            said(model, model(**layer.inputs(ids[None], np.ones((1, len(ids)), bool))), "logits")[:, :-1]
-            for ids in (passage, changed)
-        ]
-    return not alike(*logits)
+        first, second = (model(**layer.inputs(ids[None], everywhere)) for ids in (passage, changed))
+    return not alike(said(model, first, "logits")[:, :-1], said(model, second, "logits")[:, :-1])
 
 
 @dataclass(frozen=True, eq=False)

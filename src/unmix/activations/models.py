@@ -77,6 +77,10 @@ class FolderModel:
             parts = index.get("weight_map") if isinstance(index, dict) else None
             if not isinstance(parts, dict) or any(str(part) != Path(str(part)).name for part in parts.values()):
                 raise UsageError(f"model={self.folder}: {file.name} names weights that are not in the folder")
+            if absent := sorted({part for part in parts.values() if not (self.folder / part).is_file()}):
+                raise UsageError(
+                    f"model={self.folder}: {len(absent)} files of weights are missing, such as {absent[0]}; copy them"
+                )
         return found
 
     @cached_property
@@ -111,7 +115,7 @@ class FolderModel:
         transformers = _transformers()
         if head == "causal" and not self.causal:
             raise UsageError(f"model={self.folder}: its configuration names no model that predicts the next token")
-        if quantised := read_json(self.folder / "config.json").get("quantization_config"):
+        if quantised := self.config.get("quantization_config"):
             raise UsageError(
                 f"model={self.folder}: its weights are quantised ({_line(quantised)}), which changes what layers "
                 "give; give a folder with the weights as they were"
@@ -120,7 +124,7 @@ class FolderModel:
         import torch
         from safetensors import SafetensorError
 
-        self.config, self.weights  # noqa: B018 (refuse a folder before anything is built)
+        self.weights  # noqa: B018 (refuses a folder without safetensors before anything is built)
         try:
             # Weights that a checkpoint lacks are drawn; that must not move the caller's random state.
             with _offline(), torch.random.fork_rng(devices=[]):
