@@ -1,0 +1,198 @@
+"""Tables of text: read line by line, every cell as a number or as it stands."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmix.core.dialect import Dialect, Record, dialect_of, fits, is_comment, records, shown
+from unmix.core.errors import Failure, UsageError, notice
+from unmix.core.numerals import LARGE, PLAIN, Style, exact, looks_like_number, number, style_of
+from unmix.core.tables import Table, suffix_of
+
+_OPENED: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+_FOREIGN = {
+    b"PK\x03\x04": "is a spreadsheet or zip archive; save it as text",
+    b"\xd0\xcf\x11\xe0": "is a spreadsheet; save it as text",
+    b"PAR1": "is Parquet; name it so",
+    b"\x1f\x8b": "is compressed; its name must end in .gz",
+}
+_HARMED = (UnicodeError, EOFError, OSError, zlib.error, lzma.LZMAError)
+_SAMPLE = 100  # lines that say how the table is laid out
+_CELLS = 1 << 18  # converted at a time
+
+
+class TextTable(Table):
+    """A table of text. Nothing of it is held: every question reads the file."""
+
+    dialect: Dialect
+
+    def __init__(self, path: Path, option: str) -> None:
+        self.path, self.option = path, option
+        lines = list(self._lines(_SAMPLE))
+        try:
+            self.dialect = dialect_of(path, lines, suffix_of(path).startswith(".tsv"), len(lines) < _SAMPLE)
+        except csv.Error as error:
+            raise self._harmed(error) from None
+        self.names = self.dialect.names or ("",) * self.dialect.width
+        self.index = tuple(range(self.dialect.index)) if self.dialect.index < self.dialect.width else ()
+
+    def records(self) -> Iterator[Record]:
+        """Line and cells [columns] of every row, as text without spaces around it. Raises `Failure` as `open_table`."""
+        dialect, empty = self.dialect, []
+        for line, fields in self._records():
+            if not fields:
+                empty.append(line)
+                continue
+            if dialect.width == 1:  # an empty line is a missing value, but not at the end of the file
+                yield from ((number, [""]) for number in empty)
+            empty.clear()
+            if not fits(fields, dialect.width):
+                raise Failure(
+                    f"{self.path}: not a whole table (line {line} has {len(fields)} fields where others have "
+                    f"{dialect.width}: {shown(fields, dialect.separator)})"
+                )
+            yield line, [cell.strip() for cell in fields[: dialect.width]]
+
+    def column(self, name: str) -> np.ndarray:
+        place = self.place(name)
+        return np.asarray([fields[place] for _, fields in self.records()], dtype=np.str_)
+
+    def numbers(self, drop: Sequence[str] = (), labels: str | None = None) -> np.ndarray:
+        values = super().numbers(drop, labels)
+        for line, text in self.dialect.titles:
+            notice(f"{self.path}, line {line}: {shown(text)} is taken for a title")
+        return values
+
+    def _numbers(self, kept: list[int]) -> np.ndarray:
+        return _Conversion(self, kept).values()
+
+    def _records(self) -> Iterator[Record]:
+        """Records from the first row on; comments are left out."""
+        first, width, separator = self.dialect.first, self.dialect.width, self.dialect.separator
+        left: list[int] = []
+
+        def lines() -> Iterator[tuple[int, str]]:
+            for line, text in enumerate(self._lines(), 1):
+                if line < first:
+                    continue
+                if is_comment(text):
+                    if any(len(fields) == width > 1 for _, fields in records([(line, text)], separator)):
+                        raise Failure(
+                            f"{self.path}: not a whole table (line {line} may be a row or a comment: {shown(text)})"
+                        )
+                    left.append(line)
+                else:
+                    yield line, text
+
+        try:
+            yield from records(lines(), separator)
+        except csv.Error as error:
+            raise self._harmed(error) from None
+        if left:
+            notice(f"{self.path}: {len(left)} comments between or after the rows are left out (line {left[0]})")
+
+    def _lines(self, limit: int | None = None) -> Iterator[str]:
+        packed = _OPENED.get(suffix_of(self.path).rpartition(".")[2], open)
+        try:
+            with packed(self.path, "rb") as opened:
+                begin = opened.read(4)
+            for mark, what in _FOREIGN.items():
+                if begin.startswith(mark):
+                    raise Failure(f"{self.path}: not a table of text: it {what}")
+            encoding = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), "utf-8")
+            with packed(self.path, "rt", encoding=encoding, newline="") as text:
+                for line in islice(text, limit):
+                    if "\0" in line:
+                        raise Failure(f"{self.path}: not a whole table (it holds bytes that are no text)")
+                    yield line
+        except _HARMED as error:
+            raise self._harmed(error) from None
+
+    def _harmed(self, error: Exception) -> Failure:
+        what = "it is no text in UTF-8" if isinstance(error, UnicodeError) else str(error)
+        return Failure(f"{self.path}: not a whole table ({' '.join(what.split())[:120]})")
+
+
+class _Conversion:
+    """Cells of the kept columns of a table as numbers, by blocks of rows."""
+
+    def __init__(self, table: TextTable, kept: list[int], style: Style = PLAIN) -> None:
+        self.table, self.kept, self.style = table, kept, style
+        self.marks = str.maketrans({**dict.fromkeys(style.thousands, ""), style.decimal: "."})
+        # Column by column: kinds of values with line and cell of the first of each.
+        self.kinds: list[dict[str, tuple[int, str]]] = [{} for _ in kept]
+
+    def values(self) -> np.ndarray:
+        """[rows, kept columns]."""
+        rows = ((line, [fields[place] for place in self.kept]) for line, fields in self.table.records())
+        blocks = []
+        while block := list(islice(rows, max(1, _CELLS // len(self.kept)))):
+            found = self._quickly(block)
+            found = self._slowly(block) if found is None else found
+            if found is None:
+                return _Conversion(self.table, self.kept, self._other_style()).values()
+            blocks.append(found)
+        for place, kinds in zip(self.kept, self.kinds, strict=True):
+            if len(kinds) > 1:
+                line, cell = kinds.get("truth") or kinds["percent"]
+                raise self.table.refused(place, f"line {line}", cell, "has values of more than one kind")
+        return np.concatenate(blocks) if blocks else np.empty((0, len(self.kept)))
+
+    def _quickly(self, block: list[Record]) -> np.ndarray | None:
+        """A block of cells that Python reads as numbers; None where one is not, or not exactly."""
+        cells = [row for _, row in block]
+        if self.style != PLAIN:
+            cells = [[cell.translate(self.marks) for cell in row] for row in cells]
+        if any("_" in cell for row in cells for cell in row):
+            return None  # Python reads 1_2 as 12
+        try:
+            found = np.array(cells, dtype=np.float64)
+            for row, column in np.argwhere(np.abs(found) >= LARGE):
+                exact(cells[row][column])
+        except (ValueError, OverflowError):
+            return None
+        for kinds, known in zip(self.kinds, np.isfinite(found).any(0), strict=True):
+            if known:
+                kinds.setdefault("number", (block[0][0], ""))
+        return found
+
+    def _slowly(self, block: list[Record]) -> np.ndarray | None:
+        """A block cell by cell; None where another style may be meant. Raises `UsageError` for what is no number."""
+        found = np.empty((len(block), len(self.kept)))
+        for row, (line, cells) in enumerate(block):
+            for column, cell in enumerate(cells):
+                try:
+                    read = number(cell, self.style)
+                except OverflowError:
+                    what = "has more digits than float64 keeps"
+                    raise self.table.refused(self.kept[column], f"line {line}", cell, what) from None
+                if read is None:
+                    if self.style == PLAIN and looks_like_number(cell):
+                        return None
+                    raise self.table.refused(self.kept[column], f"line {line}", cell)
+                kind, found[row, column] = read
+                if kind != "missing":
+                    self.kinds[column].setdefault(kind, (line, cell))
+        return found
+
+    def _other_style(self) -> Style:
+        rows = self.table.records()
+        style, odd = style_of((line, fields[place]) for line, fields in rows for place in self.kept)
+        if style is None or style == PLAIN:
+            line, cell = odd or (0, "")
+            raise UsageError(
+                f"{self.table.option}={self.table.path}, line {line}: {shown(cell)} may be two numbers, by a decimal "
+                "or a thousands separator; write plain numbers such as 1500 and 1.5"
+            )
+        return style
