@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unmix.activations import tables
 from unmix.activations.shards import ShardRows
-from unmix.core.errors import Failure, UsageError
+from unmix.core.array_files import ARCHIVES, read_named, read_npy
+from unmix.core.columns import RecordTable
+from unmix.core.errors import UsageError
 from unmix.core.items import ImageItems, Items, VectorItems
-from unmix.core.rows import ArrayRows, Rows
+from unmix.core.rows import ArrayRows, Rows, gather
 from unmix.core.seeds import untouched
-from unmix.core.store import HARMED
+from unmix.core.tables import SUFFIXES, Table, is_table, open_table
 
-KINDS = f"a folder of activations, .npy, .npz, .safetensors, {', '.join(tables.SUFFIXES)}"
+KINDS = f"a folder of activations, .npy, .npz, .safetensors, {', '.join(SUFFIXES)}"
 
 
 class ItemRows(ArrayRows):
@@ -30,40 +31,59 @@ class ItemRows(ArrayRows):
             raise UsageError(f"{name}: items and labels must be as many as the {self.shape[0]} rows")
 
 
-def open_rows(path: str | Path) -> Rows:
+def open_rows(path: str | Path, drop: Sequence[str] = (), labels: str | None = None) -> Rows:
     """Rows [n, d] with `.items`, from a folder of shards, a file, or a name in the table `DATASETS`.
 
     .npy is memory-mapped. Of .npz and .safetensors with several arrays one is named after a colon, "acts.npz:h".
-    Tables (.csv, .tsv, .parquet) are of numbers alone, see `unmix.activations.tables.read_table`.
-    Raises `UsageError` for a missing path, an unknown kind, a missing key or pickled objects, and `Failure` for a
-    file that is cut off.
+    Of a table (.csv, .tsv, .txt, .parquet, a structured array) all columns are taken but an index, those of `drop`,
+    and the column `labels`, which becomes `.labels`; see `unmix.core.tables`.
+    Raises `UsageError` for a missing path, an unknown kind, a missing key or column, pickled objects or a value that
+    is missing, and `Failure` for a file that is cut off.
     """
-    found = open_array(path)
-    return found if hasattr(found, "blocks") else ItemRows(found, str(path))
+    found = _found(path, "data")
+    if not isinstance(found, Table):
+        _without_columns(path, drop, labels, "data")
+        return found if hasattr(found, "blocks") else ItemRows(found, str(path))
+    values = found.numbers(drop, labels, complete=True)
+    return ItemRows(values, str(path), labels=None if labels is None else found.column(labels))
 
 
-def open_array(path: str | Path) -> Any:
+def open_array(path: str | Path, drop: Sequence[str] = (), labels: str | None = None, option: str = "data") -> Any:
     """An array of any shape [n, ...] from a file, or the rows of a folder of shards or of a name in `DATASETS`.
 
-    Raises as `open_rows`.
+    drop, labels: columns of a table to leave out. option: what the path was given as, for messages. Raises as
+    `open_rows`, but a missing value of a table is NaN.
     """
-    from unmix.activations import DATASETS
+    found = _found(path, option)
+    if isinstance(found, Table):
+        return found.numbers(drop, labels)
+    _without_columns(path, drop, labels, option)
+    return found
 
+
+def open_column(path: str | Path, option: str = "labels") -> np.ndarray:
+    """One value for each row, [n] or what shape an array has: from an array, or a column of a table as it stands.
+
+    path: .npy, .npz:KEY, .safetensors:KEY, or a table, with a colon and the name of a column where it has several
+    ("labels.csv:speaker"). option: what the path was given as, for messages. Raises as `open_array`, and `UsageError`
+    where the column has to be named.
+    """
     text = str(path)
-    if text in DATASETS.entries:
-        return DATASETS[text]()
-    file, key = _split(text)
-    if file.is_dir():
-        return ShardRows(file)
-    if not file.is_file():
-        raise UsageError(f"data={text}: no such file or folder; give {KINDS}, or a name: {', '.join(DATASETS)}")
-    readers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, **dict.fromkeys(tables.SUFFIXES, _table)}
-    suffix = file.suffix.lower()
-    if suffix not in readers:
-        raise UsageError(
-            f"data={text}: cannot read {suffix or 'a file without suffix'}; give {KINDS} (never a pickle)"
-        )
-    return readers[suffix](file, key)
+    file, colon, column = text.rpartition(":")
+    named = bool(colon) and not Path(text).exists() and Path(file).suffix.lower() not in ARCHIVES
+    if named and not Path(file).is_file():
+        raise UsageError(f"{option}={text}: no such file; give .npy, .npz:KEY, .safetensors:KEY or .csv:COLUMN")
+    found = _found(file if named else text, option)
+    if not isinstance(found, Table):
+        if named:
+            raise UsageError(f"{option}={text}: {file} has no columns with names")
+        return np.asarray(gather(found) if hasattr(found, "blocks") else found)
+    if named:
+        return found.column(column)
+    there = [found.called(place) for place in range(len(found.names)) if place not in found.index]
+    if len(there) != 1:
+        raise UsageError(f"{option}={text}: has several columns; name one, such as {Path(text).name}:{there[0]}")
+    return found.column(there[0])
 
 
 def digits() -> ItemRows:
@@ -78,59 +98,37 @@ def digits() -> ItemRows:
     return ItemRows((data.data / 16).astype(np.float32), "digits", items, labels)
 
 
+def _found(path: str | Path, option: str) -> Any:
+    """A table, rows, or an array."""
+    from unmix.activations import DATASETS
+
+    text = str(path)
+    if text in DATASETS.entries:
+        return DATASETS[text]()
+    file, key = _split(text)
+    if file.is_dir():
+        return ShardRows(file)
+    if not file.is_file():
+        raise UsageError(f"{option}={text}: no such file or folder; give {KINDS}, or a name: {', '.join(DATASETS)}")
+    suffix = file.suffix.lower()
+    if is_table(file):
+        return open_table(file, option)
+    if suffix != ".npy" and suffix not in ARCHIVES:
+        raise UsageError(
+            f"{option}={text}: cannot read {suffix or 'a file without suffix'}; give {KINDS} (never a pickle)"
+        )
+    found = read_npy(file, option) if suffix == ".npy" else read_named(file, key, option)
+    return found if found.dtype.names is None else RecordTable(found.reshape(-1), file, option)
+
+
+def _without_columns(path: str | Path, drop: Sequence[str], labels: str | None, option: str) -> None:
+    if drop or labels is not None:
+        given = f"drop={','.join(drop)}" if drop else f"labels={labels}"
+        raise UsageError(f"{option}.{given}: {path} has no columns with names; it is for {', '.join(SUFFIXES)}")
+
+
 def _split(text: str) -> tuple[Path, str | None]:
     file, colon, key = text.rpartition(":")
-    if colon and Path(file).suffix.lower() in (".npz", ".safetensors"):
+    if colon and Path(file).suffix.lower() in ARCHIVES:
         return Path(file), key
     return Path(text), None
-
-
-def _npy(file: Path, _key: str | None) -> np.ndarray:
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except HARMED as error:
-        raise _unreadable(file, error) from None
-
-
-def _npz(file: Path, key: str | None) -> np.ndarray:
-    try:
-        # Opened here: numpy leaves the file open where it fails.
-        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise UsageError(f"data={file}: is not a .npz archive; save it with numpy.savez")
-            return arrays[_chosen(file, key, list(arrays.files))]
-    except (*HARMED, zipfile.BadZipFile) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise _unreadable(file, error) from None
-
-
-def _safetensors(file: Path, key: str | None) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            return tensors.get_tensor(_chosen(file, key, list(tensors.keys())))
-    except SafetensorError as error:
-        raise Failure(f"{file}: not a whole safetensors file ({error}); copy or make it again") from None
-
-
-def _table(file: Path, _key: str | None) -> np.ndarray:
-    return tables.read_table(file)
-
-
-def _chosen(file: Path, key: str | None, keys: list[str]) -> str:
-    if key in keys:
-        return str(key)
-    if key is None and len(keys) == 1:
-        return keys[0]
-    shown = ", ".join(keys[:24]) or "none"
-    given = "holds several arrays; name one" if key is None else f"has no array {key!r}; name one it has"
-    raise UsageError(f"data={file}: {given}, such as {file.name}:{keys[0] if keys else 'h'} (arrays: {shown})")
-
-
-def _unreadable(file: Path, error: Exception) -> Exception:
-    text = str(error)
-    if any(word in text for word in ("pickle", "Object arrays", "Python objects")):
-        return UsageError(f"data={file}: holds pickled objects, which are never loaded; save plain numbers [n, d]")
-    return Failure(f"{file}: not a whole array ({' '.join(text.split())[:120]}); copy or make it again")

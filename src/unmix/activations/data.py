@@ -24,12 +24,22 @@ def _transforms(values: Any) -> tuple[Any, ...]:
     return tuple(TRANSFORMS.make(value) for value in (values if isinstance(values, (list, tuple)) else (values,)))
 
 
+def _name(value: Any) -> Any:
+    return value if value is None else str(value)
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    return tuple(str(value) for value in (values if isinstance(values, (list, tuple)) else (values,)))
+
+
 class Data(World):
     """Real data: rows that are given; no latents are known.
 
     path: what `open_rows` takes. content: digest that the rows must have; None takes what is there. The recipe's
     own digest covers the content and never the path, so that a moved file is the same data.
     transforms: Center, Scale, Whiten in the order given, each fitted on the rows to fit on only; none by default.
+    drop: columns of a table that are no rows' numbers, by name, or by place where they have none. labels: the column
+    of a table that says what each row is.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"x"})
@@ -37,10 +47,12 @@ class Data(World):
     path: str
     content: str | None = None
     transforms: Annotated[tuple[Any, ...], BeforeValidator(_transforms)] = ()
+    drop: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    labels: Annotated[str | None, BeforeValidator(_name)] = None
 
     @cached_property
     def _rows(self) -> Rows:
-        rows = open_rows(self.path)
+        rows = open_rows(self.path, self.drop, self.labels)
         if self.content is not None and rows.digest != self.content:
             raise UsageError(f"Data.content={self.content}: {self.path} has {rows.digest}; it is other data")
         return rows
@@ -60,13 +72,21 @@ class Data(World):
 
     @property
     def digest(self) -> str:
-        """Digest of the content."""
-        return digest({**self.as_dict(), "path": ""})
+        """Digest of the content, which is what is left where columns are dropped."""
+        kept = {name: value for name, value in self.as_dict().items() if name not in ("drop", "labels")}
+        return digest({**kept, "path": ""})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, the content's digest filled in."""
         transforms = [transform.as_dict() for transform in self.transforms]
-        return {"kind": self.kind, "path": self.path, "content": self._found, "transforms": transforms}
+        columns = {"drop": list(self.drop), "labels": self.labels}
+        return {
+            "kind": self.kind,
+            "path": self.path,
+            "content": self._found,
+            "transforms": transforms,
+            **{name: value for name, value in columns.items() if value},
+        }
 
     @property
     def label(self) -> str:

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from unmix.cli.shared import DryRun, EngineName, Options, Out, engine_of, tell, tell_costs, world_of
+from unmix.cli.shared import (
+    OF_DATA,
+    DryRun,
+    EngineName,
+    Options,
+    Out,
+    engine_of,
+    no_columns,
+    tell,
+    tell_costs,
+    world_of,
+)
 from unmix.core.errors import Failure, UsageError
 
 
@@ -49,7 +60,7 @@ def learn(
         learners = [made.but(init=start) for made in learners for start in starts]
     finish(
         given,
-        ["learner", "learner.FIELD", "KIND.FIELD", "init", "watch", "watch.pairs", "seed", "test", "world.FIELD"],
+        ["learner", "learner.FIELD", "KIND.FIELD", "init", "watch", "watch.pairs", "seed", "test", *OF_DATA],
     )
     from unmix.learners import parallel
     from unmix.study import learning
@@ -130,6 +141,7 @@ def _from_path(data: str, given: dict[str, list[Any]]) -> Any:
     kind = None if data in WORLDS else _kind_of(data)
     if kind is None:
         return None
+    no_columns(data, given)
     path = data if not Path(data).exists() else str(Path(data).resolve())
     own = {key: given.pop(key) for key in list(given) if key.startswith(("world.", f"{kind}."))}
     made = recipes(WORLDS, "world", {**own, "world": [kind], "world.path": [path]}, [])

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from unmix.cli.shared import (
+    OF_DATA,
     Csv,
+    DataArgument,
     DryRun,
     EngineName,
     Options,
@@ -64,9 +66,7 @@ def explain(run: Run, options: Options = None, csv: Csv = None) -> None:
 
 
 def choose(
-    data: Annotated[
-        str, typer.Argument(help="A shards folder, .npy/.npz/.safetensors, 'digits', or a world's name.")
-    ],
+    data: DataArgument,
     options: Options = None,
     out: Out = Path("run"),
     engine: EngineName = "serial",
@@ -85,7 +85,7 @@ def choose(
     world = world_of(data, given)
     finders = recipes(FINDERS, "finder", given, ["TopKSAE"])
     known = ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "distortion", "test"]
-    finish(given, [*known, "world.FIELD"])
+    finish(given, [*known, *OF_DATA])
     if dry_run:
         from unmix.study.verbs import estimate
 

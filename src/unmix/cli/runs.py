@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from unmix.cli.shared import (
+    OF_DATA,
+    DataArgument,
     DryRun,
     EngineName,
     Options,
@@ -22,9 +24,7 @@ from unmix.cli.shared import (
 
 
 def fit(
-    data: Annotated[
-        str, typer.Argument(help="A shards folder, .npy/.npz/.safetensors, 'digits', or a world's name.")
-    ],
+    data: DataArgument,
     options: Options = None,
     out: Out = Path("run"),
     engine: EngineName = "serial",
@@ -45,7 +45,7 @@ def fit(
 
     sizing = verbs.sizing(world, min(samples, key=lambda size: size or 0), start, None if dry_run else out)
     finders = recipes(FINDERS, "finder", given, ["TopKSAE"], sizing.fields)
-    finish(given, ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "world.FIELD"])
+    finish(given, ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", *OF_DATA])
     for sentence in dict.fromkeys(sizing.told):
         tell(f"chosen  {sentence}")
     if dry_run:

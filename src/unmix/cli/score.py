@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmix.cli.shared import Options, one_value, tell
+from unmix.cli.shared import Options, columns_of, one_value, tell
 from unmix.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ WORDS = ("similarity", "count", "draws", "finder", "seed")
 
 def score(
     latents: Annotated[
-        Path | None, typer.Option(help="True latents [n, f]: .npy, .npz:KEY or .safetensors:KEY.")
+        Path | None, typer.Option(help="True latents [n, f]: .npy, .npz:KEY, .safetensors:KEY or a table.")
     ] = None,
     codes: Annotated[
         Path | None, typer.Option(help="Codes or a representation [n, m], rows in the same order.")
@@ -44,7 +44,9 @@ def score(
         Path | None,
         typer.Option(help="The network's representation before training [n, d], a baseline."),
     ] = None,
-    group: Annotated[Path | None, typer.Option(help="Sequence of each row [n]; sequences are never split.")] = None,
+    group: Annotated[
+        Path | None, typer.Option(help="Sequence of each row [n], such as a.csv:COLUMN; none is split.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as .csv or .parquet.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write values and details as JSON.")] = None,
     figure: Annotated[
@@ -58,9 +60,12 @@ def score(
 ) -> None:
     """Score codes against true latents, or a run over images: unmix score run/ similarity=OrientedEnergy count=5
 
-    Two arrays: --latents z.npy --codes h.npy. A run: how interpretable every basis is on held-out images, beside its
-    controls, and every feature; options similarity, count, draws, finder, seed; --untrained ACTS is one more control.
+    Two arrays: --latents z.npy --codes h.csv (codes.drop=id leaves a column of a table out). A run: how interpretable
+    every basis is on held-out images, beside its controls, and every feature; options similarity, count, draws,
+    finder, seed; --untrained ACTS is one more control.
     """
+    if run is not None and "=" in run.name and not run.exists():
+        run, options = None, [str(run), *(options or [])]
     if run is not None:
         if latents is not None or codes is not None:
             raise UsageError(f"{run}: give a run, or --latents and --codes")
@@ -68,15 +73,21 @@ def score(
         return
     if latents is None or codes is None:
         raise UsageError("score: give --latents and --codes, or a run folder: unmix score run/")
+    from unmix.activations.arrays import open_column
+    from unmix.core.options import finish, parse
     from unmix.core.store import write_json
     from unmix.study.export import write_table
     from unmix.study.scoring import DEFAULT, scored
 
     if figure is not None and figure.suffix not in (".html", ".svg"):
         raise UsageError(f"figure={figure}: must end in .html or .svg")
-    given = {name: None if path is None else _read(path) for name, path in (("x", x), ("untrained", untrained))}
-    number = None if group is None else _read(group)
-    z, h = _read(latents), _read(codes)
+    words = parse(options or [])
+    paths = {"latents": latents, "codes": codes, "x": x, "untrained": untrained}
+    read = {name: _read(path, name, words) for name, path in paths.items() if path is not None}
+    finish(words, [f"{name}.drop" for name in paths])
+    given = {name: read.get(name) for name in ("x", "untrained")}
+    number = None if group is None else open_column(group, "group")
+    z, h = read["latents"], read["codes"]
     found = scored(z, h, metrics or DEFAULT, factors, **given, group=number, seed=seed)
     if metrics:
         tell(shown(found))
@@ -191,11 +202,11 @@ def _draw(path: Path, matched: Outcome, factors: str | None, files: str, table: 
     )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, name: str, given: dict[str, list[Any]]) -> Any:
     from unmix.activations.arrays import open_array
     from unmix.core.rows import gather
 
-    found = open_array(str(path))
+    found = open_array(str(path), **columns_of(name, given, labelled=False), option=name)
     return gather(found) if hasattr(found, "blocks") else found
 
 

@@ -10,6 +10,9 @@ import typer
 
 from unmix.core.errors import Failure, UsageError, visible
 
+DATA = "A shards folder, .npy, .npz, .safetensors, a table (.csv, .tsv, .txt, .parquet), 'digits', or a world's name."
+OF_DATA = ("world.FIELD", "data.drop", "data.labels")
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
 Options = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options, such as finder.k=32.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to make or add to.")]
@@ -26,6 +29,7 @@ def world_of(data: str, given: dict[str, list[Any]]) -> Any:
     from unmix.worlds import WORLDS
 
     if data in WORLDS and data != "Data":
+        no_columns(data, given)
         made = recipes(WORLDS, "world", {**given, "world": [data]}, [])
         for key in [key for key in given if key.startswith(("world.", f"{data}."))]:
             given.pop(key)
@@ -38,7 +42,23 @@ def world_of(data: str, given: dict[str, list[Any]]) -> Any:
     transforms = recipes(TRANSFORMS, "transform", given, [])
     file = Path(data.rpartition(":")[0] or data)
     path = str(Path(data).resolve()) if file.exists() or Path(data).exists() else data
-    return Data(path=path, transforms=tuple(transforms))
+    return Data(path=path, transforms=tuple(transforms), **columns_of("data", given))
+
+
+def columns_of(name: str, given: dict[str, list[Any]], labelled: bool = True) -> dict[str, Any]:
+    """The options NAME.drop=A,B and, where labelled, NAME.labels=C of a table, taken out of those given."""
+    drop = given.pop(f"{name}.drop", [])
+    drop = drop[0] if drop and isinstance(drop[0], list) else drop  # ["a,b"] is a name with a comma
+    found: dict[str, Any] = {"drop": tuple(map(str, drop))}
+    if labelled and (label := one_value(given, f"{name}.labels", None)) is not None:
+        found["labels"] = str(label)
+    return found
+
+
+def no_columns(data: str, given: dict[str, list[Any]]) -> None:
+    """Raise `UsageError` where columns are named of data that have none."""
+    if named := [key for key in ("data.drop", "data.labels") if key in given]:
+        raise UsageError(f"{named[0]}: is for columns of a table; {data} has none")
 
 
 def one_value(given: dict[str, list[Any]], key: str, default: Any) -> Any:

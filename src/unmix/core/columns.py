@@ -63,10 +63,8 @@ class ParquetTable(Table):
 
         values = _decoded(self._table.column(self.place(name)))
         kind = values.type
-        if arrow.types.is_boolean(kind) or arrow.types.is_integer(kind):
-            if not values.null_count:
-                return values.to_numpy()
-        if arrow.types.is_floating(kind):
+        whole = arrow.types.is_boolean(kind) or arrow.types.is_integer(kind)
+        if arrow.types.is_floating(kind) or (whole and not values.null_count):
             return values.to_numpy()
         return np.asarray(["" if value is None else str(value) for value in values.to_pylist()], dtype=np.str_)
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from unmix.core.errors import Failure, UsageError
-from unmix.core.numerals import MISSING, looks_like_number
+from unmix.core.numerals import MISSING, Style, looks_like_number
 
 SEPARATORS = (",", ";", "\t", "|", " ")
 _SEP_LINE = re.compile(r'"?sep=(.)"?[,;]*', re.IGNORECASE)  # what Excel reads and writes above a table
 _COMMENT = re.compile(r"[#%](?!(N/A|NA|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)\s*([,;\t|]|$))")  # no errors of Excel
+_COMMA = Style(",")
 
 Record = tuple[int, list[str]]
 
@@ -87,6 +88,12 @@ def dialect_of(path: object, lines: Sequence[str], tabs: bool, whole: bool) -> D
     above = found[:start]
     short = bool(above) and len(above[-1][1]) == width - 1 and all(map(_is_word, above[-1][1]))
     names_at = _names_at(path, rows, short, separator)
+    if names_at is not None and width > 1 and sum(map(bool, rows[names_at][1])) == 1:
+        under = next(
+            (place for place, (_, fields) in enumerate(rows) if place > names_at and any(fields)), names_at + 1
+        )
+        if under > names_at + 1:  # one word above an empty row is a title
+            above, rows, names_at = [*above, *rows[: names_at + 1]], rows[under:], None
     if names_at is not None:
         line, names = rows[names_at]
         titles = _titles(path, [*above, *rows[:names_at]], (line, names), separator)
@@ -99,7 +106,7 @@ def dialect_of(path: object, lines: Sequence[str], tabs: bool, whole: bool) -> D
     if short and _row_names([fields for _, fields in rows]):
         titles = _titles(path, above[:-1], above[-1], separator)
         return Dialect(separator, first, width, ("", *above[-1][1]), 1, titles)
-    if short and width == 2 and all(cell.isdigit() for _, fields in rows for cell in fields):
+    if short and width == 2 and all(_COMMA.pattern.fullmatch(",".join(fields)) for _, fields in rows):
         raise _unclear(path, *above[-1], separator)  # 1,5 under one name may have a decimal comma
     titles = _titles(path, above, None, separator)
     return Dialect(separator, first, width, _commented(comments, first, width, separator), 0, titles)
@@ -120,8 +127,8 @@ def _separator(path: object, given: list[tuple[int, str]], tabs: bool) -> str:
             return default
         width = _mode([len(fields) for fields in found])
         even = [fields for fields in found if len(fields) == width]
-        cells = [c for fields in (even[1:] or even) for c in fields[:400] if c.strip().casefold() not in MISSING]
-        share = sum(map(looks_like_number, cells)) / max(1, len(cells))
+        cells = [cell.strip() for fields in (even[1:] or even) for cell in fields[:400] if cell.strip()]
+        share = sum(c.casefold() in MISSING or looks_like_number(c) for c in cells) / max(1, len(cells))
         if width > 1 or separator == default:  # in one column every other separator would be as good
             scores[separator], widths[separator] = share * len(even) / len(found), width
     best = max(scores, key=scores.__getitem__)  # the first of those alike
@@ -137,10 +144,11 @@ def _separator(path: object, given: list[tuple[int, str]], tabs: bool) -> str:
 
 def _names_at(path: object, rows: list[Record], short: bool, separator: str) -> int | None:
     """Which record names the columns; None where none does. short: names stand above, one fewer than columns."""
-    later = [fields for _, fields in rows[-max(1, len(rows) // 2) :]]
-    numeric = [_numeric(column) for column in zip(*later, strict=True)]
+    numeric = [_numeric(column) for column in zip(*(fields for _, fields in rows), strict=True)]
     if not any(numeric):
-        return 0  # text alone: the first line names it
+        if len(rows) > 1 and any(map(_is_number, rows[0][1])):
+            raise _unclear(path, *rows[0], separator)
+        return 0 if any(map(_is_word, rows[0][1])) else None  # text alone: the first line names it
     leading = []
     for place, (_, fields) in enumerate(rows):
         words = sum(known and _is_word(cell) for known, cell in zip(numeric, fields, strict=True))
@@ -166,14 +174,16 @@ def _names_at(path: object, rows: list[Record], short: bool, separator: str) -> 
         return 0  # an index, and columns with numbers for names: pandas
     numbers = [cell for known, cell in zip(numeric, names, strict=True) if known and cell]
     below = [[cell for known, cell in zip(numeric, fields, strict=True) if known] for _, fields in rows[1:]]
+    if numbers and all(cell.casefold() in MISSING and cell.strip("-.?") for cell in numbers):
+        raise _unclear(path, line, names, separator)  # columns may be called NA
     if short or not numbers or not all(map(str.isdigit, numbers)):
         return None
     counted = numbers == [str(number) for number in range(len(numbers))]
     fractions = [bool(column) and all(_is_fraction(cell) for cell in column) for column in zip(*below, strict=False)]
-    steps = {int(after) - int(before) for before, after in zip(numbers, numbers[1:], strict=False)}
-    if counted and len(numbers) > 1 and (all(fractions) or (len(numbers) > 2 and any(fractions))):
+    exact = bool(fractions) and all(fractions)
+    if counted and ((exact and len(numbers) > 1) or (any(fractions) and len(numbers) > 2)):
         return 0
-    if counted or not names[0] or (len(numbers) > 2 and len(steps) == 1 and steps != {0} and all(fractions)):
+    if counted or not names[0] or exact:
         raise _unclear(path, line, names, separator)
     return None
 
@@ -245,8 +255,9 @@ def _commented(comments: list[tuple[int, str]], first: int, width: int, separato
 
 
 def _numeric(column: Sequence[str]) -> bool:
-    known = [cell for cell in column if cell.casefold() not in MISSING]
-    return bool(known) and all(map(looks_like_number, known))
+    """Whether a column is of numbers below what may be titles and names."""
+    known = [cell for cell in column[1:] or column if cell.casefold() not in MISSING]
+    return bool(known) and all(map(looks_like_number, known[-max(1, (len(known) + 1) // 2) :]))
 
 
 def _is_number(cell: str) -> bool:

@@ -1,4 +1,4 @@
-"""Numerals: the numbers that the cells of a text table stand for, in the ways in which programs and people write them."""
+"""Numerals: the numbers that cells of a text table stand for, as programs and people write them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-MISSING = frozenset(
-    "|na|n/a|n.a.|nan|-nan|+nan|null|none|nil|missing|nat|<na>|-|--|.|?|#n/a|#na|#div/0!|#value!|#ref!|#name?|#num!|"
-    "#null!|1.#ind|-1.#ind|1.#qnan|-1.#qnan|1.#snan".split("|")
-)
+_SPREADSHEET = "#n/a #na #div/0! #value! #ref! #name? #num! #null!"
+_WINDOWS = "1.#ind -1.#ind 1.#qnan -1.#qnan 1.#snan"  # of C there
+_OTHERS = "na n/a n.a. nan +nan -nan null none nil missing nat <na> - -- . ?"
+MISSING = frozenset(["", *f"{_OTHERS} {_SPREADSHEET} {_WINDOWS}".split()])
 SPACES = "\u00a0\u202f\u2009"  # no-break, narrow no-break and thin: as thousands separators of French and SI
 APOSTROPHES = "'\u2019"
+_MINUS = "\u2212"  # of typesetters
 _SPECIAL = {"1.#inf": math.inf, "-1.#inf": -math.inf, "\u221e": math.inf, "-\u221e": -math.inf}
 _TRUTH = {"true": 1.0, "false": 0.0}
 _FORTRAN = re.compile(r"[+-]?(\d+\.\d*|\.\d+)[dD][+-]?\d+")
 _HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]+(\.[0-9a-fA-F]*)?([pP][+-]?\d+)?")
+_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 _MARKED = re.compile(rf"[+-]?[\d.,{APOSTROPHES}{SPACES}]*\d[\d.,{APOSTROPHES}{SPACES}]*([eE][+-]?\d+)?")
 LARGE = 2**53  # above it float64 leaves out whole numbers
 
@@ -65,7 +67,7 @@ def number(cell: str, style: Style = PLAIN) -> tuple[Kind, float] | None:
     true and false are 1 and 0, 5% is .05, 0x1p-2 is .25, and 0.5D+01 is 5, as Fortran writes it.
     Raises `OverflowError` for a whole number whose digits float64 does not keep.
     """
-    text = cell.strip().replace("\u2212", "-")  # the minus sign of typesetters
+    text = cell.strip().replace(_MINUS, "-")
     low = text.casefold()
     if low in MISSING:
         return "missing", math.nan
@@ -100,7 +102,7 @@ def style_of(cells: Iterable[tuple[int, str]]) -> tuple[Style | None, tuple[int,
     """
     alive, marked = STYLES, None
     for line, cell in cells:
-        text = cell.strip().rstrip("%").rstrip()
+        text = cell.strip().replace(_MINUS, "-").rstrip("%").rstrip()
         if text.isdigit() or not _MARKED.fullmatch(text):
             continue
         left = tuple(style for style in alive if style.pattern.fullmatch(text))
@@ -112,6 +114,12 @@ def style_of(cells: Iterable[tuple[int, str]]) -> tuple[Style | None, tuple[int,
     if marked is not None and len({style.decimal for style in alive}) > 1:
         return None, marked
     return alive[0], None
+
+
+def may_be_grouped(cells: Iterable[str]) -> bool:
+    """Whether every cell with a point may have it between groups of three digits, and one has one."""
+    pointed = [cell for cell in cells if "." in cell and len(cell) > 1]
+    return bool(pointed) and all(map(_GROUPS.fullmatch, pointed))
 
 
 def looks_like_number(cell: str) -> bool:

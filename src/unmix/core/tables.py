@@ -1,4 +1,4 @@
-"""Tables from files: .csv, .tsv, .txt (also .gz, .bz2, .xz) and .parquet, column by column, as numbers or as they stand."""
+"""Tables from files: .csv, .tsv, .txt (also .gz, .bz2, .xz) and .parquet; their columns as numbers or as they are."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def open_table(path: str | Path, option: str = "data") -> Table:
 
 
 class Table(ABC):
-    """Columns of a file. names: [columns], "" where one has none. index: places of columns that only name the rows."""
+    """Columns of a file.
+
+    names: [columns], "" where one has none. index: places of columns that only name the rows.
+    """
 
     path: Path
     option: str
@@ -62,28 +65,31 @@ class Table(ABC):
 
         Raises `UsageError` for a name that no column or several have.
         """
+        given = f"{self.option}={self.path}"
         found = [place for place, other in enumerate(self.names) if other == name]
+        found = found or [place for place, other in enumerate(self.names) if _same_number(other, name)]
         if len(found) == 1:
             return found[0]
         if not found and name.isdigit() and int(name) < len(self.names):
             return int(name)
         if found:
             where = " and ".join(map(str, found))
-            raise UsageError(f"{self.option}={self.path}: {len(found)} columns are named {name!r}; give the place, {where}")
+            raise UsageError(f"{given}: {len(found)} columns are named {name!r}; give the place, {where}")
         from unmix.core.recipe import suggest
 
-        raise UsageError(f"{self.option}={self.path}: no column {name!r}; {suggest(name, [n for n in self.names if n])}")
+        raise UsageError(f"{given}: no column {name!r}; {suggest(name, [known for known in self.names if known])}")
 
     def called(self, place: int) -> str:
         """What `place` takes for a column."""
         return self.names[place] if self.names.count(self.names[place]) == 1 and self.names[place] else str(place)
 
-    def numbers(self, drop: Sequence[str] = (), labels: str | None = None) -> np.ndarray:
+    def numbers(self, drop: Sequence[str] = (), labels: str | None = None, complete: bool = False) -> np.ndarray:
         """All columns but an index, those of `drop` and `labels`, as [rows, columns] float64; a missing value is NaN.
 
-        true and false are 1 and 0, percentages shares. Says (`Notice`) what was left out, and names a column that
-        may be no measurement since it counts the rows or is whole and different in every one. Raises `UsageError`
-        for a column that is not of numbers or has more digits than float64 keeps, and `Failure` for a cut file.
+        complete: a missing value is refused. true and false are 1 and 0, percentages shares. Says (`Notice`) what was
+        left out, and names a column that may be no measurement since it counts the rows or is whole and different in
+        every one. Raises `UsageError` for a column that is not of numbers or has more digits than float64 keeps, and
+        `Failure` for a cut file.
         """
         aside = {self.place(name) for name in (*drop, *(() if labels is None else (labels,)))}
         kept = [place for place in range(len(self.names)) if place not in aside and place not in self.index]
@@ -93,7 +99,11 @@ class Table(ABC):
         if index := [place for place in self.index if place not in aside]:
             told = ", ".join(self.names[place] or "a column without a name" for place in index)
             notice(f"{self.path}: {told}: taken for an index and left out")
-        self._point_out([self.called(place) for place in kept], values)
+        if values.shape[1] == len(kept):  # no column of lists
+            names = [self.called(place) for place in kept]
+            if complete:
+                self._complete(names, values)
+            self._point_out(names, values)
         return values
 
     def columns(self, names: Sequence[str]) -> np.ndarray:
@@ -117,9 +127,20 @@ class Table(ABC):
             f"leave it out: {name}{take}"
         )
 
+    def _complete(self, names: list[str], values: np.ndarray) -> None:
+        missing = np.isnan(values)
+        if missing.any():
+            place = int(missing.any(0).argmax())
+            rows, called = missing[:, place], f"{self.option}={self.path}: column {names[place]!r}"
+            drop = shlex.quote(f"{self.option}.drop={names[place]}")
+            raise UsageError(
+                f"{called} has no value in {rows.sum()} of {len(rows)} rows (the first is row {rows.argmax()}); "
+                f"fill in what is missing, or leave the column out: {drop}"
+            )
+
     def _point_out(self, names: list[str], values: np.ndarray) -> None:
         """Say which whole columns count the rows or differ in every row, where others do not."""
-        if len(values) < 5 or values.shape[1] != len(names):
+        if len(values) < 5:
             return
         whole = np.isfinite(values).all(0) & (values == np.round(values)).all(0)
         ordered = np.sort(values[:, whole], axis=0)
@@ -134,3 +155,11 @@ class Table(ABC):
             f"{self.path}: {what.format(told)} different in every row, as {'a number' if one else 'numbers'} of the "
             f"row or a key {'is' if one else 'are'}; if so leave {'it' if one else 'them'} out: {drop}"
         )
+
+
+def _same_number(one: str, other: str) -> bool:
+    """Whether two names are one number, such as 01 and 1: the command line reads numbers before names."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False

@@ -7,7 +7,7 @@ import csv
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from unmix.core.dialect import Dialect, Record, dialect_of, fits, is_comment, records, shown
 from unmix.core.errors import Failure, UsageError, notice
-from unmix.core.numerals import LARGE, PLAIN, Style, exact, looks_like_number, number, style_of
+from unmix.core.numerals import LARGE, PLAIN, Style, exact, looks_like_number, may_be_grouped, number, style_of
 from unmix.core.tables import Table, suffix_of
 
 _OPENED: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
@@ -48,7 +48,7 @@ class TextTable(Table):
         self.index = tuple(range(self.dialect.index)) if self.dialect.index < self.dialect.width else ()
 
     def records(self) -> Iterator[Record]:
-        """Line and cells [columns] of every row, as text without spaces around it. Raises `Failure` as `open_table`."""
+        """Line and cells [columns] of every row, as text without spaces around it. Raises as `open_table`."""
         dialect, empty = self.dialect, []
         for line, fields in self._records():
             if not fields:
@@ -68,14 +68,11 @@ class TextTable(Table):
         place = self.place(name)
         return np.asarray([fields[place] for _, fields in self.records()], dtype=np.str_)
 
-    def numbers(self, drop: Sequence[str] = (), labels: str | None = None) -> np.ndarray:
-        values = super().numbers(drop, labels)
+    def _numbers(self, kept: list[int]) -> np.ndarray:
+        values = _Conversion(self, kept).values()
         for line, text in self.dialect.titles:
             notice(f"{self.path}, line {line}: {shown(text)} is taken for a title")
         return values
-
-    def _numbers(self, kept: list[int]) -> np.ndarray:
-        return _Conversion(self, kept).values()
 
     def _records(self) -> Iterator[Record]:
         """Records from the first row on; comments are left out."""
@@ -127,21 +124,26 @@ class TextTable(Table):
 class _Conversion:
     """Cells of the kept columns of a table as numbers, by blocks of rows."""
 
-    def __init__(self, table: TextTable, kept: list[int], style: Style = PLAIN) -> None:
+    def __init__(self, table: TextTable, kept: list[int], style: Style = PLAIN, first: bool = True) -> None:
         self.table, self.kept, self.style = table, kept, style
         self.marks = str.maketrans({**dict.fromkeys(style.thousands, ""), style.decimal: "."})
+        # Where semicolons separate, commas are often the decimal marks, and points are not.
+        self.first = first
+        self.doubtful = first and table.dialect.separator == ";"
         # Column by column: kinds of values with line and cell of the first of each.
         self.kinds: list[dict[str, tuple[int, str]]] = [{} for _ in kept]
 
     def values(self) -> np.ndarray:
         """[rows, kept columns]."""
         rows = ((line, [fields[place] for place in self.kept]) for line, fields in self.table.records())
-        blocks = []
+        blocks: list[np.ndarray] = []
         while block := list(islice(rows, max(1, _CELLS // len(self.kept)))):
+            if self.doubtful and not blocks and may_be_grouped(cell for _, row in block[:_SAMPLE] for cell in row):
+                return _Conversion(self.table, self.kept, self._style(), first=False).values()
             found = self._quickly(block)
             found = self._slowly(block) if found is None else found
             if found is None:
-                return _Conversion(self.table, self.kept, self._other_style()).values()
+                return _Conversion(self.table, self.kept, self._style(), first=False).values()
             blocks.append(found)
         for place, kinds in zip(self.kept, self.kinds, strict=True):
             if len(kinds) > 1:
@@ -162,9 +164,8 @@ class _Conversion:
                 exact(cells[row][column])
         except (ValueError, OverflowError):
             return None
-        for kinds, known in zip(self.kinds, np.isfinite(found).any(0), strict=True):
-            if known:
-                kinds.setdefault("number", (block[0][0], ""))
+        for column in np.flatnonzero(np.isfinite(found).any(0)):
+            self.kinds[column].setdefault("number", (block[0][0], ""))
         return found
 
     def _slowly(self, block: list[Record]) -> np.ndarray | None:
@@ -178,7 +179,7 @@ class _Conversion:
                     what = "has more digits than float64 keeps"
                     raise self.table.refused(self.kept[column], f"line {line}", cell, what) from None
                 if read is None:
-                    if self.style == PLAIN and looks_like_number(cell):
+                    if self.first and looks_like_number(cell):
                         return None
                     raise self.table.refused(self.kept[column], f"line {line}", cell)
                 kind, found[row, column] = read
@@ -186,10 +187,11 @@ class _Conversion:
                     self.kinds[column].setdefault(kind, (line, cell))
         return found
 
-    def _other_style(self) -> Style:
+    def _style(self) -> Style:
+        """The one style that fits all cells; raises `UsageError` that names a cell where two do, or none."""
         rows = self.table.records()
         style, odd = style_of((line, fields[place]) for line, fields in rows for place in self.kept)
-        if style is None or style == PLAIN:
+        if style is None:
             line, cell = odd or (0, "")
             raise UsageError(
                 f"{self.table.option}={self.table.path}, line {line}: {shown(cell)} may be two numbers, by a decimal "

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmix.activations.arrays import open_rows
+from unmix.activations.arrays import open_array, open_column
 from unmix.activations.downstream import ArrayReader, Reader, TextReader, text_reader
 from unmix.activations.hooks import layer_of
 from unmix.activations.models import FolderModel, find_model
@@ -20,6 +20,7 @@ from unmix.activations.reading import Reading
 from unmix.activations.transforms import Affine, TransformedRows
 from unmix.core.digest import array_digest
 from unmix.core.errors import UsageError
+from unmix.core.labels import plain
 from unmix.core.rows import Rows, Subset, gather
 from unmix.core.seeds import Stream
 from unmix.finders.features import Features
@@ -184,17 +185,9 @@ def one_code(features: Features, x: Tensor, feature: int) -> Tensor:
 
 
 def read_array(given: Any, name: str) -> tuple[Any, str]:
-    """An array and its digest, from an array or a path (.npy of any shape, or what `open_rows` takes)."""
-    if not isinstance(given, (str, Path)):
-        return given, array_digest(given)
-    if Path(given).suffix != ".npy" or not Path(given).is_file():
-        rows = open_rows(given)
-        return gather(rows), rows.digest
-    try:
-        array = np.load(given, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{name}={given}: not a whole array of numbers ({error})") from None
-    return array, array_digest(array)
+    """An array and its digest, from an array or what `open_array` takes."""
+    found = open_array(given, option=name) if isinstance(given, (str, Path)) else given
+    return (gather(found), found.digest) if hasattr(found, "blocks") else (found, array_digest(found))
 
 
 def _compared(results: Results, cell: Cell, features: Features, encoder: str) -> Features:
@@ -243,8 +236,8 @@ def _array_reader(
     held = np.arange(len(inputs))
     right = None
     if labels is not None:
-        right = np.asarray(read_array(labels, "labels")[0]).reshape(-1)
-        if len(right) != len(inputs) or not np.equal(np.mod(right, 1), 0).all():
+        right = plain(open_column(labels) if isinstance(labels, (str, Path)) else np.asarray(labels).reshape(-1))
+        if len(right) != len(inputs) or right.dtype.kind not in "biuf" or not np.equal(np.mod(right, 1), 0).all():
             raise UsageError(f"labels: expected {len(inputs)} whole numbers, one for each datum, got {len(right)}")
         right = right.astype(np.int64)
     if (found := inputs.digest) == about["data"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from unmix.activations.arrays import open_column
 from unmix.core.errors import UsageError
 from unmix.core.items import TextItems
 from unmix.study.texts import words
@@ -18,8 +18,8 @@ from unmix.study.texts import words
 def labels_of(given: Any, raw: Any, items: Any) -> np.ndarray:
     """Labels [n] of numbers or text, aligned with a run's rows; "" or NaN where a row has none.
 
-    given: an array [n]; a .npy file; a .csv file, with a colon and the name of a column where it has several
-    ("labels.csv:speaker"); or None for labels that came with the rows.
+    given: an array [n]; a file as `unmix.activations.arrays.open_column` takes it, such as "labels.csv:speaker"; or
+    None for labels that came with the rows.
     Raises `UsageError` for another number of rows, a missing file or column, or where no labels came with the rows.
     """
     n = raw.shape[0]
@@ -27,10 +27,10 @@ def labels_of(given: Any, raw: Any, items: Any) -> np.ndarray:
         own = getattr(raw, "labels", None)
         own = getattr(items, "labels", None) if own is None else own
         if own is None:
-            raise UsageError("labels: none came with the rows; give a .npy or .csv file, or --pattern for text")
+            raise UsageError("labels: none came with the rows; give a file (.npy, .csv), or --pattern for text")
         given = own
     elif isinstance(given, (str, Path)):
-        given = _read(str(given))
+        given = open_column(given)
     labels = np.asarray(given)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -77,34 +77,3 @@ def matches(pattern: str, items: Any, on: Literal["token", "text"] = "token") ->
                 high = int(np.searchsorted(ends, match.end() - 1, side="right"))
                 found[first + low : first + high + 1] = True
     return found[items.places]
-
-
-def _read(given: str) -> Any:
-    file, column = Path(given), None
-    if not file.exists() and ":" in given:
-        name, _, column = given.rpartition(":")
-        file = Path(name)
-    if not file.is_file():
-        raise UsageError(f"labels={given}: no such file; give a .npy or .csv file")
-    if file.suffix == ".npy" and column is None:
-        try:
-            return np.load(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise UsageError(f"labels={given}: not a whole array of numbers or text ({error})") from None
-    if file.suffix != ".csv":
-        raise UsageError(f"labels={given}: give a .npy or .csv file")
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as opened:
-            head, *lines = list(csv.reader(opened)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"labels={given}: no table of text in UTF-8 ({error})") from None
-    while lines and not lines[-1]:  # blank lines after the last row
-        lines.pop()
-    if column is None and len(head) != 1:
-        raise UsageError(
-            f"labels={given}: has several columns; name one, such as {file.name}:{head[0] if head else ''}"
-        )
-    if column is not None and column not in head:
-        raise UsageError(f"labels={given}: no column {column!r}; it has {', '.join(head)}")
-    place = 0 if column is None else head.index(column)
-    return np.asarray([line[place] if place < len(line) else "" for line in lines])
