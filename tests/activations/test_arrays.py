@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.sparse import csr_matrix, save_npz
 
-from unmix.activations.arrays import open_array, open_rows
+from unmix.activations.arrays import open_array, open_column, open_rows
 from unmix.activations.data import Data
 from unmix.activations.shards import ShardWriter
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, Notice, UsageError
 from unmix.core.recipe import Recipe
 from unmix.core.rows import Rows
 from unmix.worlds import WORLDS
@@ -83,12 +84,19 @@ def test_cut_off_files_fail_in_one_line(tmp_path: Path, array: np.ndarray) -> No
 def test_other_inputs_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.ones(3))
     np.save(tmp_path / "nan.npy", np.array([[1.0, np.nan]]))
-    (tmp_path / "a.txt").write_text("1,2")
+    (tmp_path / "a.md").write_text("1,2")
+    (tmp_path / "gap.csv").write_text("a,b\n1,2\n3,\n5,6\n")
+    save_npz(tmp_path / "sparse.npz", csr_matrix(np.eye(3)))
+    np.savez(tmp_path / "named.npz", h=np.eye(3))
+    (tmp_path / "named.npz").rename(tmp_path / "named.npy")
     for name, message in {
         "none.npy": "no such file or folder; .*digits",
         "flat.npy": r"must be a matrix \[n, d\]",
         "nan.npy": "row 0, column 1 is nan",
-        "a.txt": "cannot read .txt; give a folder",
+        "a.md": "cannot read .md; give a folder",
+        "gap.csv": r"column 'b' has no value in 1 of 3 rows \(the first is row 1\).*data.drop=b",
+        "sparse.npz": "is a sparse matrix of scipy",
+        "named.npy": r"holds named arrays; its name must end in .npz",
         ".": "holds no activations",
     }.items():
         with pytest.raises(UsageError, match=message):
@@ -130,3 +138,60 @@ def test_an_array_of_images_keeps_its_shape(tmp_path):
     assert np.array_equal(open_array(tmp_path / "images.npy"), images)
     with pytest.raises(UsageError, match="matrix"):
         open_rows(tmp_path / "images.npy")
+
+
+RECORDS = np.array([(1.5, 7, "w", (1, 2)), (2.5, 9, "r", (3, 4))], dtype="<f4, >i8, U1, (2,)u1")
+RECORDS.dtype.names = ("x", "n", "stage", "pair")
+
+
+def test_fields_of_structured_arrays_are_columns(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", RECORDS)
+    np.savez(tmp_path / "a.npz", h=RECORDS, g=RECORDS["x"])
+    for path in (tmp_path / "a.npy", f"{tmp_path / 'a.npz'}:h"):
+        rows = open_rows(path, labels="stage")
+        assert rows.take(np.arange(2)).tolist() == [[1.5, 7, 1, 2], [2.5, 9, 3, 4]]
+        assert rows.labels.tolist() == ["w", "r"]
+    with pytest.raises(UsageError, match=r"column 'stage' is not of numbers \(row 0: 'w'\)"):
+        open_rows(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["<f8", ">f8", ">i2", "<f2", "<u4", "?"])
+def test_arrays_of_every_layout_hold_their_numbers(tmp_path: Path, order: str, kind: str) -> None:
+    values = (np.arange(12).reshape(4, 3) % 5).astype(kind, order=order)
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "a.npz", values)
+    for name in ("a.npy", "a.npz"):
+        assert open_rows(tmp_path / name).take(np.arange(4)).tolist() == values.astype(float).tolist()
+
+
+def test_a_table_without_columns_that_are_no_numbers(tmp_path: Path) -> None:
+    text = "id,stage,x,y\n" + "".join(f"{i * 3 % 7},{'wr'[i % 2]},{i / 2},{i % 3}\n" for i in range(6))
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "b.csv").write_text("\n".join(line.split(",", 2)[2] for line in text.splitlines()) + "\n")
+    path = str(tmp_path / "a.csv")
+    with pytest.raises(UsageError, match=r"column 'stage' is not .*data.drop=stage, or .*data.labels=stage"):
+        Data(path=path).open()
+    data = Data(path=path, drop="id", labels="stage")
+    assert data.size == 6 and data.open().labels.tolist() == ["w", "r"] * 3
+    assert data.sample(6).y.tolist() == ["w", "r"] * 3
+    assert data.digest == Data(path=str(tmp_path / "b.csv")).digest  # what is left is the same
+    again = WORLDS.make(data.as_dict())
+    assert again.digest == data.digest and again.drop == ("id",) and again.open().digest == data.open().digest
+    with pytest.warns(Notice, match="column 'id' holds a whole number that is different in every row"):
+        assert Data(path=path, drop=["stage"]).open().shape == (6, 3)
+    with pytest.raises(UsageError, match=r"data.drop=id: digits has no columns with names"):
+        Data(path="digits", drop="id").open()
+
+
+def test_one_value_for_each_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,kind\n3,x\n1,\n")
+    (tmp_path / "b.csv").write_text("kind\nx\ny\n")
+    np.savez(tmp_path / "c.npz", kind=np.array([1, 2]), other=np.zeros(2))
+    assert open_column(f"{tmp_path / 'a.csv'}:kind").tolist() == ["x", ""]
+    assert open_column(tmp_path / "b.csv").tolist() == ["x", "y"]
+    assert open_column(f"{tmp_path / 'c.npz'}:kind").tolist() == [1, 2]
+    with pytest.raises(UsageError, match=r"has several columns; name one, such as a.csv:id"):
+        open_column(tmp_path / "a.csv")
+    with pytest.raises(UsageError, match="no such file"):
+        open_column(tmp_path / "none.csv")

@@ -62,6 +62,20 @@ def test_a_table_says_what_the_numbers_mean(files):
     assert len(stored["scores"]["r2"]["detail"]["per_dimension"]) == 3 and stored["not_measured"] == {}
 
 
+def test_tables_without_their_columns_of_names(files, arrays):
+    z, h, *_ = arrays
+    pd.DataFrame(z).assign(id=np.arange(300)).to_csv(files / "z.csv", index=False)
+    frame = pd.DataFrame(h, columns=list("abcd")).assign(run=np.arange(300) // 3, rat="r")
+    frame.to_parquet(files / "h.parquet")
+    words = ("score", "--latents", files / "z.csv", "--codes", files / "h.parquet", "latents.drop=id")
+    done = unmix(*words, "codes.drop=rat,run", "--group", f"{files / 'z.csv'}:id")
+    assert done.returncode == 0, done.stderr
+    again = unmix("score", "--latents", files / "z.npy", "--codes", files / "h.npy")
+    assert done.stdout.splitlines()[0].split("[")[0] == again.stdout.splitlines()[0].split("[")[0]
+    wrong = unmix(*words)
+    assert wrong.returncode == 2 and "leave it out: codes.drop=rat" in wrong.stderr
+
+
 def test_the_matching_is_drawn_as_svg_and_on_a_page(files):
     arrays = "--latents", files / "z.npy", "--codes", files / "h.npy", "--factors", "a,b,angle:circular"
     done = unmix("score", *arrays, "--figure", files / "match.svg")

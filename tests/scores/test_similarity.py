@@ -118,7 +118,7 @@ def test_a_network_and_an_embedding_by_path(tmp_path):
     assert np.allclose(table(recipe.bind(images)), table(alike), atol=1e-5)
     with pytest.raises(UsageError, match="7 rows for 6 images"):
         recipe.bind(images[:6])
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="no such file"):
         Embedding(path=str(tmp_path / "none.npy")).bind(images)
 
 

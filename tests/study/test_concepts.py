@@ -8,7 +8,7 @@ import pytest
 
 from unmix.activations.data import Data
 from unmix.activations.shards import ShardWriter
-from unmix.core.errors import UsageError
+from unmix.core.errors import Failure, UsageError
 from unmix.core.items import TextItems, VectorItems
 from unmix.core.rows import ArrayRows
 from unmix.finders.topk_sae import TopKSAE
@@ -107,7 +107,7 @@ def test_labels_are_checked(run, tmp_path):
         concepts(run / "run", np.arange(3000))
     with pytest.raises(UsageError, match=r"several columns; name one, such as y\.csv:a"):
         concepts(run / "run", run / "y.csv")
-    with pytest.raises(UsageError, match="no column 'c'; it has a, b"):
+    with pytest.raises(UsageError, match="no column 'c'; known: a, b"):
         concepts(run / "run", f"{run / 'y.csv'}:c")
     with pytest.raises(UsageError, match="no such file"):
         concepts(run / "run", tmp_path / "none.npy")
@@ -118,7 +118,7 @@ def test_labels_are_checked(run, tmp_path):
     with pytest.raises(UsageError, match="no regular expression"):
         concepts(run / "run", pattern="(")
     np.save(tmp_path / "bad.npy", np.asarray([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(UsageError, match="not a whole array"):
+    with pytest.raises(UsageError, match="pickled objects, which are never loaded"):
         concepts(run / "run", tmp_path / "bad.npy")
 
 
@@ -139,7 +139,7 @@ def test_labels_are_read_as_spreadsheets_write_them(tmp_path):
     file.write_bytes("\ufeffkind,age\r\ncat,1\r\n,2\r\ndog,3\r\n\r\n".encode())
     assert labels_of(f"{file}:kind", rows, None).tolist() == ["cat", "", "dog"]
     file.write_bytes("kind\nKüche\n".encode("latin-1"))
-    with pytest.raises(UsageError, match="no table of text in UTF-8"):
+    with pytest.raises(Failure, match="it is no text in UTF-8"):
         labels_of(file, rows, None)
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy import io
 
+from unmix.core.array_files import read_arrays
 from unmix.core.errors import Failure, Notice, UsageError
 from unmix.core.seeds import Stream
 from unmix.worlds.factor_grids import codes_of, index_of
-from unmix.worlds.files import read_arrays
 from unmix.worlds.increments import Laplace
 from unmix.worlds.natural_sprites import NaturalSprites, read_windows
 from unmix.worlds.norb import read_norb
@@ -100,7 +100,7 @@ def test_bad_dsprites_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no array imgs; it has other"):
         DSprites(path=str(path)).sample(2, 0)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(Failure, match="cannot be read"):
+    with pytest.raises(Failure, match="not a whole array"):
         DSprites(path=str(path)).sample(2, 0)
     with pytest.raises(UsageError, match="no such file"):
         DSprites(path="none.npz").sample(2, 0)
@@ -288,7 +288,7 @@ def test_a_cut_hdf5_file_is_a_failure(tmp_path):
     whole = (tmp_path / "3dshapes.h5").read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"no HDF5"):
         (tmp_path / "cut.h5").write_bytes(content)
-        with pytest.raises(Failure, match=r"cut\.h5: cannot be read \(.+\); copy it again"):
+        with pytest.raises(Failure, match=r"cut\.h5: not a whole HDF5 file \(.+\); copy or make it again"):
             Shapes3D(path=str(tmp_path / "cut.h5")).sample(2, 0)
     with pytest.raises(UsageError, match="has no array imgs; it has group, images"):
         read_arrays(tmp_path / "3dshapes.h5", {"imgs": True})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from unmix.core.errors import UsageError
 from unmix.learners.slow import SlowVAE
@@ -35,6 +37,15 @@ def test_rows_are_consecutive_times_of_one_group(tmp_path, arrays):
     assert (steps == sample.time.reshape(100, 3).diff(dim=1)).all()
     assert (arrays["x"][sample.index] == sample.x.numpy()).all() and world.factors == ("z0", "z1")
     assert sample.provides == world.provides
+
+
+def test_numbers_that_numpy_lacks_are_read(tmp_path, arrays):
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    save_file({**tensors, "x": tensors["x"].bfloat16(), "other": tensors["x"].bfloat16()}, tmp_path / "a.safetensors")
+    world = Series(path=str(tmp_path / "a.safetensors"), split="all")
+    sample = world.sample(10, 0)
+    assert np.array_equal(sample.x.numpy(), tensors["x"].bfloat16().float().numpy()[sample.index])
+    assert world.digest == Series(path=str(tmp_path / "a.safetensors"), split="all").digest
 
 
 def test_a_group_is_never_on_both_sides(tmp_path, arrays):

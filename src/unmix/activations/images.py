@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.array_files import read_npy
+from unmix.core.errors import UsageError
 from unmix.core.image_arrays import full_range, image_array
 from unmix.core.items import ImageItems
 from unmix.core.pictures import SUFFIXES, divided, folder_labels, picture_names
 from unmix.core.pixels import Ground, read_pictures
-from unmix.core.store import HARMED
 from unmix.scores.similarity.images import as_images
 
 if TYPE_CHECKING:
@@ -112,9 +112,4 @@ def _bytes(images: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"images={path}: no such file") from None
-    except HARMED as error:
-        raise Failure(f"{path}: not a whole array ({error})") from None
+    return read_npy(path, "images", mapped=False)

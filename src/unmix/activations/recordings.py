@@ -10,12 +10,13 @@ import numpy as np
 
 from unmix.activations.images import as_items, open_images
 from unmix.activations.shards import SCHEMA, ShardRows, ShardWriter, check_folder, clear_folder
+from unmix.core.array_files import read_npy
 from unmix.core.digest import array_digest, digest
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import UsageError
 from unmix.core.items import ImageItems
+from unmix.core.rows import as_array
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
-from unmix.core.store import HARMED
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,12 +234,7 @@ def _correlation(a: np.ndarray, b: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 
 def _array(path: str | Path) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"recording={path}: no such file") from None
-    except HARMED as error:
-        raise Failure(f"{path}: not a whole array of plain numbers ({error})") from None
+    found = as_array(read_npy(path, "recording", mapped=False), f"recording={path}")
     return np.asarray(found, dtype=np.float64)
 
 

@@ -151,12 +151,12 @@ def _from_path(data: str, given: dict[str, list[Any]]) -> Any:
 
 
 def _kind_of(data: str) -> str | None:
-    from unmix.worlds.files import array_names
+    from unmix.core.array_files import array_names
     from unmix.worlds.images import holds_images
 
     if holds_images(data):
         return "Images"
-    names = array_names(data)
+    names = set(array_names(data))
     if {"x", "group", "time"} <= names:
         return "Series"
     return "MaskWorld" if "masks" in names else None

@@ -6,11 +6,15 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unmix.core.dialect import shown
 from unmix.core.errors import UsageError, notice
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKED = (".gz", ".bz2", ".xz")
 TEXT = (".csv", ".tsv", ".txt")
@@ -109,6 +113,12 @@ class Table(ABC):
     def columns(self, names: Sequence[str]) -> np.ndarray:
         """The named columns as numbers [rows, columns] float64. Raises as `numbers`."""
         return self._numbers([self.place(name) for name in names])
+
+    def frame(self) -> pd.DataFrame:
+        """The columns that have a name, each as `column` gives it; numbers and truth of text as such."""
+        import pandas as pd
+
+        return pd.DataFrame({name: self.column(self.called(place)) for place, name in enumerate(self.names) if name})
 
     @abstractmethod
     def column(self, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from unmix.core.dialect import Dialect, Record, dialect_of, fits, is_comment, re
 from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.numerals import LARGE, PLAIN, Style, exact, looks_like_number, may_be_grouped, number, style_of
 from unmix.core.tables import Table, suffix_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _OPENED: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -67,6 +70,13 @@ class TextTable(Table):
     def column(self, name: str) -> np.ndarray:
         place = self.place(name)
         return np.asarray([fields[place] for _, fields in self.records()], dtype=np.str_)
+
+    def frame(self) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = [fields for _, fields in self.records()]
+        places = {name: place for place, name in enumerate(self.names) if name}
+        return pd.DataFrame({name: _typed([fields[place] for fields in rows]) for name, place in places.items()})
 
     def _numbers(self, kept: list[int]) -> np.ndarray:
         values = _Conversion(self, kept).values()
@@ -119,6 +129,23 @@ class TextTable(Table):
     def _harmed(self, error: Exception) -> Failure:
         what = "it is no text in UTF-8" if isinstance(error, UnicodeError) else str(error)
         return Failure(f"{self.path}: not a whole table ({' '.join(what.split())[:120]})")
+
+
+def _typed(cells: list[str]) -> Any:
+    """A column as truth, whole numbers or numbers, else as it stands."""
+    try:
+        read = [number(cell) for cell in cells]
+    except OverflowError:
+        return cells
+    if None in read:
+        return cells
+    values = np.array([found[1] for found in read if found is not None])
+    kinds = {found[0] for found in read if found is not None}
+    if kinds == {"truth"}:
+        return values.astype(bool)
+    if kinds == {"number"} and all(cell.lstrip("+-").isdigit() for cell in cells):
+        return values.astype(np.int64)
+    return values if kinds <= {"number", "missing"} else cells
 
 
 class _Conversion:

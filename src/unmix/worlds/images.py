@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,16 +12,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unmix.core.array_files import array_names, read_arrays, read_npy
 from unmix.core.copies import first_copies, hold_out
-from unmix.core.errors import Failure, UsageError, notice
+from unmix.core.errors import UnmixError, UsageError, notice
 from unmix.core.image_arrays import full_range, image_array
 from unmix.core.labels import numbered, plain
 from unmix.core.pictures import SUFFIXES, divided, files_below, folder_labels, is_picture, picture_names
 from unmix.core.pixels import Ground, read_pictures
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream, untouched
-from unmix.core.store import HARMED
-from unmix.worlds.files import FileWorld, read_arrays
+from unmix.worlds.files import FileWorld
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -223,10 +222,7 @@ def _read(
 
 def _array(path: Path, axes: str | None, white: int | None) -> Pictures:
     if path.suffix.lower() == ".npy":
-        try:
-            found = {"images": np.load(path, allow_pickle=False)}
-        except HARMED as error:
-            raise Failure(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        found = {"images": read_npy(path, "path", mapped=False)}
     else:
         found = read_arrays(path, {"images": True, "labels": False})
     values = image_array(found["images"], str(path), axes, white)
@@ -273,14 +269,11 @@ def holds_images(path: str) -> bool:
         return file.is_file()
     if file.suffix.lower() == ".zip":
         return file.is_file()
-    if not file.is_file() or file.suffix not in (".npy", ".npz"):
+    if not file.is_file():
         return False
     try:
-        if file.suffix == ".npy":
-            return np.load(file, mmap_mode="r", allow_pickle=False).ndim >= 3
-        with np.load(file, allow_pickle=False) as opened:
-            return "images" in opened.files
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+        return read_npy(file).ndim >= 3 if file.suffix.lower() == ".npy" else "images" in array_names(file)
+    except UnmixError:
         return False
 
 

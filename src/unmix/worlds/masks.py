@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from unmix.core.array_files import read_arrays
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
-from unmix.worlds.files import FileWorld, read_arrays
+from unmix.worlds.files import FileWorld
 from unmix.worlds.stretches import spans, stretches
 
 SIDE = 64

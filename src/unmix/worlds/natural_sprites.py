@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import math
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from unmix.core.errors import Failure, UsageError
 from unmix.core.factors import Factor
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
+from unmix.core.text_tables import TextTable
 from unmix.kernels.sprites import SHAPES, SYMMETRY, render
 from unmix.worlds.files import FileWorld
 
@@ -95,21 +95,20 @@ def read_windows(path: Path) -> np.ndarray:
 
     Raises `UsageError` for another table and `Failure` for a cell that cannot be read.
     """
-    with path.open(newline="", encoding="utf-8") as opened:
-        table = csv.reader(opened)
-        head = next(table, [])
-        if head[:3] != ["id", "cat_id", "t_0"]:
-            raise UsageError(f"{path}: columns must be id, cat_id, t_0, t_1 ..., got {', '.join(head[:3]) or 'none'}")
-        pairs = []
-        for number, row in enumerate(table, 2):
-            before: list[Any] = []
-            for cell in row[2:]:
-                try:
-                    now = list(ast.literal_eval(cell)) if cell else []
-                    pairs += [(a, b) for a, b in zip(before, now, strict=False) if a and b]
-                except (ValueError, SyntaxError, TypeError):
-                    raise Failure(f"{path}, line {number}: {cell[:40]!r} is no list of (y, x, area)") from None
-                before = now
+    table = TextTable(path, "path")
+    if table.names[:3] != ("id", "cat_id", "t_0"):
+        got = ", ".join(table.names[:3]) or "none"
+        raise UsageError(f"{path}: columns must be id, cat_id, t_0, t_1 ..., got {got}")
+    pairs = []
+    for number, row in table.records():
+        before: list[Any] = []
+        for cell in row[2:]:
+            try:
+                now = list(ast.literal_eval(cell)) if cell else []
+                pairs += [(a, b) for a, b in zip(before, now, strict=False) if a and b]
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                raise Failure(f"{path}, line {number}: {cell[:40]!r} is no list of (y, x, area)") from None
+            before = now
     found = np.array(pairs, dtype=np.float64)
     if found.ndim != 3 or found.shape[1:] != (2, 3) or not np.isfinite(found).all() or (found[..., 2] <= 0).any():
         raise UsageError(

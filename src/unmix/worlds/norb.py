@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unmix.core.array_files import why
 from unmix.core.errors import Failure, UsageError
-from unmix.worlds.files import why
 
 NORB_TYPES = {0x1E3D4C55: "<u1", 0x1E3D4C54: "<i4", 0x1E3D4C56: "<i2", 0x1E3D4C51: "<f4", 0x1E3D4C53: "<f8"}
 

@@ -13,13 +13,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from unmix.core.errors import Failure, UsageError, notice
+from unmix.core.array_files import read_arrays, read_mat, read_npy
+from unmix.core.errors import UsageError, notice
 from unmix.core.factors import Factor
 from unmix.core.image_arrays import in_order
 from unmix.core.pictures import is_hidden, natural
-from unmix.core.store import HARMED
 from unmix.worlds.factor_grids import GridWorld, index_of
-from unmix.worlds.files import FileWorld, read_arrays, read_mat, why
+from unmix.worlds.files import FileWorld
 from unmix.worlds.norb import read_norb
 
 LOOKED_AT = 1000  # images of a file that say what white is
@@ -205,10 +205,7 @@ class MPI3D(PublishedGrid):
     def _load(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         found: dict[str, Any]
         if path.suffix == ".npy":
-            try:
-                found = {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
-            except HARMED as error:
-                raise Failure(f"{path}: not a whole array ({why(error)})") from None
+            found = {"images": read_npy(path, "path")}
         else:
             found = read_arrays(path, {"images": True, "labels": False})
         images, labels = found["images"], found.get("labels")

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from unmix.core.array_files import read_arrays
 from unmix.core.errors import UsageError
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
-from unmix.worlds.files import FileWorld, read_arrays
+from unmix.worlds.files import FileWorld
 from unmix.worlds.stretches import spans, stretches
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.array_files import array_names, read_arrays
+from unmix.core.errors import UsageError
+from unmix.core.rows import as_array
+from unmix.core.tables import is_table, open_table
 
 COLUMNS = ("source", "sequence", "object", "frame", "x", "y", "area")
 LOWEST, HIGHEST = 0.05, 20.0
@@ -89,28 +91,26 @@ class Fit:
 def read_tracks(path: str | Path) -> Tracks:
     """Tracks from a table or arrays.
 
-    path: .csv or .csv.gz with columns source, sequence, object, frame, x, y, area (source may be absent); or .npz
-    with z [n, f] (or latents), group [n] and time [n]; or .npz of masks, as `MaskWorld` takes it, whose latents are
-    then x, y, area. Raises `UsageError` for a missing file, columns, or values that are not finite.
+    path: a table (.csv, .csv.gz, .parquet) with columns source, sequence, object, frame, x, y, area (source may be
+    absent); or arrays (.npz, .safetensors) z [n, f] (or latents), group [n] and time [n]; or masks, as `MaskWorld`
+    takes them, whose latents are then x, y, area. Raises `UsageError` for a missing file, columns, or values that are
+    not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    if path.suffix == ".npz":
+    if not is_table(path):
         return _of_arrays(path)
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError, EOFError) as error:
-        raise Failure(f"{path}: cannot be read as a table ({error})") from None
-    if missing := [name for name in COLUMNS[1:] if name not in table]:
+    table = open_table(path, "tracks")
+    if missing := [name for name in COLUMNS[1:] if name not in table.names]:
         raise UsageError(f"{path}: no column {missing[0]}; a table of tracks has {', '.join(COLUMNS)}")
-    if "source" not in table:
-        table["source"] = path.name.split(".")[0]
-    values = _numbers(path, table[["x", "y", "area"]].to_numpy())
-    keys = table[["source", "sequence", "object"]].astype(str).agg("/".join, axis=1)
-    return _ordered(path, values, ("x", "y", "area"), keys.to_numpy(), table["frame"], table["source"])
+    values = _numbers(path, table.columns(["x", "y", "area"]))
+    named = "source" in table.names
+    source = table.column("source").astype(str) if named else np.full(len(values), path.name.split(".")[0])
+    keys = np.array(
+        ["/".join(key) for key in zip(source, *(table.column(n).astype(str) for n in COLUMNS[1:3]), strict=True)]
+    )
+    return _ordered(path, values, ("x", "y", "area"), keys, table.columns(["frame"])[:, 0], source)
 
 
 def track_of(path: Path, found: Any, values: np.ndarray, names: tuple[str, ...], keys: Sequence[str]) -> Tracks:
@@ -308,27 +308,22 @@ def _bound(away: np.ndarray, alpha: float, best: float, end: float) -> float:
 
 
 def _of_arrays(path: Path) -> Tracks:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as found:
-            names = set(found.files)
-            if "masks" in names:
-                from unmix.worlds.masks import latents_of, read_masks
+    names = set(array_names(path, "tracks"))
+    if "masks" in names:
+        from unmix.worlds.masks import latents_of, read_masks
 
-                masks = read_masks(path)
-                return track_of(path, masks, latents_of(masks["masks"]), ("x", "y", "area"), ("track", "frame"))
-            latents = next((name for name in ("z", "latents") if name in names), None)
-            if latents is None or not {"group", "time"} <= names:
-                raise UsageError(
-                    f"{path}: has {', '.join(sorted(names))}; tracks need z [n, f], group [n] and time [n], "
-                    "or masks with sequence and frame"
-                )
-            arrays = {"group": found["group"], "time": found["time"]}
-            z = np.asarray(found[latents], dtype=np.float64)
-            told = tuple(map(str, found["names"])) if "names" in names else ()
-    except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise Failure(f"{path}: cannot be read as arrays ({error})") from None
+        masks = read_masks(path)
+        return track_of(path, masks, latents_of(masks["masks"]), ("x", "y", "area"), ("track", "frame"))
+    latents = next((name for name in ("z", "latents") if name in names), None)
+    if latents is None or not {"group", "time"} <= names:
+        raise UsageError(
+            f"{path}: has {', '.join(sorted(names)) or 'no arrays'}; tracks need z [n, f], group [n] and time [n], "
+            "or masks with sequence and frame"
+        )
+    found = read_arrays(path, {"group": True, "time": True, latents: True, "names": False})
+    arrays = {"group": found["group"], "time": found["time"]}
+    z = np.asarray(as_array(found[latents], f"{path}: {latents}"), dtype=np.float64)
+    told = tuple(map(str, found.get("names", ())))
     if z.ndim != 2 or any(len(value) != len(z) for value in arrays.values()):
         raise UsageError(f"{path}: z must be [n, f], group and time [n], got {list(z.shape)}")
     told = told if len(told) == z.shape[1] else tuple(f"z{i}" for i in range(z.shape[1]))

@@ -109,8 +109,11 @@ def test_tables_are_read_without_catch_trials_and_errors_are_named(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         read_choices(tmp_path / "v.csv")
     (tmp_path / "w.csv").write_text("")
-    with pytest.raises(Failure, match="cannot be read as a table"):
+    with pytest.raises(Failure, match="not a whole table"):
         read_choices(tmp_path / "w.csv")
+    table.assign(correct="yes").to_csv(tmp_path / "x.csv")
+    with pytest.raises(UsageError, match="column 'correct' is not of numbers"):
+        read_choices(tmp_path / "x.csv")
 
 
 @pytest.mark.skipif(FOLDER is None, reason="UNMIX_DATA, the folder of the tables, is not set")

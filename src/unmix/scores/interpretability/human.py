@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import UsageError
 from unmix.core.seeds import Stream, as_stream
+from unmix.core.tables import open_table
 
 COLUMNS = ("subject_id", "trial_type", "catch_trial", "instr_type", "layer", "kernel_size", "channel", "correct")
 
@@ -19,26 +20,25 @@ COLUMNS = ("subject_id", "trial_type", "catch_trial", "instr_type", "layer", "ke
 def read_choices(path: str | Path, catch: bool = False, practice: bool = False) -> pd.DataFrame:
     """Answers of people who chose which of two images excites a unit more, one row for each trial.
 
-    path: a .csv with the columns of the published tables: subject_id, trial_type, catch_trial, instr_type, layer,
-    kernel_size, channel, correct and, where they are, condition_name, conf_rating, abs_conf_rating, RT. catch: keep
-    the catch trials, which only show that people attend. practice: keep trials that are not main ones.
+    path: a table (.csv, .parquet) with the columns of the published ones: subject_id, trial_type, catch_trial,
+    instr_type, layer, kernel_size, channel, correct and, where they are, condition_name, conf_rating,
+    abs_conf_rating, RT. catch: keep the catch trials, which only show that people attend. practice: keep trials that
+    are not main ones.
     Adds unit (text: layer, kernel size, channel). Raises `UsageError` for a missing file, column or value, and
     `Failure` for what is no table.
     Source: Borowski et al. 2021, arXiv 2010.12606.
     """
-    try:
-        table = pd.read_csv(path)
-    except FileNotFoundError:
-        raise UsageError(f"choices={path}: no such file") from None
-    except ValueError as error:
-        raise Failure(f"choices={path}: cannot be read as a table ({error})") from None
+    given = open_table(path, "choices")
+    table = given.frame()
     if missing := [name for name in COLUMNS if name not in table]:
         raise UsageError(f"choices={path}: lacks the columns {', '.join(missing)}")
-    if table["correct"].isna().any():
-        raise UsageError(f"choices={path}: trial {int(table['correct'].isna().to_numpy().argmax())} has no answer")
+    correct, catch_trial = given.columns(["correct", "catch_trial"]).T
+    if np.isnan(correct).any():
+        raise UsageError(f"choices={path}: trial {int(np.isnan(correct).argmax())} has no answer")
+    if not np.isin([correct, catch_trial], [0, 1]).all():
+        raise UsageError(f"choices={path}: correct and catch_trial must be true or false, or 1 or 0")
     unit = table["layer"].astype(str) + "/" + table["kernel_size"].astype(str) + "/" + table["channel"].astype(str)
-    catch_trial = table["catch_trial"].astype(bool)
-    table = table.assign(unit=unit, correct=table["correct"].astype(bool), catch_trial=catch_trial)
+    table = table.assign(unit=unit, correct=correct == 1, catch_trial=catch_trial == 1)
     keep = (catch | ~table["catch_trial"]) & (practice | (table["trial_type"] == "main"))
     return table[keep].reset_index(drop=True)
 

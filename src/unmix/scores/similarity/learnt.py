@@ -9,17 +9,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from unmix.core.array_files import ARCHIVES, array_names, read_named, read_npy
 from unmix.core.errors import UsageError
 from unmix.core.named import build_module, foreign
+from unmix.core.tables import SUFFIXES, is_table, open_table
 from unmix.scores.similarity.base import Alike, Measured, Rule, Similarity, embedded
 from unmix.scores.similarity.images import as_images
 
 
 class Embedding(Similarity):
-    """An embedding of the images that was made elsewhere, one row for each image, from a .npy or .safetensors file.
+    """An embedding of the images that was made elsewhere, one row for each image, from a file of arrays.
 
-    `unmix score RUN` reads tables and .npz as well, and takes one row for each image of the run.
-    path: the file; of .safetensors the array "vectors", or the only one. rule: cosine or distance.
+    path: .npy; .npz, .safetensors or .h5, of which "vectors", or the only one, is taken; or a table. rule: cosine or
+    distance. `unmix score RUN` takes one row for each image of the run.
     """
 
     equation: ClassVar[str] = "s(i, j) = cos(e_i, e_j), or -|e_i - e_j|"
@@ -82,18 +84,10 @@ def by_network(module: nn.Module, images: Any, batch: int = 64, rule: Rule = "co
 
 
 def _read(path: str) -> Any:
-    import numpy as np
-
-    from unmix.core.store import read_tensors
-
-    if path.endswith(".safetensors"):
-        tensors = read_tensors(path)
-        if "vectors" not in tensors and len(tensors) != 1:
-            raise UsageError(f"Embedding.path={path}: name the array 'vectors'; it has {', '.join(sorted(tensors))}")
-        return tensors.get("vectors", next(iter(tensors.values())))
-    if not path.endswith(".npy"):
-        raise UsageError(f"Embedding.path={path}: .npy or .safetensors")
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"Embedding.path={path}: cannot be read ({error})") from None
+    if is_table(path):
+        return open_table(path, "Embedding.path").numbers(complete=True)
+    if path.lower().endswith(".npy"):
+        return read_npy(path, "Embedding.path")
+    if not path.lower().endswith(ARCHIVES):
+        raise UsageError(f"Embedding.path={path}: give .npy, {', '.join((*ARCHIVES, *SUFFIXES))}")
+    return read_named(path, "vectors" if "vectors" in array_names(path) else None, "Embedding.path")
