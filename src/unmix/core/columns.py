@@ -49,8 +49,8 @@ class ParquetTable(Table):
             raise UsageError(f'{option}={path}: Parquet needs pyarrow; pip install "unmix[parquet]"') from None
         try:
             # Of the file alone: a folder named KEY=VALUE above it would add a column.
-            with open(path, "rb") as opened:
-                self._table = parquet.ParquetFile(opened).read()
+            with parquet.ParquetFile(str(path)) as opened:
+                self._table = opened.read()
         except (arrow.ArrowException, ValueError, OSError) as error:
             raise Failure(f"{path}: not a whole table ({' '.join(str(error).split())[:120]})") from None
         saved = [name for name in _pandas(self._table.schema).get("index_columns", ()) if isinstance(name, str)]
