@@ -292,7 +292,7 @@ def test_a_cut_hdf5_file_is_a_failure(tmp_path):
             Shapes3D(path=str(tmp_path / "cut.h5")).sample(2, 0)
     with pytest.raises(UsageError, match="has no array imgs; it has group/more, images"):
         read_arrays(tmp_path / "3dshapes.h5", {"imgs": True})
-    with pytest.raises(UsageError, match=r"arrays are read from \.npz, \.safetensors and \.h5"):
+    with pytest.raises(UsageError, match=r"arrays are read from \.npz, \.safetensors, \.h5"):
         read_arrays(tmp_path / "3dshapes.tar", {"imgs": True})
 
 
