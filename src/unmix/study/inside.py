@@ -21,7 +21,7 @@ from unmix.activations.transforms import Affine, TransformedRows
 from unmix.core.digest import array_digest
 from unmix.core.errors import UsageError
 from unmix.core.labels import plain
-from unmix.core.rows import Rows, Subset, gather
+from unmix.core.rows import Rows, Subset
 from unmix.core.seeds import Stream
 from unmix.finders.features import Features
 from unmix.study.cells import Cell, split, split_rows, swapped
@@ -184,12 +184,6 @@ def one_code(features: Features, x: Tensor, feature: int) -> Tensor:
     return values.new_zeros(len(codes)).index_add_(0, rows[wanted], values[wanted])
 
 
-def read_array(given: Any, name: str) -> tuple[Any, str]:
-    """An array and its digest, from an array or what `open_array` takes."""
-    found = open_array(given, option=name) if isinstance(given, (str, Path)) else given
-    return (gather(found), found.digest) if hasattr(found, "blocks") else (found, array_digest(found))
-
-
 def _compared(results: Results, cell: Cell, features: Features, encoder: str) -> Features:
     tried = {
         other.encoder.kind: other
@@ -231,7 +225,7 @@ def _array_reader(
     if data is None:
         raise UsageError("data: a module needs its input; give data=FILE (and labels=FILE, where they are known)")
     inputs = ModuleActivations(**{name: value for name, value in about["recipe"].items() if name != "kind"}).inputs(
-        read_array(data, "data")[0]
+        open_array(data) if isinstance(data, (str, Path)) else data
     )
     held = np.arange(len(inputs))
     right = None
