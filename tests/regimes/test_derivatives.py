@@ -197,3 +197,12 @@ def test_a_recurrent_network_can_be_watched():
     last = watch.records[-1]
     assert last["kernel distance"] > 0 and sum(last["layer shares"].values()) == pytest.approx(1)
     assert set(last["balance"]) == {"h -> o"} and last["drift"] < 1e-12
+
+
+def test_the_callers_modes_do_not_reach_the_kernel():
+    model, x = taken("transformer block")
+    right = tangent_kernel(model, x, forward=first)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(right, tangent_kernel(model, x, forward=first))
+        sketch = sketched_kernel(model, x, draws=2, forward=first)
+    assert torch.equal(sketch.kernel, sketched_kernel(model, x, draws=2, forward=first).kernel)

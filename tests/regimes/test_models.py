@@ -161,3 +161,19 @@ def test_computed_weights_are_told_in_words_everywhere():
     start = state(model)
     balance(model, alpha=2.0, probe=torch.ones(2, 6).double()).undo(model)
     assert alike(start, state(model))  # its buffers too, which move whenever the weight is looked at
+
+
+def test_the_callers_modes_do_not_reach_balance():
+    right = built("plain")[0]
+    balance(right, alpha=3.0)
+    for mode in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)):
+        model = built("plain")[0]
+        with mode:
+            assert balance(model, alpha=3.0).preserved
+        assert alike(state(right), state(model))
+    model = built("plain")[0]
+    compiled = torch.compile(model, backend="eager")
+    report = balance(compiled, alpha=3.0)
+    assert alike(state(right), state(model)) and list(report.moved) == ["0 -> 2", "2 -> 4"]
+    report.undo(compiled)
+    assert alike(state(model), state(built("plain")[0]))

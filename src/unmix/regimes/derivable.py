@@ -12,12 +12,15 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from unmix.regimes.running import as_written
+
 
 @contextmanager
 def consistent(model: nn.Module) -> Iterator[None]:
-    """Attention and recurrent layers without their fused paths, and look-ups whose derivatives agree."""
+    """Attention and recurrent layers without their fused paths, look-ups whose derivatives agree, no autocast."""
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        as_written(stack, model)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))

@@ -15,10 +15,12 @@ from unmix.regimes.choosing import Source, chosen
 from unmix.regimes.derivable import settle
 from unmix.regimes.directional import Pushed, pulled, way_for
 from unmix.regimes.jacobian import Forward, Transformed, frozen_copy, outputs, outputs_of
+from unmix.regimes.running import converted, undisturbed
 
 Rates = Mapping[str, float] | Callable[[str], float] | None
 
 
+@undisturbed
 def tangent_kernel(
     model: nn.Module,
     x: Tensor,
@@ -64,6 +66,7 @@ class Sketch:
     features: Tensor
 
 
+@undisturbed
 def sketched_kernel(
     model: nn.Module,
     x: Tensor,
@@ -119,6 +122,7 @@ def sketched_distance(one: Sketch, two: Sketch) -> float:
     return float(1 - across / own.sqrt())
 
 
+@undisturbed
 def kernel_times(
     model: nn.Module, x: Tensor, v: Tensor, *, rates: Rates = None, forward: Forward | None = None
 ) -> Tensor:
@@ -242,6 +246,7 @@ def _prepared(
     if len(x) == 0 or (other is not None and len(other) == 0):
         raise UsageError("x: no rows; give at least one")
     twin = frozen_copy(model, dtype)
+    x, other = converted(x, None), converted(other, None)
     if dtype is not None:
         x = x.to(dtype) if x.is_floating_point() else x
         other = other.to(dtype) if other is not None and other.is_floating_point() else other

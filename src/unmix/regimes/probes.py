@@ -37,8 +37,7 @@ class Input:
 
     def call(self, model: nn.Module, dtype: torch.dtype | None = None) -> list[Tensor]:
         """Every tensor that the model gives, in the mode that it is in."""
-        args, named = (self.args, self.named) if dtype is None else converted((self.args, self.named), dtype)
-        args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
+        args, named = converted((self.args, self.named), dtype)
         return tensors_in(model(*args, **named) if self.forward is None else self.forward(model, *args))
 
     def outputs(self, twin: nn.Module, model: nn.Module, dtype: torch.dtype | None = None) -> list[Tensor]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from unmix.core.errors import UsageError
 STILL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.2}
 DEPTH = 6  # of outputs within outputs
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -46,21 +50,25 @@ def copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
         for parameter in twin.parameters():
             parameter.grad = None
         if dtype is not None:
-            twin._apply(lambda t: converted(t, dtype))
+            twin._apply(lambda t: _as(t, dtype))
     return twin
 
 
-def converted(value: Any, dtype: torch.dtype) -> Any:
-    """Real tensors in a nested input as `dtype`, complex ones as wide; whole numbers and all else as they are."""
+def converted(value: Any, dtype: torch.dtype | None) -> Any:
+    """A copy of a nested input, its real tensors in `dtype`, complex ones as wide; what is no tensor as it is."""
     if isinstance(value, Tensor):
-        if value.is_complex():
-            return value.to(dtype.to_complex())
-        return value.to(dtype) if value.is_floating_point() else value
+        return (value if dtype is None else _as(value, dtype)).detach().clone()
     if isinstance(value, Mapping):
         return {key: converted(part, dtype) for key, part in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return type(value)(converted(part, dtype) for part in value)
     return value
+
+
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if tensor.is_complex():
+        return tensor.to(dtype.to_complex())
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def precision(model: nn.Module) -> torch.dtype:
@@ -74,6 +82,28 @@ def take_mode(twin: nn.Module, model: nn.Module) -> None:
         own.training = other.training and not isinstance(own, STILL)
 
 
+def undisturbed(function: Callable[Given, Made]) -> Callable[Given, Made]:
+    """A function that the inference mode and the autocast of its caller do not reach."""
+
+    @functools.wraps(function)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            for kind in ("cpu", *(("cuda",) if torch.cuda.is_available() else ())):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **kwargs)
+
+    return call
+
+
+def as_written(stack: ExitStack, model: nn.Module) -> None:
+    """No autocast and compiled parts eager, until the stack is closed."""
+    for kind in {"cpu", *(p.device.type for p in model.parameters() if p.device.type != "meta")}:
+        stack.enter_context(torch.autocast(kind, enabled=False))
+    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+
+
 @contextmanager
 def quiet(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
     """Every random state set to the same start and put back after, no autocast, no warnings, compiled parts eager;
@@ -85,10 +115,7 @@ def quiet(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(torch.inference_mode(False))
-        for kind in {"cpu", *(p.device.type for p in model.parameters() if p.device.type != "meta")}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        if any(hasattr(m, "_orig_mod") for m in model.modules()):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        as_written(stack, model)
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(0)
         for index in devices:
