@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from unmix.activations import COLLECTORS
 from unmix.activations.data import Data
 from unmix.activations.modules import ModuleActivations
 from unmix.cli import app
 from unmix.core.errors import UnmixError, UsageError
-from unmix.core.named import trusting
+from unmix.core.named import SAFE, own_environment, trusting
 from unmix.core.options import parse, recipes
 from unmix.encoders import ENCODERS
 from unmix.encoders.greedy import Omp
@@ -172,11 +173,17 @@ def test_a_recipe_from_a_plain_dict_that_names_code_is_refused(name: str, marker
         (NETWORKS, {"kind": "OnSphere", "network": built}),
         (NETWORKS, {"kind": "PosteriorMean", "network": {"kind": "OnSphere", "network": built}}),
         (SIMILARITIES, {"kind": "Network", "make": name}),
+        (COLLECTORS, {"kind": "ModuleActivations", "model": name}),
     ):
         with pytest.raises(UsageError) as told:
             made = table.make(value)
             # Of unmix's own it is known, where it would be called, that they make no module.
-            made.build((1, 8, 8), 4) if table is NETWORKS else made.bind(np.zeros((3, 1, 8, 8)))
+            if table is NETWORKS:
+                made.build((1, 8, 8), 4)
+            elif table is SIMILARITIES:
+                made.bind(np.zeros((3, 1, 8, 8)))
+            else:
+                made.collect(np.zeros((3, 1, 8, 8)), "acts")
         assert "\n" not in str(told.value) and not marker.exists()
 
 
@@ -361,10 +368,16 @@ OPENING = (
     "fit digits finder=RandomAtoms --start {run} -o {out}",
     "fit digits finder=RandomAtoms --start {fit} -o {out}",
 )
-LEARNING = (
+READING = (
+    "fit {acts} finder=RandomAtoms finder.width=4 -o {out}",
+    "choose {acts} finder=RandomAtoms finder.width=4 -o {out}",
+    "activations torch.nn:Flatten --data {acts} -o {out}",
+    "import {fit} -o {out}",
     "status {learnt}",
     "table {learnt}",
     "report {learnt} -o {out}.html",
+)
+LEARNING = (
     "probe {learnt}",
     "trust {learnt}",
     "export {learnt} --encoder {out}.pt2",
@@ -372,7 +385,7 @@ LEARNING = (
 )
 
 
-@pytest.mark.parametrize("words", [*OPENING, *LEARNING])
+@pytest.mark.parametrize("words", [*OPENING, *LEARNING, *READING])
 def test_no_verb_runs_code_of_a_folder(words: str, whole: Path, tmp_path: Path, marker: Path) -> None:
     """Every place of a run that can hold a name holds one, in a run on activations that name code as well."""
     parts = {part: shutil.copytree(whole / part, tmp_path / part) for part in ("run", "acts", "learnt")}
@@ -404,7 +417,7 @@ def test_no_verb_runs_code_of_a_folder(words: str, whole: Path, tmp_path: Path, 
     except UnmixError as error:
         said = str(error)
     assert not marker.exists() and not any("stranger" in module for module in sys.modules)
-    assert "stranger" in said or words in ("status {learnt}", "table {learnt}", "report {learnt} -o {out}.html"), said
+    assert "stranger" in said or words in READING, said
     assert "\n" not in said
 
 
@@ -462,3 +475,10 @@ def test_code_that_is_typed_is_run_and_then_trusted_by_name(tmp_path: Path, monk
     assert made[0].code == "stranger:build"
     with pytest.raises(UsageError, match="runs stranger:build"):
         SIMILARITIES.make(made[0].as_dict())
+
+
+def test_a_program_of_the_user_runs_without_what_workers_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", SAFE)
+    assert "PYTHONSAFEPATH" not in own_environment()
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    assert own_environment()["PYTHONSAFEPATH"] == "1"

@@ -174,12 +174,12 @@ class FolderModel:
 class DottedModel:
     """A torch module "my.module:build" or "file.py:build": a module, or what gives one from keyword arguments.
 
-    stored: the path was read from a folder; then it is a class or function of a trusted package or of unmix.
+    strict: it is a class or function that its module itself defines, as of unmix and of what a folder names.
     """
 
     path: str
     arguments: Mapping[str, Any]
-    stored: bool = False
+    strict: bool = False
 
     @cached_property
     def module(self) -> nn.Module:
@@ -187,7 +187,7 @@ class DottedModel:
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            if self.stored:
+            if self.strict:
                 return build_module("model", self.path, self.arguments)
             target = load_typed(self.path)
             if not isinstance(target, nn.Module):
@@ -231,9 +231,10 @@ def find_model(
             raise UsageError(f"model={name}: the folder has no config.json; give a folder that save_pretrained wrote")
         return FolderModel(folder)
     if ":" in name:
-        if stored and foreign(name) is not None and not trusted(name):
+        ours = foreign(name) is None
+        if stored and not ours and not trusted(name):
             raise UsageError(f"model={name}: is code, {permission(name)}, or name it yourself: model={name}")
-        return DottedModel(name, dict(arguments or {}), stored)
+        return DottedModel(name, dict(arguments or {}), strict=stored or ours)
     if "/" not in name and "\\" not in name and (folder := _installed(name)) is not None:
         return FolderModel(folder)
     raise UsageError(

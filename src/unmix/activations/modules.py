@@ -30,6 +30,7 @@ from unmix.activations.shards import (
 from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems, Items
+from unmix.core.named import foreign
 from unmix.core.recipe import Recipe
 from unmix.core.watch import Watch
 
@@ -71,6 +72,11 @@ class ModuleActivations(Recipe):
     crop: float | None = Field(default=None, gt=0, le=1)
     batch: int = Field(default=256, ge=1)
     dtype: Literal["float32", "float16"] = "float32"
+
+    @property
+    def code(self) -> str | None:
+        """What builds the model, unless it is of unmix or a folder."""
+        return foreign(self.model) if ":" in self.model else None
 
     def collect(
         self,
