@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -54,6 +55,22 @@ def test_folders_that_are_none_or_several(tmp_path):
     MAKE["sparsify"](tmp_path / "layers.3")
     with pytest.raises(UsageError, match=r"none of .*sae.safetensors is there; try its sub-folder layers\.3"):
         read(tmp_path)
+    with pytest.raises(UsageError, match=r"is a file; name the folder that it is in, .*layers\.3$"):
+        read(tmp_path / "layers.3" / "sae.safetensors")
+    (tmp_path / "scope").mkdir()
+    with pytest.raises(UsageError, match="is there; the folder is empty"):
+        read(tmp_path / "scope")
+    (tmp_path / "scope" / "README.md").write_text("a layout of their own")
+    np.savez(tmp_path / "scope" / "params.npz", W_enc=np.zeros((2, 3)), W_dec=np.zeros((3, 2)), threshold=np.zeros(3))
+    there = r"params.npz \(W_dec, W_enc, threshold\)"
+    with pytest.raises(UsageError, match=rf"none of .* is there; it holds {there}; README.md"):
+        read(tmp_path / "scope")
+    with pytest.raises(UsageError, match=rf"is a file; name a folder that holds .*; this is {there}"):
+        read(tmp_path / "scope" / "params.npz")
+    held = r"sae.safetensors \(W_dec, b_dec, encoder.bias, encoder.weight\)"
+    shutil.move(tmp_path / "layers.3" / "sae.safetensors", tmp_path / "mine.safetensors")
+    with pytest.raises(UsageError, match=rf"this is {held.replace('sae', 'mine')}"):
+        read(tmp_path / "mine.safetensors")
     both = MAKE["saelens"](tmp_path / "both")
     shutil.copy(MAKE["dictionary_learning"](tmp_path / "other") / "ae.pt", both)
     with pytest.raises(UsageError, match="saelens and dictionary_learning; say which"):
