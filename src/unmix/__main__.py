@@ -11,7 +11,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        os.write(2, b"\ninterrupted; nothing was begun\n")
+        os.write(2, b"\ninterrupted; what is done is kept: run the same command again to go on\n")
         os._exit(130)
 
 

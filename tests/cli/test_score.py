@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from unmix.cli.score import score
+from unmix.cli.shared import to_write
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
 from unmix.study.scoring import factors_of, score_arrays, scored
@@ -87,7 +88,7 @@ def test_the_matching_is_drawn_as_svg_and_on_a_page(files):
     page = (files / "match.html").read_text()
     assert "random projections of the true factors reach" in page and ">angle<" in page and "typed_mcc" in page
     with pytest.raises(UsageError, match=r"must end in \.html or \.svg"):
-        score(files / "z.npy", files / "h.npy", figure=files / "match.png", **same)
+        to_write(".html", ".svg")(files / "match.png")
 
 
 def test_mistakes_are_one_line(files):

@@ -84,8 +84,9 @@ def test_one_harmed_cell_stops_no_reader_and_is_made_again(made, run, content):
     with pytest.warns(Notice, match=str(file)):
         table = Results(run).table()
     assert len(table) == 1
-    with pytest.warns(Notice, match=str(file)):
-        assert report_run(run).is_file()
+    if content == "[]":
+        with pytest.warns(Notice, match=str(file)):
+            assert report_run(run).is_file()
     if content == "folder":
         file.rmdir()
     mended = again(made, run).table()
@@ -252,6 +253,6 @@ def test_the_gap_is_told_of_two_recipes_of_one_kind_and_of_encoders_of_ones_own(
         ([Solver()], "my_solvers:Solver"),
     ):
         copy = Path(shutil.copytree(run, run.with_name(name[:4])))
-        verbs.compare(copy, [Linear(), *encoders])
+        verbs.compare(copy, [Linear(steps=20), *encoders])
         page = report_run(copy).read_text()
         assert "The amortisation gap at matched sparsity: " in page and f"on the TopKSAE dictionary, {name}" in page

@@ -22,7 +22,7 @@ def check(
 
     Options: the world's fields as world.FIELD, samples (latents drawn) and rng.
     """
-    from unmix.core.options import finish, parse
+    from unmix.core.options import Count, finish, parse, take
 
     given = parse(options or [])
     if world.endswith(TRACKS):
@@ -37,10 +37,7 @@ def check(
         raise UsageError(
             f"check: {world} is data whose latents are not known; give a world or a file of object tracks"
         )
-    fields = {"n": given.pop("samples", [2000]), "rng": given.pop("rng", [0])}
-    for name, values in fields.items():
-        if len(values) != 1 or not isinstance(values[0], int):
-            raise UsageError(f"{'samples' if name == 'n' else name}: one whole number here, got {values}")
+    fields = {"n": take(given, "samples", Count, 2000), "rng": take(given, "rng", int, 0)}
     from unmix.core.options import recipes
     from unmix.worlds.assumptions import check_assumptions
 
@@ -51,4 +48,4 @@ def check(
     )
     if len(made) != 1:
         raise UsageError("world: one at a time here; run once for each")
-    tell(str(check_assumptions(made[0], **{name: values[0] for name, values in fields.items()})))
+    tell(str(check_assumptions(made[0], **fields)))

@@ -46,15 +46,15 @@ def learn(
     none are found. Each goes to RUN/learned/ with its scores on held-out rows. Run it again to go on where it
     stopped; under torchrun several processes train together.
     """
-    from unmix.core.options import finish, parse, recipes
+    from unmix.core.options import finish, parse, recipes, take
     from unmix.learners import LEARNERS
     from unmix.regimes import INITIALISATIONS
 
     given = parse(options or [])
-    seeds, test = given.pop("seed", [0]), given.pop("test", [8192])[0]
+    seeds, test = take(given, "seed", list[int], [0]), take(given, "test", int, 8192)
     world = _from_path(data, given) or world_of(data, given)
     learners = recipes(LEARNERS, "learner", given, [] if "learner" in given else [_suited(world)])
-    watched, followed = given.pop("watch", [None])[0], list(map(str, given.pop("watch.pairs", [])))
+    watched, followed = take(given, "watch", str | None, None), list(map(str, given.pop("watch.pairs", [])))
     if "init" in given:
         starts = recipes(INITIALISATIONS, "init", given, [])
         learners = [made.but(init=start) for made in learners for start in starts]

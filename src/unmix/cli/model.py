@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unmix.cli.shared import Csv, DryRun, Options, Run, one_value, tell, tell_costs
+from unmix.cli.shared import Csv, DryRun, Options, Run, tell, tell_costs
 from unmix.core.errors import UsageError
 
 Labels = Annotated[
@@ -91,7 +91,7 @@ def probe(
         from unmix.study.probing import probe_learned, shown
 
         given = _given(words, ("learner", "seed", "trust"))
-        given["trust"] = frozenset([given["trust"]] if "trust" in given else [])
+        given["trust"] = frozenset([str(given["trust"])] if "trust" in given else [])
         if pattern is not None:
             raise UsageError(f"pattern={pattern}: is for tokens of text; give LABELS")
         found = probe_learned(run, labels, **given)
@@ -100,13 +100,13 @@ def probe(
         else:
             _show(found, csv, [])
         return
-    from unmix.core.options import finish, parse
+    from unmix.core.options import finish, parse, take
 
     parsed = parse(words or [])
     fields = {name: tuple(parsed.pop(key)) for key, name in (("k", "active"), ("C", "strengths")) if key in parsed}
     if "select" in parsed:
-        fields["select"] = one_value(parsed, "select", None)
-    given = {key: one_value(parsed, key, None) for key in ("finder", "seed", "limit") if key in parsed}
+        fields["select"] = take(parsed, "select", Any, None)
+    given = {key: take(parsed, key, Any, None) for key in ("finder", "seed", "limit") if key in parsed}
     finish(parsed, ["k", "C", "select", "finder", "seed", "limit"])
     from unmix.scores.probes import SparseProbe
     from unmix.study.concepts import probe as measure
@@ -117,10 +117,10 @@ def probe(
 
 def _given(options: list[str] | None, known: tuple[str, ...]) -> dict[str, Any]:
     """One value for each option; raises `UsageError` for another option or several values."""
-    from unmix.core.options import finish, parse
+    from unmix.core.options import finish, parse, take
 
     parsed = parse(options or [])
-    found = {key: one_value(parsed, key, None) for key in known if key in parsed}
+    found = {key: take(parsed, key, Any, None) for key in known if key in parsed}
     finish(parsed, known)
     return found
 

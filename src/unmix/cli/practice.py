@@ -17,7 +17,6 @@ from unmix.cli.shared import (
     Out,
     Run,
     engine_of,
-    one_value,
     tell,
     tell_costs,
     world_of,
@@ -29,21 +28,24 @@ SHOWN = 20
 
 def explain(run: Run, options: Options = None, csv: Csv = None) -> None:
     """Explain features of text and score the words: unmix explain run/ finder=TopKSAE features=50 judge=TokenJudge"""
-    from unmix.core.options import finish, parse, recipes
+    from unmix.core.options import finish, parse, recipes, take
     from unmix.scores.autointerp import AutoInterp
     from unmix.scores.judging import JUDGES
 
     given = parse(options or [])
-    finders, seed, rng = given.pop("finder", [None]), one_value(given, "seed", None), one_value(given, "rng", 0)
-    controls = [name for name in given.pop("controls", ["random", "shuffled"]) if name is not None]
+    finders, seed = take(given, "finder", list[str | None], [None]), take(given, "seed", int | None, None)
+    rng = take(given, "rng", int, 0)
+    controls = [
+        name for name in take(given, "controls", list[str | None], ["random", "shuffled"]) if name is not None
+    ]
     judges = recipes(JUDGES, "judge", given, ["TokenJudge"])
     if len(judges) != 1:
         raise UsageError(f"judge: one at a time, got {len(judges)}; run once for each")
     if csv is not None and len(finders) > 1:
         raise UsageError(f"--csv: one finder at a time, got {len(finders)}; run once for each")
-    only = tuple(given.pop("feature", ()))
+    only = tuple(take(given, "feature", list[int], []))
     fields = [name for name in AutoInterp.model_fields if name not in ("judge", "only")]
-    chosen = {name: one_value(given, name, None) for name in fields if name in given}
+    chosen = {name: take(given, name, Any, None) for name in fields if name in given}
     finish(given, ["finder", "seed", "feature", "judge", "judge.FIELD", "controls", "rng", *fields])
     from unmix.study.explain import explain as explained
 
@@ -76,12 +78,12 @@ def choose(
 
     Writes choose.csv and choose.html with the curves. Several samples= add a learning curve of the suggestion.
     """
-    from unmix.core.options import finish, parse, recipes
+    from unmix.core.options import Count, finish, parse, recipes, take
     from unmix.finders import FINDERS
 
     given = parse(options or [])
-    seeds, samples = given.pop("seed", [0]), given.pop("samples", [None])
-    distortion, test = one_value(given, "distortion", 0.01), one_value(given, "test", 8192)
+    seeds, samples = take(given, "seed", list[int], [0]), take(given, "samples", list[Count | None], [None])
+    distortion, test = take(given, "distortion", float, 0.01), take(given, "test", int, 8192)
     world = world_of(data, given)
     finders = recipes(FINDERS, "finder", given, ["TopKSAE"])
     known = ["finder", "finder.FIELD", "KIND.FIELD", "transform", "seed", "samples", "distortion", "test"]
@@ -120,13 +122,13 @@ def match(
     csv: Csv = None,
 ) -> None:
     """Match features of two fits by atoms or codes: unmix match run/ run/ seed=0,1; unmix match layer3/ layer5/"""
-    from unmix.core.options import finish, parse
+    from unmix.core.options import finish, parse, take
 
     given = parse(options or [])
-    finders, seeds = _two(given, "finder"), _two(given, "seed")
-    names = {"by": "auto", "above": None, "limit": 65_536, "rng": 0}
-    chosen = {name: one_value(given, name, default) for name, default in names.items()}
-    finish(given, ["finder", "seed", *names])
+    finders, seeds = _two(given, "finder", str | None), _two(given, "seed", int | None)
+    hints = {"by": str, "above": float | None, "limit": int, "rng": int}
+    chosen = {name: take(given, name, hint, None) for name, hint in hints.items() if name in given}
+    finish(given, ["finder", "seed", *hints])
     from unmix.core.watch import Progress
     from unmix.study.matching import match_runs
 
@@ -148,9 +150,11 @@ def _folded(summary: Any) -> Any:
     return folded
 
 
-def _two(given: dict[str, list[Any]], key: str) -> tuple[Any, Any]:
+def _two(given: dict[str, list[Any]], key: str, hint: Any) -> tuple[Any, Any]:
     """An option's value for A and for B; one value is for both."""
-    values = given.pop(key, [None])
+    from unmix.core.options import take
+
+    values = take(given, key, list[hint], [None])
     if len(values) > 2:
         raise UsageError(f"{key}: one value, or one for each side, got {len(values)}")
     return values[0], values[-1]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unmix.cli.shared import Run, tell, tell_results
+from unmix.cli.shared import TABLES, Csv, Run, tell, tell_results, to_write
 from unmix.core.errors import UsageError
 
 
@@ -18,10 +18,7 @@ def status(run: Run) -> None:
     tell("\n".join(Holdings(run).lines()))
 
 
-def table(
-    run: Run,
-    csv: Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")] = None,
-) -> None:
+def table(run: Run, csv: Csv = None) -> None:
     """The results of a run as a table: one row for every cell, and for every learnt representation."""
     from unmix.study.export import write_table
     from unmix.study.holdings import Holdings, nothing
@@ -42,8 +39,12 @@ def table(
 
 def export(
     run: Run,
-    codes: Annotated[Path | None, typer.Option(help="Active codes of all rows, as .csv or .parquet.")] = None,
-    features: Annotated[Path | None, typer.Option(help="One line for each feature, as .csv or .parquet.")] = None,
+    codes: Annotated[
+        Path | None, typer.Option(help="Active codes of all rows, as .csv or .parquet.", callback=TABLES)
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="One line for each feature, as .csv or .parquet.", callback=TABLES)
+    ] = None,
     to: Annotated[str | None, typer.Option(help="Another library's format: saelens. Written to --out.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for --to.")] = None,
     model_name: Annotated[str | None, typer.Option(help="Model the rows came from, for --to.")] = None,
@@ -53,7 +54,10 @@ def export(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed.")] = None,
     encoder: Annotated[
-        Path | None, typer.Option(help="Of a run of learn: the encoder as .pt2, which torch.export.load reads.")
+        Path | None,
+        typer.Option(
+            help="Of a run of learn: the encoder as .pt2, which torch.export.load reads.", callback=to_write(".pt2")
+        ),
     ] = None,
     learner: Annotated[str | None, typer.Option(help="Whose encoder, where there are several.")] = None,
 ) -> None:
@@ -89,7 +93,11 @@ def export(
 
 
 def report(
-    run: Run, out: Annotated[Path | None, typer.Option("--out", "-o", help="Page; default RUN/report.html.")] = None
+    run: Run,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Page; default RUN/report.html.", callback=to_write(".html")),
+    ] = None,
 ) -> None:
     """Write a run's results as one HTML page."""
     from unmix.report.run import report_run

@@ -34,11 +34,11 @@ def fit(
     dry_run: DryRun = False,
 ) -> None:
     """Fit features: unmix fit acts/ finder=TopKSAE,SparseCoding finder.width=1024 seed=0..1 -o run/"""
-    from unmix.core.options import finish, parse, recipes
+    from unmix.core.options import Count, finish, parse, recipes, take
     from unmix.finders import FINDERS
 
     given = parse(options or [])
-    seeds, samples = given.pop("seed", [0]), given.pop("samples", [None])
+    seeds, samples = take(given, "seed", list[int], [0]), take(given, "samples", list[Count | None], [None])
     world = world_of(data, given)
     from unmix.study import verbs
     from unmix.study.cautions import cautions
@@ -63,11 +63,11 @@ def compare(
     engine: EngineName = "serial",
 ) -> None:
     """Swap encoders over the fitted dictionaries: unmix compare run/ encoder=Linear,TopK,Fista,Omp l0=32"""
-    from unmix.core.options import finish, parse, recipes
+    from unmix.core.options import finish, parse, recipes, take
     from unmix.encoders import ENCODERS
 
     given = parse(options or [])
-    l0, seeds = given.pop("l0", [None])[0], given.pop("seed", None)
+    l0, seeds = take(given, "l0", float | None, None), take(given, "seed", list[int], None)
     encoders = recipes(ENCODERS, "encoder", given, ["Linear", "TopK", "Fista", "Omp"])
     finish(given, ["encoder", "encoder.FIELD", "KIND.FIELD", "l0", "seed"])
     from unmix.study import verbs
@@ -87,10 +87,10 @@ def trust(
 
     unmix trust run/ size=.1,.32,1 seed=0..1 --checked study-trust/ (size: shares of the rows, for features)
     """
-    from unmix.core.options import finish, parse
+    from unmix.core.options import finish, parse, take
 
     given = parse(options or [])
-    sizes, seeds = given.pop("size", [0.1, 0.32, 1.0]), given.pop("seed", [0])
+    sizes, seeds = take(given, "size", list[float], [0.1, 0.32, 1.0]), take(given, "seed", list[int], [0])
     finish(given, ["size", "seed"])
     from unmix.papers.trust.lessons import lesson
     from unmix.study import verbs

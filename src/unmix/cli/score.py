@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmix.cli.shared import Options, columns_of, one_value, tell
+from unmix.cli.shared import Csv, Options, columns_of, tell, to_write
 from unmix.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,10 +47,15 @@ def score(
     group: Annotated[
         Path | None, typer.Option(help="Sequence of each row [n], such as a.csv:COLUMN; none is split.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table as .csv or .parquet.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write values and details as JSON.")] = None,
+    csv: Csv = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write values and details as .json.", callback=to_write(".json"))
+    ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the matching of codes and factors: .html or .svg.")
+        Path | None,
+        typer.Option(
+            help="Draw the matching of codes and factors: .html or .svg.", callback=to_write(".html", ".svg")
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the shuffles, splits and the bootstrap.")] = 0,
     run: Annotated[
@@ -79,8 +84,6 @@ def score(
     from unmix.study.export import write_table
     from unmix.study.scoring import DEFAULT, scored
 
-    if figure is not None and figure.suffix not in (".html", ".svg"):
-        raise UsageError(f"figure={figure}: must end in .html or .svg")
     words = parse(options or [])
     paths = {"latents": latents, "codes": codes, "x": x, "untrained": untrained}
     read = {name: _read(path, name, words) for name, path in paths.items() if path is not None}
@@ -112,10 +115,10 @@ def score(
 
 def _interpret(run: Path, options: list[str] | None, untrained: Path | None, csv: Path | None) -> None:
     """Interpretability of a run's features over its images."""
-    from unmix.core.options import finish, parse
+    from unmix.core.options import finish, parse, take
 
     given = parse(options or [])
-    fields = {name: one_value(given, name, None) for name in WORDS if name in given}
+    fields = {name: take(given, name, Any, None) for name in WORDS if name in given}
     finish(given, WORDS)
     from unmix.core.named import typed
     from unmix.scores.similarity import SIMILARITIES

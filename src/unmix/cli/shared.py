@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,28 @@ from unmix.core.errors import Failure, UsageError, visible
 DATA = "A shards folder, .npy, .npz, .safetensors, a table (.csv, .tsv, .txt, .parquet), 'digits', or a world's name."
 OF_DATA = ("world.FIELD", "data.drop", "data.labels")
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
+
+def to_write(*endings: str) -> Callable[[Path | None], Path | None]:
+    """What looks at an option that names a file to write, before any work: its ending, and whether it can be."""
+
+    def look(path: Path | None) -> Path | None:
+        from unmix.core.store import must_be_writable
+
+        if path is not None:
+            if path.suffix not in endings:
+                raise UsageError(f"{path}: the file to write must end in {' or '.join(endings)}")
+            must_be_writable(path)
+        return path
+
+    return look
+
+
 Options = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options, such as finder.k=32.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to make or add to.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take; run nothing.")]
-Csv = Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.")]
+TABLES = to_write(".csv", ".parquet")
+Csv = Annotated[Path | None, typer.Option(help="Write the whole table as .csv or .parquet.", callback=TABLES)]
 EngineName = Annotated[
     str, typer.Option("--engine", help="serial, processes, dask, ray or slurm; fields after commas.")
 ]
@@ -47,10 +65,12 @@ def world_of(data: str, given: dict[str, list[Any]]) -> Any:
 
 def columns_of(name: str, given: dict[str, list[Any]], labelled: bool = True) -> dict[str, Any]:
     """The options NAME.drop=A,B and, where labelled, NAME.labels=C of a table, taken out of those given."""
+    from unmix.core.options import take
+
     drop = given.pop(f"{name}.drop", [])
     drop = drop[0] if drop and isinstance(drop[0], list) else drop  # ["a,b"] is a name with a comma
     found: dict[str, Any] = {"drop": tuple(map(str, drop))}
-    if labelled and (label := one_value(given, f"{name}.labels", None)) is not None:
+    if labelled and (label := take(given, f"{name}.labels", Any, None)) is not None:
         found["labels"] = str(label)
     return found
 
@@ -61,22 +81,14 @@ def no_columns(data: str, given: dict[str, list[Any]]) -> None:
         raise UsageError(f"{named[0]}: is for columns of a table; {data} has none")
 
 
-def one_value(given: dict[str, list[Any]], key: str, default: Any) -> Any:
-    """Take the one value of an option out of those given; raises `UsageError` for several."""
-    values = given.pop(key, [default])
-    if len(values) != 1:
-        raise UsageError(f"{key}: one value here, got {len(values)}; run once for each")
-    return values[0]
-
-
 def engine_of(name: str) -> Any:
     """An engine by name, its fields after commas: dask,address=tcp://host:8786 or slurm,partition=long,hours=8."""
-    from unmix.core.options import parse
+    from unmix.core.options import parse, take
     from unmix.study import ENGINES
 
     kind, *words = name.split(",")
     fields = parse(words)
-    return ENGINES[kind](**{key: one_value(fields, key, None) for key in list(fields)})
+    return ENGINES[kind](**{key: take(fields, key, Any, None) for key in list(fields)})
 
 
 def tell_results(results: Any, world: str | None = None) -> None:

@@ -40,12 +40,29 @@ def notice(text: str) -> None:
 
 
 # What torch, its libraries and the loader of shared objects say where memory cannot be had.
-_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "failed to map segment", "can't start new thread")
+GONE = "the working folder is gone (it was removed); change to one that is there"
+_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "failed to map segment",
+    "can't start new thread",
+    "error return without exception set",
+)
+_TOO_LARGE = (
+    "Overflow when unpacking",
+    "Maximum allowed dimension",
+    "larger than the maximum possible",
+    "overflowed",
+)
 
 
 def short_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or of a library means that memory could not be had."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)
+    """Whether an error of Python or of a library, or what it came from, means that memory could not be had."""
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY):
+        return True
+    cause = error.__cause__ or error.__context__
+    return cause is not None and short_of_memory(cause)
 
 
 def reason(error: BaseException) -> str:
@@ -61,6 +78,8 @@ def system_words(error: BaseException) -> str | None:
         size = re.search(r"allocate ([\d.]+ [KMGTPE]iB|\d+ bytes)", str(error))
         asked = f" ({size[1]} asked for at once)" if size else ""
         return f"out of memory{asked}; give fewer rows, a smaller width or batch, or a machine with more"
+    if isinstance(error, OverflowError) or any(words in str(error) for words in _TOO_LARGE):
+        return "a size is larger than any machine can hold; give a smaller number"
     if isinstance(error, RecursionError):
         return "nested too deeply: a file or an option holds lists within lists without end"
     if not isinstance(error, OSError):
@@ -68,7 +87,7 @@ def system_words(error: BaseException) -> str | None:
     try:
         os.getcwd()
     except OSError:
-        return "the working folder is gone (it was removed or renamed); change to one that is there"
+        return GONE
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import math
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import Field
 
 from unmix.core.errors import UsageError, suggest
 from unmix.core.named import typed
-from unmix.core.recipe import Table
+from unmix.core.recipe import Table, problem
+
+P = ParamSpec("P")
+Made = TypeVar("Made")
+MOST = 10_000  # values of one option, recipes of one command
+Count = Annotated[int, Field(ge=1, le=10**9)]
+_WHOLE = re.compile("-?[0-9]+")
 
 
 def parse(words: Iterable[str]) -> dict[str, list[Any]]:
@@ -34,15 +47,28 @@ def values(text: str) -> list[Any]:
     if text[:1] in "[{":
         try:
             return [json.loads(text)]
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{text!r}: not JSON ({error})") from None
+        except RecursionError:
+            raise UsageError(f"{_short(text)!r}: nested too deeply") from None
+        except ValueError as error:
+            raise UsageError(f"{_short(text)!r}: not JSON ({_short(error)})") from None
     first, dots, last = text.partition("..")
-    if dots and first.lstrip("-").isdigit() and last.lstrip("-").isdigit():
-        low, high = int(first), int(last)
+    if dots and _WHOLE.fullmatch(first) and _WHOLE.fullmatch(last):
+        low, high = _whole(first), _whole(last)
         if high < low:
             raise UsageError(f"{text!r}: the range is empty; write the smaller number first")
+        if high - low >= MOST:
+            raise UsageError(f"{text!r}: {high - low + 1:,} values, at most {MOST:,} at a time")
         return list(range(low, high + 1))
-    return [_value(part) for part in text.split(",") if part]
+    found = [_value(part) for part in text.split(",") if part.strip()]
+    if not found:
+        raise UsageError(f"{text!r}: holds no value")
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > 18:
+        raise UsageError(f"{_short(text)!r}: too large a number")
+    return int(text)
 
 
 def recipes(
@@ -67,11 +93,76 @@ def recipes(
         for field in own:
             if field not in fields:
                 raise UsageError(f"{kind}.{field}: no such field; {suggest(field, fields)}")
+        if math.prod(map(len, own.values())) > MOST:
+            raise UsageError(f"{kind}: more than {MOST:,} recipes; give fewer values of its fields")
         with typed():
             for combination in itertools.product(*own.values()):
                 given = dict(zip(own, combination, strict=True))
                 made.append(cls(**given, **(fill(cls, given) if fill else {})))
     return made
+
+
+def valid(name: str, value: Any, hint: Any) -> Any:
+    """A value as the type `hint` has it; raises `UsageError` that names it, what was given and what would be right.
+
+    hint: plain types, unions, literals and lists of them, with pydantic's constraints. Numbers must be finite, and
+    true is none.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    plain = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    try:
+        found = TypeAdapter(hint, config={"allow_inf_nan": False}).validate_python(plain)
+    except ValidationError as error:
+        raise UsageError(f"{name}={_short(plain)}: {problem(error.errors()[0])}") from None
+    if isinstance(plain, bool) and not isinstance(found, bool):
+        raise UsageError(f"{name}={_short(plain)}: must be a number")
+    return found
+
+
+def checked(function: Callable[P, Made]) -> Callable[P, Made]:
+    """A function whose plain arguments (numbers, words, lists of them) are held against their annotations first."""
+    hints: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def held(*positional: P.args, **named: P.kwargs) -> Made:
+        if not hints:
+            hints.update({n: h for n, h in get_type_hints(function, include_extras=True).items() if _is_plain(h)})
+        bound = inspect.signature(function).bind(*positional, **named)
+        for name in bound.arguments.keys() & hints.keys():
+            bound.arguments[name] = valid(name, bound.arguments[name], hints[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return held
+
+
+def _is_plain(hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _is_plain(inner[0])
+    if origin in (Union, types.UnionType, list, tuple, Sequence):
+        return all(part is Ellipsis or _is_plain(part) for part in inner)
+    return origin is Literal or hint in (int, float, str, bool, type(None))
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def take(options: dict[str, list[Any]], key: str, hint: Any, default: Any) -> Any:
+    """Take the values of an option out: a list where the hint is a list, else the one value; valid by the hint.
+
+    Raises `UsageError` for several values of an option that has one, and as `valid`.
+    """
+    if key not in options:
+        return default
+    values = options.pop(key)
+    if get_origin(hint) is list:
+        return [valid(key, value, get_args(hint)[0]) for value in values]
+    if len(values) != 1:
+        raise UsageError(f"{key}: one value here, got {len(values)}; run once for each")
+    return valid(key, values[0], hint)
 
 
 def fields(cls: Any, options: dict[str, list[Any]]) -> dict[str, Any]:
@@ -104,7 +195,7 @@ def _taken(options: dict[str, list[Any]], prefix: str) -> dict[str, list[Any]]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         pass
     try:
         return float(text)

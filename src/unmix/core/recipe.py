@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,6 +35,10 @@ class Recipe(BaseModel):
     provides: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, /, **fields: Any) -> None:
+        for name, value in fields.items():
+            field = type(self).model_fields.get(name)
+            if isinstance(value, bool) and field is not None and _counts(field.annotation):
+                raise UsageError(f"{type(self).__name__}.{name}={value}: must be a number")
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -178,10 +182,37 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
         return f"{cls.__name__}.{place}: must be given"
     if isinstance(own := first.get("ctx", {}).get("error"), UsageError):  # of a recipe inside, which names its field
         return f"{cls.__name__}.{place}: {own}" if place else f"{cls.__name__}: {own}"
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    message = problem(first)
     if not place:
         return f"{cls.__name__}: {message}"
     return f"{cls.__name__}.{place}={first['input']!r}: {message}"
+
+
+def _counts(annotation: Any) -> bool:
+    """Whether a field holds a number, which pydantic would take true for."""
+    return bool({int, float} & {annotation, *get_args(annotation)}) and bool not in get_args(annotation)
+
+
+# What pydantic says of a value of another type, in words that name what would be right.
+_RIGHT = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite": "must be finite",
+    "bool": "must be true or false",
+    "string": "must be text",
+    "tuple": "must be a list",
+    "list": "must be a list",
+    "sequence": "must be a list",
+    "dict": 'must be fields in braces, such as {"kind": "MLP"}',
+}
+
+
+def problem(found: Mapping[str, Any]) -> str:
+    """What is wrong with a value, from one of pydantic's errors: a phrase that says what would be right."""
+    kind = found["type"].partition("_")[0]
+    if kind in _RIGHT and not found["type"].endswith(("_too_short", "_too_long", "_mismatch")):
+        return _RIGHT[kind]
+    return str(found["msg"]).removeprefix("Value error, ").replace("Input should", "should")
 
 
 def _plain(value: Any) -> Any:

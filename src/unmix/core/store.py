@@ -33,6 +33,17 @@ def writing(path: str | Path, kept: str = "nothing stored before was changed") -
         raise Failure(f"cannot write {path}: {error.strerror or error}; {kept}") from error
 
 
+def must_be_writable(path: Path) -> None:
+    """Refuse, before any work, a file that cannot be written: a folder, a file in the way, a closed folder."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise UsageError(f"{path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Failure(f"cannot write {path}: {there} may not be written in")
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it when the block ends well and removed when it does not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -144,7 +145,9 @@ class Checkpoint(Progress):
         stride = max(1, total // 100)
         if step // stride > self.logged:
             self.logged = step // stride
-            line = {"step": step, "total": total, **{name: float(value) for name, value in facts.items()}}
+            numbers = {name: float(value) for name, value in facts.items()}
+            plain = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+            line = {"step": step, "total": total, **plain}
             with writing(self.log), open(self.log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 

@@ -87,7 +87,9 @@ class Finder(Recipe):
             "seconds": round(time.perf_counter() - begun, 3),
             **({} if start is None else {"start": start.digest}),
         }
-        return Features(features.atoms, features.bias, features.encoder, features.names, {**features.about, **facts})
+        # A batch of one row has no variance, and no share of it.
+        about = {name: None if value in (math.inf, -math.inf) else value for name, value in features.about.items()}
+        return Features(features.atoms, features.bias, features.encoder, features.names, {**about, **facts})
 
     def _check(self, rows: Rows) -> None:
         if self.nonnegative and any(bool((block < 0).any()) for block in rows.blocks(65536)):

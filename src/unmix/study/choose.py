@@ -14,6 +14,7 @@ import pandas as pd
 
 from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
+from unmix.core.options import checked
 from unmix.core.rows import gather
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, write_json
@@ -81,6 +82,7 @@ class Choice:
         return told + ". A suggestion for describing rows like these, not the true number of features."
 
 
+@checked
 def choose(
     world: Any,
     finders: Sequence[Any],

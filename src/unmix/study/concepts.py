@@ -13,6 +13,7 @@ from scipy import sparse, stats
 
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
+from unmix.core.options import Count, checked
 from unmix.core.rows import Rows, Subset
 from unmix.core.seeds import Stream
 from unmix.finders.controls import RandomAtoms
@@ -41,6 +42,7 @@ class Labels:
     documents: np.ndarray | None
 
 
+@checked
 def concepts(
     run: str | Path,
     labels: Any = None,
@@ -48,9 +50,9 @@ def concepts(
     on: Literal["token", "text"] = "token",
     finder: str | None = None,
     seed: int | None = None,
-    top: int = 20,
-    limit: int = 100_000,
-    draws: int = 200,
+    top: Count = 20,
+    limit: Count = 100_000,
+    draws: Count = 200,
 ) -> pd.DataFrame:
     """Features ranked by how well each alone tells a concept: a labelled set in, ranked features out.
 
@@ -81,6 +83,7 @@ def concepts(
     return frame
 
 
+@checked
 def probe(
     run: str | Path,
     labels: Any = None,
@@ -89,7 +92,7 @@ def probe(
     finder: str | None = None,
     seed: int | None = None,
     recipe: SparseProbe | None = None,
-    limit: int = 20_000,
+    limit: Count = 20_000,
 ) -> pd.DataFrame:
     """k-sparse probes on a fit's codes, beside the same on the rows' own columns, on random atoms, and the majority.
 

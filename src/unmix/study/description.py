@@ -56,8 +56,8 @@ def describe(features: Features, train: Tensor, test: Tensor, distortion: float 
     Source: description length of sparse codes in Ayonrinde, Pearce, Sharkey 2024, arXiv 2410.11179; the residual's
     rate makes models of unlike error comparable, and is ours.
     """
-    if not 0 < distortion < 1:
-        raise UsageError(f"distortion={distortion}: must lie between 0 and 1")
+    if not 1e-9 <= distortion < 1:
+        raise UsageError(f"distortion={distortion}: must lie between 0 and 1, and be 1e-9 at least")
     train, test = as_tensor(train), as_tensor(test)
     if len(train) < 2 or not len(test):
         raise UsageError(

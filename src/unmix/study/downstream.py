@@ -14,6 +14,7 @@ import torch
 from unmix.activations.downstream import Change
 from unmix.activations.hooks import quiet
 from unmix.core.digest import digest
+from unmix.core.options import Count, checked
 from unmix.core.rows import Subset
 from unmix.core.store import read_json, write_json
 from unmix.core.watch import Watch
@@ -79,12 +80,13 @@ class Downstream:
         )
 
 
+@checked
 def downstream(
     run: str | Path,
     finder: str | None = None,
     seed: int | None = None,
     encoder: str | None = None,
-    tokens: int = 8192,
+    tokens: Count = 8192,
     model: str | None = None,
     data: Any = None,
     labels: Any = None,

@@ -16,6 +16,7 @@ import torch
 from unmix.core.codes import Codes
 from unmix.core.digest import SCHEMA, digest
 from unmix.core.errors import UsageError, suggest
+from unmix.core.options import checked
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, write_json
@@ -99,6 +100,7 @@ class Explanations:
         return told + "."
 
 
+@checked
 def explain(
     folder: str | Path,
     finder: str | None = None,

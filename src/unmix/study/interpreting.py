@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unmix.core.copies import first_copies
 from unmix.core.errors import UsageError
+from unmix.core.options import Count, checked
 from unmix.core.rows import Subset, gather
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.store import read_json, write_json
@@ -58,11 +59,12 @@ class Interpreted:
         return pd.concat(parts, ignore_index=True).loc[:, lambda frame: ["basis", *frame.columns.drop("basis")]]
 
 
+@checked
 def interpret(
     run: str | Path,
     similarity: Any = "OrientedEnergy",
-    count: int = 5,
-    draws: int = 1000,
+    count: Count = 5,
+    draws: Count = 1000,
     finder: str | None = None,
     seed: int | None = None,
     untrained: str | Path | None = None,

@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field
 from unmix.core.digest import digest
 from unmix.core.errors import UnmixError, UsageError, notice, reason, visible
 from unmix.core.named import trusting
+from unmix.core.options import checked
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, untouched
@@ -82,6 +83,7 @@ class Learning(Recipe):
         return f"{world_label(self.world)} {self.learner.kind} seed {self.seed}"
 
 
+@checked
 def learn(
     world: Any,
     learners: Sequence[Any],

@@ -15,6 +15,7 @@ import torch
 from unmix.core.codes import Codes
 from unmix.core.digest import array_digest, digest
 from unmix.core.errors import UsageError
+from unmix.core.options import Count, checked
 from unmix.core.rows import Rows, as_rows
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.watch import Watch
@@ -99,6 +100,7 @@ class Matching:
         )
 
 
+@checked
 def match(
     a: Features,
     b: Features,
@@ -106,7 +108,7 @@ def match(
     rows_b: Any = None,
     by: str = "auto",
     above: float | None = None,
-    limit: int = 65_536,
+    limit: Count = 65_536,
     rng: int | Stream = 0,
     watch: Watch | None = None,
 ) -> Matching:
@@ -157,6 +159,7 @@ def match(
     return Matching(by, found.pairs, found.similarity, chance[found.pairs[:, 0]], above, *found.best)
 
 
+@checked
 def match_runs(
     run_a: str | Path,
     run_b: str | Path,
@@ -165,7 +168,7 @@ def match_runs(
     by: str = "auto",
     same_rows: bool = False,
     above: float | None = None,
-    limit: int = 65_536,
+    limit: Count = 65_536,
     rng: int | Stream = 0,
     watch: Watch | None = None,
 ) -> tuple[Matching, tuple[str, str]]:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from unmix.core.errors import UsageError
+from unmix.core.options import checked
 from unmix.core.seeds import Stream, untouched
 from unmix.learners.representation import Representation
 from unmix.study.labels import known, labels_of
@@ -101,6 +102,7 @@ def nearest(h: Any, queries: Sequence[int], count: int = 8) -> np.ndarray:
     return likeness.topk(count).indices.numpy()
 
 
+@checked
 def probe_learned(
     run: str | Path,
     labels: Any = None,

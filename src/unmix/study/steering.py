@@ -15,6 +15,7 @@ from unmix.activations.downstream import Change, Predicting, TextReader
 from unmix.activations.steer import added, coded, random_directions, remembered
 from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
+from unmix.core.options import Count, checked
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, write_json
 from unmix.core.watch import Watch
@@ -74,6 +75,7 @@ class Steering:
         return "\n".join(lines)
 
 
+@checked
 def steer(
     run: str | Path,
     feature: int,
@@ -81,8 +83,8 @@ def steer(
     value: float | None = None,
     ablate: bool = False,
     control: Literal["random", "features"] = "random",
-    draws: int = 20,
-    tokens: int = 4096,
+    draws: Count = 20,
+    tokens: Count = 4096,
     finder: str | None = None,
     seed: int | None = None,
     encoder: str | None = None,

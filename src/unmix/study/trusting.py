@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unmix.core.errors import UsageError
+from unmix.core.options import checked
 from unmix.core.store import read_json, write_json
 from unmix.study.engines import Engine
 from unmix.study.learning import Learned, Learning, learn
@@ -62,6 +63,7 @@ class Promise:
         return float(np.mean([outcome["scores"][score][part] for outcome in self.outcomes]))
 
 
+@checked
 def trust_learned(
     folder: str | Path, seeds: Sequence[int] = (0,), engine: Engine | None = None
 ) -> tuple[Learned, list[Promise]]:

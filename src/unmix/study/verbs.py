@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from unmix.core.errors import UsageError
+from unmix.core.options import checked
 from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
 from unmix.core.store import read_json, write_json
@@ -27,6 +28,7 @@ from unmix.worlds.matched import MatchedWorld
 TRUTH = ("fvu", "l0", "dead", "mcc", "dictionary_mcc", "found")
 
 
+@checked
 def fit(
     world: Any,
     finders: Sequence[Any],
@@ -74,6 +76,7 @@ def sizing(
     return Sizing(split(cell).train, begun, None if folder is None else Path(folder))
 
 
+@checked
 def compare(
     folder: str | Path,
     encoders: Sequence[Any],
@@ -109,6 +112,7 @@ def compare(
     return Results(folder)
 
 
+@checked
 def trust(
     folder: str | Path,
     sizes: Sequence[float] = (0.1, 0.32, 1.0),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pydantic import Field
 
 from unmix.core.errors import Failure, UsageError
 from unmix.core.recipe import Recipe
-from unmix.core.watch import say
+from unmix.core.watch import say, show_notices
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,15 @@ class Pooled(Engine):
     def _run(self, work: Callable[[Any], Any], waiting: list[tuple[Any, int]]) -> Iterator[tuple[Any, Any]]:
         """Submit the jobs that are waiting, each with the number of this attempt, until none is left."""
         running: dict[Any, tuple[Any, int]] = {}
-        pool = self._open()
+        with _undisturbed():
+            pool = self._open()
         try:
             while waiting or running:
                 room = int(min(len(waiting), pool.slots - len(running)))
                 batch, waiting = waiting[:room], waiting[room:]
-                running.update(zip(pool.submit(work, [job for job, _ in batch]), batch, strict=True))
+                with _undisturbed():
+                    handles = pool.submit(work, [job for job, _ in batch])
+                running.update(zip(handles, batch, strict=True))
                 for handle in pool.ended(list(running)):
                     job, times = running.pop(handle)
                     try:
@@ -115,6 +120,19 @@ class Pooled(Engine):
                     yield job, result
         finally:
             pool.close()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Processes begun in the block never see Ctrl-C, which a terminal sends to all: this one ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def default_workers() -> int:
@@ -132,6 +150,7 @@ def needs(package: str, engine: str) -> None:
 
 def _as_here(folder: str, threads: int | None, function: Callable[[Any], Any], job: Any) -> Any:
     """function(job) on a worker, in the folder where the sweep was begun: paths of data may be relative to it."""
+    show_notices()
     try:
         os.chdir(folder)
     except OSError as error:

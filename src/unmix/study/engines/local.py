@@ -50,6 +50,13 @@ class _Workers(Pool):
     idle: ClassVar[list[Any]] = []
 
     def __init__(self, workers: int) -> None:
+        from multiprocessing import resource_tracker as python_tracker
+
+        from joblib.externals.loky.backend import resource_tracker
+
+        # Here, because they let Ctrl-C through where they begin, as the first worker otherwise would have them do.
+        for tracker in (python_tracker, resource_tracker):
+            tracker.ensure_running()
         self.slots = workers
         self.busy: dict[Any, Any] = {}
 
