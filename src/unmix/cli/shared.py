@@ -15,6 +15,7 @@ DATA = "A shards folder, .npy, .npz, .safetensors, a table (.csv, .tsv, .txt, .p
 OF_DATA = ("world.FIELD", "data.drop", "data.labels")
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
 
+
 def to_write(*endings: str) -> Callable[[Path | None], Path | None]:
     """What looks at an option that names a file to write, before any work: its ending, and whether it can be."""
 
