@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.regimes.models import MODELS, built, chain, drawn
+from tests.regimes.models import MODELS, Net, built, chain, drawn
 from unmix.core.errors import Failure, UnmixError, UsageError
 from unmix.regimes.balance import balance, scale_layers, unit_balance
 from unmix.regimes.pairs import find_pairs
@@ -144,6 +144,10 @@ def test_what_cannot_be_run_or_compared_is_said():
         balance(nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2)), alpha=2.0)
     with pytest.raises(UsageError, match="cannot be written in place"):
         balance(made, alpha=2.0)
+    wanting = Net(lambda m, x, y=None: m.a(x) if y is not None or not m.training else y.loss, a=model)
+    with pytest.raises(UsageError, match=r"in training mode: AttributeError.*; call model\.eval\(\) first"):
+        balance(wanting.train(), alpha=2.0, probe=torch.ones(2, 6))
+    assert list(balance(wanting.eval(), alpha=2.0, probe=torch.ones(2, 6)).moved) == ["a.0 -> a.2", "a.2 -> a.4"]
     draws = iter(range(1000))
     model.register_forward_hook(lambda module, x, y: y + next(draws))
     with pytest.raises(UsageError, match="two runs on the same input differ"):

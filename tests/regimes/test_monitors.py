@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from unmix.core.errors import UsageError
+from tests.regimes.models import drawn
+from unmix.core.errors import Notice, UsageError
 from unmix.regimes import measures
 from unmix.regimes.balance import balance, symmetrise, unit_balance
 from unmix.regimes.monitors import RegimeWatch
@@ -224,6 +225,26 @@ def test_an_optimiser_of_ones_own_is_not_taken_for_plain_descent():
     model = network().double()
     last = train(model, RegimeWatch(x, every=5, kernel=False), Signs(model.parameters(), lr=1e-3), x, y, 5)[-1]
     assert last["conservation"] == "does not apply: Signs is no plain descent"
+
+
+def test_a_model_without_a_kernel_is_watched_without_it():
+    x, y = data()
+    model = nn.Sequential(network(), nn.BatchNorm1d(2, track_running_stats=False)).double()
+    with pytest.warns(Notice, match="the kernel is not followed: .* depends on the others"):
+        last = train(model, RegimeWatch(x, every=1), torch.optim.SGD(model.parameters(), lr=1e-3), x, y, 3)[-1]
+    assert last["kernel distance"] is None and last["conservation"] == "applies" and last["drift"] < 1e-12
+
+
+def test_sparse_gradients_keep_the_law_and_what_cannot_be_run_is_said():
+    with drawn():
+        model = nn.Sequential(nn.Embedding(9, 5, sparse=True, padding_idx=0), nn.Linear(5, 2))
+        parts = nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(6, 3), nn.Tanh()), "other": nn.Bilinear(3, 4, 2)})
+    x, y = torch.arange(8).view(4, 2), torch.ones(4, 2, 2, dtype=torch.float64)
+    last = train(model, RegimeWatch(x, kernel=False), torch.optim.SGD(model.parameters(), lr=1e-2), x, y, 5)[-1]
+    assert last["conservation"] == "applies" and last["drift"] < 1e-12
+    watch = RegimeWatch(data()[0], kernel=False)
+    watch.before_step(1, parts, torch.optim.SGD(parts.parameters(), lr=1e-2))
+    assert "give an input as probe=" in watch.records[0]["conservation"]
 
 
 def test_roughness_of_known_filters():

@@ -33,13 +33,15 @@ class Law:
     def __init__(
         self, module: nn.Module, probe: Tensor, forward: Forward, given: Sequence[Pair | str] | None
     ) -> None:
-        followed = _found(module, probe, forward) if given is None else given_pairs(module, given)
+        why: list[str] = []
+        followed = _found(module, probe, forward, why) if given is None else given_pairs(module, given)
         self.pairs: list[tuple[Pair, Sides]] = [(pair, sides(module, pair)) for pair in followed]
         self.now: list[Tensor] = []
         self.start: list[Tensor] = []
         self.predicted: list[Tensor] = []
         self.travelled: list[Tensor] = []
-        self.refusal = "" if self.pairs else "does not apply: no pair of layers with homogeneous units between"
+        none = f"does not apply: no pair of layers with homogeneous units between {' '.join(why[:1])}".strip()
+        self.refusal = "" if self.pairs else none
 
     def measure(self) -> None:
         """Take the balances as they are now."""
@@ -118,7 +120,7 @@ class Law:
 
 def _gradient(tensor: Tensor) -> Tensor:
     assert tensor.grad is not None
-    return tensor.grad.detach().double()
+    return tensor.grad.detach().to_dense().double()
 
 
 def _moving(tensor: Tensor, settings: dict[int, Any]) -> Any:
@@ -138,24 +140,25 @@ def _not_plain(optimiser: Any) -> str:
     return ""
 
 
-def _found(module: nn.Module, probe: Tensor, forward: Forward) -> list[Pair]:
-    """The legal pairs of a module, part by part where it is made of several."""
+def _found(module: nn.Module, probe: Tensor, forward: Forward, why: list[str]) -> list[Pair]:
+    """The legal pairs of a module, part by part where it is made of several; what could not be run goes to `why`."""
     probe = probe[:ROWS]
     if not isinstance(module, nn.ModuleDict):
-        return _legal(module, "", probe, forward)
+        return _legal(module, "", probe, forward, why)
     made = []
     for name, part in module.items():
         given: Tensor | None = probe if name == "encoder" else None
         if name == "head" and "encoder" in module:
             given = _through(module["encoder"], probe)
-        made += _legal(part, f"{name}.", given, None)
+        made += _legal(part, f"{name}.", given, None, why)
     return made
 
 
-def _legal(part: nn.Module, at: str, probe: Tensor | None, forward: Forward | None) -> list[Pair]:
+def _legal(part: nn.Module, at: str, probe: Tensor | None, forward: Forward | None, why: list[str]) -> list[Pair]:
     try:
         pairs = find_pairs(part, probe, forward)
-    except UsageError:  # a part that cannot be run by itself
+    except UsageError as error:  # a part that cannot be run by itself
+        why.append(f"({error})")
         return []
     return [replace(p, first=f"{at}{p.first}", second=f"{at}{p.second}") for p in pairs if p.legal]
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 from unmix.core.watch import Watch
 from unmix.regimes import measures
 from unmix.regimes.choosing import chosen
@@ -183,9 +183,14 @@ class _Look:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 look.h = twin["encoder"](watch.probe)  # type: ignore[index]
         if watch.kernel:
-            options = {"reduce": "trace", "memory": watch.memory, "forward": watch.forward}
-            look.kernel = tangent_kernel(twin, watch.probe, **options)  # type: ignore[arg-type]
-            look.shares = _shares(twin, watch)
+            try:
+                look.kernel = tangent_kernel(
+                    twin, watch.probe, reduce="trace", memory=watch.memory, forward=watch.forward
+                )
+                look.shares = _shares(twin, watch)
+            except UsageError as error:
+                watch.kernel = False
+                notice(f"RegimeWatch: the kernel is not followed: {error}")
         return look
 
 

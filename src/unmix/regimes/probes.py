@@ -17,7 +17,7 @@ from unmix.core.seeds import Stream
 from unmix.regimes.jacobian import Forward
 from unmix.regimes.running import converted, copied, first_line, precision, quiet, take_mode, tensors_in, usable
 
-Probe = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any] | None
+Probe = Tensor | tuple[Any, ...] | Mapping[str, Any] | None
 SIDES = (32, 28, 16, 64, 8, 84, 96, 224, 128, 299, 48, 100, 256, 512, 1000, 4000, 16000)  # of pictures and of series
 LENGTH = 5  # of a sequence
 USUAL, TRIES = 12, 400
@@ -46,7 +46,10 @@ class Input:
             made = self.call(twin.eval(), dtype)
             if any(m.training for m in model.modules()):
                 take_mode(twin, model)
-                made = [*made, *self.call(twin, dtype)]
+                try:
+                    made = [*made, *self.call(twin, dtype)]
+                except Exception as error:  # as where targets are wanted in training
+                    raise UsageError(f"in training mode: {first_line(error)}; call model.eval() first") from error
         return [t.detach().clone() for t in made]
 
 
@@ -83,7 +86,7 @@ def _given(model: nn.Module, probe: Any, forward: Forward | None) -> Input:
     if forward is not None:
         return Input((probe,), forward=forward)
     named = dict(probe) if isinstance(probe, Mapping) else {}
-    args = () if isinstance(probe, Mapping) else tuple(probe) if isinstance(probe, (tuple, list)) else (probe,)
+    args = () if isinstance(probe, Mapping) else probe if isinstance(probe, tuple) else (probe,)
     return Input(args, {**_uncached(model), **named})
 
 
@@ -103,6 +106,8 @@ def _refused(twin: nn.Module, model: nn.Module, made: Input) -> str:
     """Why an input is of no use, or nothing."""
     try:
         outputs = made.outputs(twin, model)
+    except UsageError as error:
+        return f"the model cannot be run on it {error}"
     except Exception as error:  # whatever a foreign module raises
         return f"the model cannot be run on it ({first_line(error)})"
     return "" if usable(outputs) else "the model gives no finite number for it, so that nothing can be compared"
