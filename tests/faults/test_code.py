@@ -113,11 +113,6 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return request.param.format(folder=tmp_path)
-
-
 @pytest.mark.parametrize("noun", [*TABLES])
 def test_no_table_imports_what_nobody_trusts(noun: str, marker: Path, tmp_path: Path) -> None:
     for name in NAMES:
@@ -166,25 +161,26 @@ def test_of_a_trusted_package_only_its_own_classes_of_the_kind(marker: Path, mon
             table[path]
 
 
-def test_a_recipe_from_a_plain_dict_that_names_code_is_refused(name: str, marker: Path) -> None:
-    built: dict[str, Any] = {"kind": "Built", "path": name}
-    for table, value in (
-        (NETWORKS, built),
-        (NETWORKS, {"kind": "OnSphere", "network": built}),
-        (NETWORKS, {"kind": "PosteriorMean", "network": {"kind": "OnSphere", "network": built}}),
-        (SIMILARITIES, {"kind": "Network", "make": name}),
-        (COLLECTORS, {"kind": "ModuleActivations", "model": name}),
-    ):
-        with pytest.raises(UsageError) as told:
-            made = table.make(value)
-            # Of unmix's own it is known, where it would be called, that they make no module.
-            if table is NETWORKS:
-                made.build((1, 8, 8), 4)
-            elif table is SIMILARITIES:
-                made.bind(np.zeros((3, 1, 8, 8)))
-            else:
-                made.collect(np.zeros((3, 1, 8, 8)), "acts")
-        assert "\n" not in str(told.value) and not marker.exists()
+def test_a_recipe_from_a_plain_dict_that_names_code_is_refused(marker: Path, tmp_path: Path) -> None:
+    for name in names(tmp_path):
+        built: dict[str, Any] = {"kind": "Built", "path": name}
+        for table, value in (
+            (NETWORKS, built),
+            (NETWORKS, {"kind": "OnSphere", "network": built}),
+            (NETWORKS, {"kind": "PosteriorMean", "network": {"kind": "OnSphere", "network": built}}),
+            (SIMILARITIES, {"kind": "Network", "make": name}),
+            (COLLECTORS, {"kind": "ModuleActivations", "model": name}),
+        ):
+            with pytest.raises(UsageError) as told:
+                made = table.make(value)
+                # Of unmix's own it is known, where it would be called, that they make no module.
+                if table is NETWORKS:
+                    made.build((1, 8, 8), 4)
+                elif table is SIMILARITIES:
+                    made.bind(np.zeros((3, 1, 8, 8)))
+                else:
+                    made.collect(np.zeros((3, 1, 8, 8)), "acts")
+            assert "\n" not in str(told.value) and not marker.exists()
 
 
 def test_a_command_is_run_where_the_judge_itself_is_given(marker: Path) -> None:
@@ -290,61 +286,71 @@ def refused(*calls: Callable[[], Any], marker: Path) -> None:
         assert not marker.exists() and "\n" not in str(told.value), told.value
 
 
+def names(folder: Path) -> Iterator[str]:
+    yield from (name.format(folder=folder) for name in NAMES)
+
+
 @pytest.mark.parametrize("place", CELLS)
-def test_cells_run_no_code(place: str, name: str, whole: Path, tmp_path: Path, marker: Path) -> None:
+def test_cells_run_no_code(place: str, whole: Path, tmp_path: Path, marker: Path) -> None:
     run = shutil.copytree(whole / "run", tmp_path / "run")
     change, value = CELLS[place]
-    for file in (run / "cells").glob("*.json"):
-        edited(file, lambda stored: change(stored, value(name)))
-    refused(lambda: Results(run).cells(), lambda: verbs.compare(run, ["Omp"], 2.0), marker=marker)
+    reads = [lambda: Results(run).cells(), lambda: verbs.compare(run, ["Omp"], 2.0)]
     if place in ("finder", "encoder", "encoder inside", "encoder of the finder"):
-        refused(lambda: Results(run).table(), marker=marker)
+        reads.append(lambda: Results(run).table())
+    for name in names(tmp_path):
+        for file in (run / "cells").glob("*.json"):
+            edited(file, lambda stored, name=name: change(stored, value(name)))
+        refused(*reads, marker=marker)
 
 
-def test_features_run_no_code(name: str, whole: Path, tmp_path: Path, marker: Path) -> None:
+def test_features_run_no_code(whole: Path, tmp_path: Path, marker: Path) -> None:
     folder = shutil.copytree(next((whole / "run" / "fits").iterdir()), tmp_path / "features")
-    for value in (kind(name), {"kind": "Refine", "first": kind(name), "then": "Omp"}):
-        edited(folder / "features.json", lambda stored, value=value: stored.update(encoder=value))
-        refused(lambda: Features.load(folder), marker=marker)
+    for name in names(tmp_path):
+        for value in (kind(name), {"kind": "Refine", "first": kind(name), "then": "Omp"}):
+            edited(folder / "features.json", lambda stored, value=value: stored.update(encoder=value))
+            refused(lambda: Features.load(folder), marker=marker)
 
 
 @pytest.mark.parametrize("place", NETWORK)
-def test_representations_run_no_code(place: str, name: str, whole: Path, tmp_path: Path, marker: Path) -> None:
+def test_representations_run_no_code(place: str, whole: Path, tmp_path: Path, marker: Path) -> None:
     learnt = shutil.copytree(whole / "learnt", tmp_path / "learnt")
     change, value = NETWORK[place]
     folder = next(path for path in (learnt / "learned").iterdir() if path.is_dir())
-    edited(folder / "representation.json", lambda stored: change(stored, value(name)))
     world = Images(path="digits")
     start = Diet(network=MLP(hidden=(4,)), width=4, steps=2, batch=16, augment=None)
-    refused(
-        lambda: Representation.load(folder),
-        lambda: Representation.load(folder, trust=frozenset({"other"})),
-        lambda: probe_learned(learnt),
-        lambda: learn(world, [start], tmp_path / "new", start=folder),
-        marker=marker,
-    )
+    for name in names(tmp_path):
+        edited(folder / "representation.json", lambda stored, name=name: change(stored, value(name)))
+        refused(
+            lambda: Representation.load(folder),
+            lambda: Representation.load(folder, trust=frozenset({"other"})),
+            lambda: probe_learned(learnt),
+            lambda: learn(world, [start], tmp_path / "new", start=folder),
+            marker=marker,
+        )
 
 
 @pytest.mark.parametrize("place", LEARNT)
-def test_what_was_learnt_runs_no_code(place: str, name: str, whole: Path, tmp_path: Path, marker: Path) -> None:
+def test_what_was_learnt_runs_no_code(place: str, whole: Path, tmp_path: Path, marker: Path) -> None:
     learnt = shutil.copytree(whole / "learnt", tmp_path / "learnt")
     change, value = LEARNT[place]
-    for file in (learnt / "learned").glob("*.json"):
-        edited(file, lambda stored: change(stored, value(name)))
-    refused(lambda: probe_learned(learnt), marker=marker)
-    for read in (lambda: trust_learned(learnt), lambda: Learned(learnt).table()):
-        with contextlib.suppress(UnmixError):  # of unmix's own it is known, where it would be called, what they make
-            read()
-        assert not marker.exists()
+    for name in names(tmp_path):
+        for file in (learnt / "learned").glob("*.json"):
+            edited(file, lambda stored, name=name: change(stored, value(name)))
+        refused(lambda: probe_learned(learnt), marker=marker)
+        for read in (lambda: trust_learned(learnt), lambda: Learned(learnt).table()):
+            with contextlib.suppress(UnmixError):  # of unmix's own it is known, where it is called, what they make
+                read()
+            assert not marker.exists()
 
 
-def test_activations_run_no_code(name: str, whole: Path, tmp_path: Path, marker: Path) -> None:
+def test_activations_run_no_code(whole: Path, tmp_path: Path, marker: Path) -> None:
     acts, run = (shutil.copytree(whole / part, tmp_path / part) for part in ("acts", "run"))
-    edited(acts / "manifest.json", lambda stored: stored["about"].update(model=name))
     for file in (run / "cells").glob("*.json"):
         edited(file, lambda stored: put("cell", "world", "path")(stored, str(acts)))
     x = np.asarray(Images(path="digits").sample(40, 0).x)
-    refused(lambda: open_inside(run, data=x), marker=marker)
+    for name in names(tmp_path):
+        edited(acts / "manifest.json", lambda stored, name=name: stored["about"].update(model=name))
+        refused(lambda: open_inside(run, data=x), marker=marker)
 
 
 OPENING = (
