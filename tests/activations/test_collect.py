@@ -103,6 +103,16 @@ def test_massive_tokens_are_dropped_by_name(recipe: TextActivations, tmp_path: P
     assert fewer.shape[0] == 6 and fewer.about["tokens"]["special"] == {"kept": 0, "dropped": 2}
 
 
+def test_which_tokens_are_massive_does_not_depend_on_the_batch(recipe: TextActivations, tmp_path: Path) -> None:
+    """Short tokens in front of long ones: the median of the first window must not be that of a batch."""
+    data = [(f"{i}", "the cat sat") for i in range(30)] + [(f"{i}", "huge huge huge") for i in range(60)]
+    recipe = recipe.but(layer="embeddings.word_embeddings")
+    kept = [
+        recipe.but(batch=batch).collect(data, tmp_path / f"{batch}").items.places.tolist() for batch in (1, 4, 64)
+    ]
+    assert kept[0] == kept[1] == kept[2] and len(kept[0]) == 90
+
+
 def test_interrupted_job_goes_on_and_gives_the_same_bytes(
     recipe: TextActivations, story: Story, tmp_path: Path
 ) -> None:

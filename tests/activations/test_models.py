@@ -152,3 +152,28 @@ def test_dotted_modules(dotted: str) -> None:
         find_model(f"{dotted}:Path").load()
     with pytest.raises(UsageError, match="has no biuld; did you mean build"):
         find_model(f"{dotted}:biuld").load()
+
+
+def test_weights_that_are_not_there_or_not_in_the_state(dotted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Held(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(value), persistent=False)
+
+        def get_extra_state(self) -> dict[str, int]:
+            return {"steps": 3}
+
+    here = sys.modules[__name__]
+    monkeypatch.setattr(here, "Held", Held, raising=False)
+    one, other = (find_model(f"{dotted}:Held", {"value": value}) for value in (1.0, 2.0))
+    assert one.digest == find_model(f"{dotted}:Held", {"value": 1.0}).digest != other.digest
+    monkeypatch.setattr(here, "NOW", None, raising=False)
+    digests = set()
+    for value in (1.0, 2.0):
+        here.NOW = Held(value)
+        digests.add(find_model(f"{dotted}:NOW").digest)
+    assert len(digests) == 2, "a buffer that is not stored is part of the model"
+    for module in (nn.LazyLinear(3), nn.Linear(2, 2, device="meta")):
+        here.NOW = module
+        with pytest.raises(UsageError, match=r"NOW: (weight|bias) has no values yet"):
+            _ = find_model(f"{dotted}:NOW").digest

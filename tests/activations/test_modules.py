@@ -15,6 +15,7 @@ from torch import nn
 from unmix.activations.command import collect_command
 from unmix.activations.images import crops
 from unmix.activations.modules import ModuleActivations
+from unmix.activations.shards import ShardRows
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
 from unmix.core.rows import ArrayRows
@@ -102,6 +103,54 @@ def test_what_cannot_be(recipe: ModuleActivations, images: np.ndarray, tmp_path:
         recipe.collect(ImageItems(np.zeros((0, 4, 5), np.uint8)), tmp_path / "b")
     with pytest.raises(UsageError, match="with at least one row"):
         recipe.collect(images[:0], tmp_path / "b")
+
+
+class Swinlike(nn.Module):
+    """Maps with channels last, as in Swin; a transform with complex output; a recurrent layer with its states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.patch, self.block = nn.Conv2d(1, 6, 2, 2), nn.Linear(6, 5)
+        self.fourier, self.states = Fourier(), nn.LSTM(5, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.fourier(self.block(self.patch(x).permute(0, 2, 3, 1))).real
+        return self.states(h.flatten(1, 2))[0][:, -1]
+
+
+class Fourier(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft2(x, dim=(1, 2))
+
+
+def test_what_is_taken_of_a_layer_is_said_and_kept(
+    recipe: ModuleActivations, images: np.ndarray, tmp_path: Path
+) -> None:
+    recipe = ModuleActivations(model="modules_under_test:Swinlike", layer="block", batch=8)
+    rows = recipe.collect(images, tmp_path / "block")
+    with torch.random.fork_rng():
+        model = Swinlike()
+    h = model.block(model.patch(torch.from_numpy(images)).permute(0, 2, 3, 1)).detach()
+    torch.testing.assert_close(rows.take(np.arange(21)), h.mean((1, 2)))
+    assert rows.about["reading"]["layout"] == "bhwc" and rows.about["grid"] == [2, 2]
+    assert rows.about["taken"] == "block gives bhwc [b, 2, 2, 5], mean over 2 x 2 places"
+    with pytest.raises(UsageError, match="layer=fourier: gives complex numbers"):
+        recipe.but(layer="fourier").collect(images, tmp_path / "complex")
+    np.save(tmp_path / "x.npy", images)
+    named = ("modules_under_test:Swinlike", "states", str(tmp_path / "x.npy"), tmp_path / "states")
+    with pytest.raises(UsageError, match=r"output=9: layer states gives output=0 \[2, 4, 4\], output=1\.0"):
+        collect_command(*named, {"output": [9]})
+    told = collect_command(*named, {"output": [1.0], "batch": [8]})
+    assert told == (
+        f"activations  21 rows of width 4 in {tmp_path / 'states'}; states gives tbc [1, b, 4], output=1.0"
+    )
+    torch.testing.assert_close(
+        ShardRows(tmp_path / "states").take(np.arange(21)), model(torch.from_numpy(images)).detach()
+    )
+    said = collect_command(*named[:3], tmp_path / "said", {"output": [0], "layout": ["btc"], "pooling": ["all"]})
+    assert "84 rows of width 4" in str(said) and "a row for each of 4 places" in str(said)
+    assert not (tmp_path / "complex").exists()
 
 
 class Shape(nn.Module):

@@ -15,7 +15,7 @@ from torch import nn
 from unmix.activations.axes import Layout
 from unmix.activations.hooks import layer_of, quiet
 from unmix.activations.inputs import inputs_of
-from unmix.activations.reading import Reading, find_reading, run_to
+from unmix.activations.reading import Reading, find_reading, run_to, tell_rounding
 from unmix.core.errors import Notice, UsageError
 
 
@@ -193,7 +193,7 @@ def test_class_and_register_tokens_are_asked_for() -> None:
     model.cls_token, model.register_tokens = nn.Parameter(drawn(1, 1, 6)), nn.Parameter(drawn(1, 2, 6, seed=1))
     h = model(IMAGES).detach()
     assert h.shape == (4, 9, 5)
-    with pytest.raises(UsageError, match=r"9 tokens, and the model has 3 .*tokens=patches \(the last 6\)"):
+    with pytest.raises(UsageError, match=r"gives 9 tokens; .* 3 before the patches; say tokens=patches \(the 6"):
         rows_of(model, IMAGES, "linear")
     wanted = {"patches": h[:, 3:].mean(1), "class": h[:, 0], "all": h.mean(1), 1: h[:, 1:].mean(1)}
     for tokens, value in wanted.items():
@@ -272,3 +272,27 @@ def test_layouts_go_back_and_forth(order: list[str], kept: set[str], seed: int) 
         rows = reading.rows(h)
         torch.testing.assert_close(reading.rows(reading.changed(h, lambda old: old * 2 + 1)), rows * 2 + 1)
         assert torch.equal(Reading(**reading.as_dict()).rows(h), rows)
+
+
+def test_tokens_behind_the_patches_are_left_out_too() -> None:
+    def embed(m: Any, x: torch.Tensor) -> torch.Tensor:
+        patches = m.conv(x).flatten(2).transpose(1, 2)
+        before, behind = m.cls_token.expand(len(x), 1, 6), m.detection_tokens.expand(len(x), 2, 6)
+        return m.linear(torch.cat([before, patches, behind], 1))
+
+    model = Does(embed, **convolution())
+    model.cls_token, model.detection_tokens = nn.Parameter(drawn(1, 1, 6)), nn.Parameter(drawn(1, 2, 6, seed=1))
+    reading, rows = rows_of(model, IMAGES, "linear", tokens="patches")
+    torch.testing.assert_close(rows, model(IMAGES)[:, 1:7].mean(1).detach())
+    assert reading.told("linear", (4, 9, 5)).endswith("mean over places 1 .. 6 of 9")
+
+
+def test_digits_that_are_lost_are_told() -> None:
+    rows = drawn(50, 3).double()
+    tell_rounding(rows * 10, "float32", "f")
+    tell_rounding(rows.float() + 1e9, "float32", "f")
+    rows[:, 1] += 1e7
+    with pytest.warns(Notice, match="layer=f: 1 of 3 features differ .* float32 keeps less than two digits"):
+        tell_rounding(rows, "float32", "f")
+    with pytest.warns(Notice, match="3 of 3 features .* or store dtype=float32"):
+        tell_rounding(drawn(50, 3) * 1e-6, "float16", "f")

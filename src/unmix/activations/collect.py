@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -15,6 +17,7 @@ from unmix.activations.hooks import layer_of, quiet
 from unmix.activations.models import FolderModel, find_model
 from unmix.activations.outputs import OutputPath
 from unmix.activations.passes import buckets, forward
+from unmix.activations.reading import tell_rounding
 from unmix.activations.shards import (
     DTYPES,
     SCHEMA,
@@ -34,6 +37,7 @@ from unmix.core.recipe import Recipe
 from unmix.core.watch import Watch
 
 BATCHES_PER_WINDOW = 8
+FIRST_PASSAGES = 32  # of which the median norm is taken, whatever the batch
 Choice = Literal["exclude", "keep"]
 
 
@@ -47,7 +51,7 @@ class TextActivations(Recipe):
     reads at once. batch: passages at once; they are bucketed by length, their rows stay in the text's order.
     start, end: [CLS] or BOS, [SEP] or EOS. special: other special tokens in the text, such as [UNK]. padding can
     only be excluded. massive: tokens, neither start nor end, with a norm over `massive_factor` times the median
-    norm of the first window (arXiv 2402.17762). dtype: of the stored rows.
+    norm of the first 32 passages (arXiv 2402.17762). dtype: of the stored rows.
     """
 
     equation: ClassVar[str] = "h[t] = layer(text)[t]"
@@ -143,7 +147,8 @@ class TextActivations(Recipe):
             read = len(forward(layer, text, some, self.batch))
             spent = time.perf_counter() - begun
         rows = int(self._candidates(text).sum())
-        window = min(len(text.stream), BATCHES_PER_WINDOW * self.batch * self.context)
+        most = max(FIRST_PASSAGES, BATCHES_PER_WINDOW * self.batch)
+        window = min(len(text.stream), most * self.context)
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         batch = 16 * self.batch * self.context * width * 4
         return {
@@ -188,8 +193,9 @@ class TextActivations(Recipe):
 
     def _windows(self, text: Passages) -> Iterator[tuple[int, np.ndarray]]:
         size = BATCHES_PER_WINDOW * self.batch
-        for number, first in enumerate(range(0, len(text), size)):
-            yield number, np.arange(first, min(first + size, len(text)))
+        edges = [0, *range(FIRST_PASSAGES, len(text), size), len(text)]
+        for number, (first, last) in enumerate(pairwise(edges)):
+            yield number, np.arange(first, last)
 
     def _candidates(self, text: Passages) -> np.ndarray:
         """Which places of the stream get a row by the name of their token: [t] of bool."""
@@ -219,6 +225,8 @@ class TextActivations(Recipe):
             over = np.zeros(len(h), bool) if median is None else plain & (norms > self.massive_factor * median)
             massive = massive + (first + np.flatnonzero(over)).tolist()
             keep = wanted[first:last] & ~over if self.massive == "exclude" else wanted[first:last]
+            if not number:
+                tell_rounding(torch.from_numpy(h[keep]), self.dtype, self.layer)
             writer.append(h[keep][skip:])
             skip, done = 0, done + int(keep.sum())
             watch.on_step(last, len(text.stream), {"rows": done})

@@ -105,6 +105,8 @@ class Data(World):
         facts = {"data": self.label, "shape": f"{rows.shape[0]:,} rows of width {rows.shape[1]}"}
         if "tokens" in about:
             facts["tokens"] = "; ".join(_told(name, count) for name, count in about["tokens"].items())
+        if "taken" in about:
+            facts["layer"] = about["taken"]
         facts["transforms"] = ", ".join(map(str, self.transforms)) or "none"
         return {**facts, "content": self._found}
 

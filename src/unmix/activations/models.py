@@ -202,8 +202,12 @@ class DottedModel:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of path, arguments, structure, state_dict, and the source of the classes that are not torch's."""
-        state = {name: array_digest(_plain(value)) for name, value in self.module.state_dict().items()}
+        """Digest of path, arguments, structure, weights, and the source of the classes that are not torch's.
+
+        Weights are the state_dict and all buffers. Raises `UsageError` where there are none yet.
+        """
+        held = {**self.module.state_dict(), **dict(self.module.named_buffers())}
+        state = {name: _value_digest(value, f"model={self.path}: {name}") for name, value in held.items()}
         shape = hashlib.sha256(repr(self.module).encode()).hexdigest()[:16]
         facts = {"path": self.path, "arguments": dict(self.arguments), "structure": shape, "state": state}
         return digest({**facts, "source": _sources(self.module)})
@@ -320,9 +324,19 @@ def _sources(module: nn.Module) -> list[str]:
     return sorted(found)
 
 
-def _plain(value: Any) -> Any:
+def _value_digest(value: Any, name: str) -> str:
+    """Digest of a weight; of what is none, such as a layer's extra state, that of how it prints."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if not isinstance(value, torch.Tensor):
+        return digest(repr(value))
+    if is_lazy(value) or value.is_meta:
+        raise UsageError(f"{name} has no values yet; let the builder load them, or read some data once (lazy layers)")
+    if value.is_quantized or value.layout != torch.strided:
+        value = value.dequantize() if value.is_quantized else value.to_dense()
     # numpy knows no bfloat16; as float32 nothing of it is lost.
-    return value.float() if hasattr(value, "is_floating_point") and value.is_floating_point() else value
+    return array_digest(value.float() if value.is_floating_point() else value)
 
 
 def _line(error: Any) -> str:

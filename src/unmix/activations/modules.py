@@ -17,7 +17,7 @@ from unmix.activations.images import crops
 from unmix.activations.inputs import Inputs, inputs_of
 from unmix.activations.models import find_model
 from unmix.activations.outputs import OutputPath
-from unmix.activations.reading import Reading, find_reading, run_to, seeded
+from unmix.activations.reading import Reading, find_reading, run_to, seeded, tell_rounding
 from unmix.activations.shards import (
     DTYPES,
     SCHEMA,
@@ -122,7 +122,10 @@ class ModuleActivations(Recipe):
                     with seeded(first):
                         x = inputs.batch(first, last, model, device)
                         h = run_to(model, layer, x, self.layer, reading.output, reading.call)
-                    writer.append(_rows_of(reading, h, (last - first, each, width), self.layer, first)[skip:])
+                    rows = _rows_of(reading, h, (last - first, each, width), self.layer, first)
+                    if first == begin:
+                        tell_rounding(rows, self.dtype, self.layer)
+                    writer.append(rows.float()[skip:])
                     skip = 0
                     watch.on_step(last, n, {"rows": last * each})
                 writer.about = {
@@ -138,9 +141,9 @@ class ModuleActivations(Recipe):
                     "recipe": self.as_dict(),
                     "libraries": {"torch": library_version("torch")},
                 }
-                rows = writer.finish(self._shown(inputs.items, each, grid))
+                found = writer.finish(self._shown(inputs.items, each, grid))
         watch.done()
-        return rows
+        return found
 
     def estimate(self, data: Any, device: str = "cpu") -> dict[str, float]:
         """What `collect` costs, from one measured batch: rows, bytes on disk, seconds, bytes of memory.
@@ -215,7 +218,7 @@ class ModuleActivations(Recipe):
 
 
 def _rows_of(reading: Reading, h: Tensor, wanted: tuple[int, int, int], name: str, first: int) -> Tensor:
-    """Rows [b each, d] of an output for the data from `first` on, in float32. wanted: b, each and d."""
+    """Rows [b each, d] of an output for the data from `first` on, finite in float32. wanted: b, each and d."""
     count, each, width = wanted
     rows = reading.rows(h) if h.ndim == len(reading.layout) else h.new_empty(0, 0)
     if rows.shape != (count * each, width):
@@ -223,8 +226,8 @@ def _rows_of(reading: Reading, h: Tensor, wanted: tuple[int, int, int], name: st
             f"layer={name}: gives {list(h.shape)} for the {count} data from {first} on, and other sizes for the "
             "first ones; the size of its output must not depend on the data"
         )
-    kept = rows.float().cpu()
-    bad = ~torch.isfinite(kept).all(1)
+    rows = rows.cpu()
+    bad = ~torch.isfinite(rows.float()).all(1)
     if bad.any():
         row = int(bad.nonzero()[0, 0])
         datum = first + row // each
@@ -232,4 +235,4 @@ def _rows_of(reading: Reading, h: Tensor, wanted: tuple[int, int, int], name: st
             largest = float(rows[row].abs().max())
             raise Failure(f"layer={name}: {largest:.3g} at datum {datum} does not fit float32; scale the data")
         raise Failure(f"layer={name}: NaN or infinite at datum {datum}; leave that datum out")
-    return kept
+    return rows

@@ -17,7 +17,9 @@ from unmix.activations.hooks import Captured, capture, outline
 from unmix.core.errors import UnmixError, UsageError, notice
 
 Change = Callable[[Tensor], Tensor]
-LEADING = re.compile(r"(^|\.)(cls|class|dist|distillation|reg|register|registers)_?(token|tokens|embedding)$")
+KINDS = "cls|class|dist|distillation|reg|registers?|storage|global|prefix"
+LEADING = re.compile(rf"(^|\.)(({KINDS})_?(tokens?|emb|embed|embedding)|cls)$")
+TRAILING = re.compile(r"(^|\.)(det|detection)_?tokens?$")
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,11 @@ class Reading:
         words = [f"{name or 'the model'} gives {self.layout} [{', '.join(shown)}]"]
         words += [f"output={self.output}"] * bool(self.output) + [f"call={self.call}"] * bool(self.call)
         sizes, places = layout.sizes(shape), self.places(shape)
-        if sizes:
+        if prod(sizes) > 1:
             of = " x ".join(map(str, sizes)) + " places"
             if self.first or self.last is not None:
-                of = f"places {self.first} .. {(self.last or prod(sizes)) - 1} of {prod(sizes)}"
+                among = range(prod(sizes))[self.first : self.last]
+                of = f"places {among[0]} .. {among[-1]} of {prod(sizes)}"
             how = {"mean": f"mean over {of}", "all": f"a row for each of {of}"}
             words.append(how.get(self.pooling, f"place {int(places[0])} of {prod(sizes)}"))
         return ", ".join(words)
@@ -181,6 +184,22 @@ def alike(one: Tensor, other: Tensor, share: float = 1e-4) -> bool:
     return not bool(apart.any())
 
 
+def tell_rounding(rows: Tensor, stored: str, name: str) -> None:
+    """Give a `Notice` where rows [n, d] lose their differences when they are stored as float32 or float16."""
+    kept = torch.finfo(getattr(torch, stored))
+    if len(rows) < 2 or torch.finfo(rows.dtype).eps >= kept.eps:
+        return
+    held = rows.double()
+    spread, step = held.std(0), kept.eps * torch.maximum(held.abs().amax(0), torch.tensor(kept.tiny).double())
+    if few := int(((spread > 0) & (step > 0.03 * spread)).sum()):
+        notice(
+            f"layer={name}: {few} of {rows.shape[1]} features differ so little beside their size that {stored} keeps "
+            "less than two digits of it; scale or centre them in the model"
+            + ", or store dtype=float32"
+            * (stored == "float16")
+        )
+
+
 def changed_rows(change: Change, rows: Tensor) -> Tensor:
     """`change(rows)` in the dtype of the rows; raises `UsageError` where the shape is another."""
     new = change(rows)
@@ -231,31 +250,39 @@ def _whole_pass(
     return got, evidence
 
 
-def leading_tokens(model: nn.Module) -> int:
-    """Class, distillation and register tokens that a vision model sets before its patches, by its parameters."""
-    if isinstance(count := getattr(model, "num_prefix_tokens", None), int):
-        return count
-    found = [value for name, value in model.named_parameters() if LEADING.search(name)]
-    return sum(value.numel() // value.shape[-1] for value in found if value.ndim)
+def other_tokens(model: nn.Module) -> tuple[int, int]:
+    """Tokens of no place that a vision model sets before its patches, and behind them, by its parameters' names.
+
+    Before are class, distillation and register tokens, behind those of detected objects.
+    """
+
+    def count(pattern: re.Pattern[str]) -> int:
+        found = [value for name, value in model.named_parameters() if pattern.search(name) and value.ndim]
+        return sum(value.numel() // value.shape[-1] for value in found)
+
+    told = getattr(model, "num_prefix_tokens", None)
+    return told if isinstance(told, int) else count(LEADING), count(TRAILING)
 
 
 def _tokens(
     model: nn.Module, layout: Layout, shape: Any, name: str, tokens: str | int | None, pooling: str, square: bool
 ) -> tuple[int, int | None]:
     """First and last of the places that are read. square: the data have two axes of places."""
-    sizes, leading = layout.sizes(shape), leading_tokens(model)
+    sizes, (before, behind) = layout.sizes(shape), other_tokens(model)
+    where = f"layer {name}" if name else "the model"
     if len(sizes) != 1:
         if tokens not in (None, "all"):
-            raise UsageError(f"tokens={tokens}: layer {name} gives {layout.axes} {list(shape)}, no row of tokens")
+            raise UsageError(f"tokens={tokens}: {where} gives {layout.axes} {list(shape)}, no row of tokens")
         return 0, None
     count = sizes[0]
-    if tokens is None and 0 < leading < count and pooling != "position":
+    if tokens is None and 0 < before + behind < count and pooling != "position":
+        others = f"{before} before the patches" + f" and {behind} behind" * bool(behind)
         raise UsageError(
-            f"tokens: layer {name} gives {count} tokens, and the model has {leading} that stand for no place (class "
-            f"or register tokens) before the patches; say tokens=patches (the last {count - leading}), tokens=class "
-            "(the first) or tokens=all"
+            f"tokens: {where} gives {count} tokens; by its parameters the model sets class or register tokens, "
+            f"{others}; say tokens=patches (the {count - before - behind} of places), tokens=class (the first) or "
+            "tokens=all"
         )
-    if tokens in ("class", "patches") and not leading:
+    if tokens in ("class", "patches") and not before + behind:
         raise UsageError(
             f"tokens={tokens}: the model has no parameter named as a class token; say tokens=all, or by tokens=1 how "
             "many of the first tokens to leave out; one alone is taken by pooling=position position=0"
@@ -264,7 +291,9 @@ def _tokens(
         return 0, 1
     if pooling == "centre" and square:
         raise UsageError(
-            f"pooling=centre: the places of layer {name} are one row of {count} tokens, whose centre is not that of "
+            f"pooling=centre: the places of {where} are one row of {count} tokens, whose centre is not that of "
             "the image; say which one by pooling=position position=..."
         )
-    return (leading if tokens == "patches" else 0 if tokens in (None, "all") else int(tokens or 0)), None
+    if tokens == "patches":
+        return before, -behind or None
+    return (0 if tokens in (None, "all") else int(tokens or 0)), None
