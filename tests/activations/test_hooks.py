@@ -50,7 +50,7 @@ def test_layer_of_finds_and_suggests() -> None:
     with pytest.raises(UsageError, match=r"did you mean encoder\.layer\.") as caught:
         layer_of(net, "encoder.layr.9")
     near, _, listed = str(caught.value).partition("?")
-    assert near.count(",") <= 4 and listed.endswith("encoder.layer, encoder.layer.0 .. encoder.layer.5")
+    assert near.count(",") <= 4 and listed.endswith("dropout, encoder.layer.0 .. encoder.layer.5")
     with pytest.raises(UsageError, match="its layers: encoder, pair, dropout"):
         layer_of(net, "")
 

@@ -149,6 +149,11 @@ def test_what_is_taken_of_a_layer_is_said_and_kept(
         ShardRows(tmp_path / "states").take(np.arange(21)), model(torch.from_numpy(images)).detach()
     )
     said = collect_command(*named[:3], tmp_path / "said", {"output": [0], "layout": ["btc"], "pooling": ["all"]})
+    with pytest.raises(UsageError, match=r"ModuleActivations\.batch: one value here, got 2"):
+        collect_command(*named, {"batch": [1, 2]})
+    for number, mean in enumerate(([0.5, 0.25], [[0.5, 0.25]])):
+        with pytest.raises(UsageError, match="mean: 2 numbers for images of 1 channels"):
+            collect_command(*named[:3], tmp_path / f"mean {number}", {"mean": mean})
     assert "84 rows of width 4" in str(said) and "a row for each of 4 places" in str(said)
     assert not (tmp_path / "complex").exists()
 

@@ -12,7 +12,6 @@ from unmix.activations.images import open_images
 from unmix.activations.models import find_model
 from unmix.activations.text import open_text
 from unmix.core.errors import UsageError, suggest
-from unmix.core.options import fields
 from unmix.core.pictures import is_picture
 from unmix.core.watch import Progress
 
@@ -41,12 +40,14 @@ def collect_command(
     kind = "ModuleActivations" if ":" in model and not Path(model).exists() else "TextActivations"
     cls = COLLECTORS[kind]
     looks = {name: options.pop(name)[-1] for name in LOOKS if name in options and kind == "ModuleActivations"}
-    for name in options:
+    for name, values in options.items():
         if name not in cls.model_fields:
             raise UsageError(f"{kind}.{name}: no such field; {suggest(name, cls.model_fields)}")
+        if len(values) > 1 and "tuple" not in str(cls.model_fields[name].annotation):
+            raise UsageError(f"{kind}.{name}: one value here, got {len(values)}; run once for each")
     if not layer and kind == "TextActivations":
         raise UsageError(f"--layer: name the layer of the model, one of {_layers(model)}")
-    given = fields(cls, dict(options))
+    given = {name: values[0] if len(values) == 1 else tuple(values) for name, values in options.items()}
     recipe = cls(**{**given, "model": model, "layer": layer})
     source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, given.get("side"), looks)
     if dry_run:
@@ -55,10 +56,7 @@ def collect_command(
     rows = recipe.collect(source, out, Progress("activations"), overwrite)
     told = f"activations  {rows.shape[0]:,} rows of width {rows.shape[1]} in {out}; {rows.about['taken']}"
     if unread := rows.about.get("unread", 0):
-        read = rows.about["documents"]
-        told += (
-            f"; the first {recipe.tokens:,} tokens, of {read} documents: {unread} are not read to the end (tokens=)"
-        )
+        told += f"; {unread:,} documents are not read to their end (tokens={recipe.tokens})"
     return told
 
 

@@ -46,15 +46,15 @@ def layer_of(model: nn.Module, name: str) -> nn.Module:
     raise UsageError(
         f"layer={name}: {type(model).__name__} has no such layer; "
         + (f"did you mean {', '.join(near)}? " if near else "")
-        + f"its layers: {outline(model)}"
+        + f"its layers: {outline(model, 6 if near else 24)}"
     )
 
 
 def outline(model: nn.Module, most: int = 12) -> str:
     """Names of a model's layers, outer ones first; those that differ in a number together: "layer.0 .. layer.5"."""
     groups: dict[str, list[str]] = {}
-    for name, _ in model.named_modules():
-        if name:
+    for name, module in model.named_modules():
+        if name and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):  # these never run
             groups.setdefault(re.sub(r"\b\d+\b", "#", name), []).append(name)
     ordered = sorted(groups.values(), key=lambda names: names[0].count("."))
     shown = [names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}" for names in ordered[:most]]
