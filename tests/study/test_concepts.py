@@ -34,9 +34,11 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("concepts")
     world = SparseWorld(latents=12, width=12, active=2, noise=0.01)
     sample = world.sample(3000, 0)
-    places = np.arange(3000)
+    titles = tuple(f"t{number}" for number in range(150))
+    places = np.arange(3000) + np.arange(3000) // 20 + 1  # a document begins with its own title, which has no row
     stream = (sample.z[:, 0].numpy() > 0).astype(np.int32)
-    items = TextItems(stream, np.arange(0, 3001, 20), places, ("other", "this"), tuple(map(str, range(150))))
+    whole = np.concatenate([np.arange(150)[:, None] + 2, stream.reshape(150, 20)], 1).reshape(-1)
+    items = TextItems(whole, np.arange(0, 3151, 21), places, ("other", "this", *titles), titles)
     with ShardWriter(folder / "acts", 12) as writer:
         writer.append(sample.x)
         writer.finish(items)

@@ -11,12 +11,14 @@ import pytest
 from unmix.activations.data import Data
 from unmix.activations.recordings import collect_recording
 from unmix.atlas.run import atlas_run
-from unmix.core.errors import UsageError
+from unmix.core.errors import Notice, UsageError
 from unmix.finders.clusters import SphericalKMeans
 from unmix.finders.linear import PCA
 from unmix.study import verbs
 from unmix.study.interpreting import interpret, summary
 from unmix.worlds.superposition import SuperpositionWorld
+
+pytestmark = pytest.mark.filterwarnings("ignore:20 of 700 images are copies of others")
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,14 @@ def run(tmp_path_factory):
     acts = root / "acts"
     rows = collect_recording(root / "responses.npy", root / "images.npy", acts)
     assert rows.shape == (700, 8) and rows.items.kind == "image" and "reliability" not in rows.about
-    verbs.fit(Data(path=str(acts)), [SphericalKMeans(width=12), PCA(width=8)], root / "run")
+    with pytest.warns(Notice, match="20 of 700 images are copies of others; copies are on one side of the split"):
+        verbs.fit(Data(path=str(acts)), [SphericalKMeans(width=12), PCA(width=8)], root / "run")
     return root / "run"
 
 
 def test_every_basis_and_feature_is_scored_on_held_out_images(run):
     found = interpret(run, "Pixels", draws=200)
-    assert found.images < 70 and found.images >= 60  # a tenth, less copies of fitted ones
+    assert 60 <= found.images <= 70  # a tenth, copies together
     assert {"neurons", "SphericalKMeans", "PCA", "random pools", "PCA on shuffled neurons"} <= set(
         found.bases["basis"]
     )

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from unmix.activations.data import Data
-from unmix.core.errors import UsageError
-from unmix.core.items import TextItems
+from unmix.core.errors import Notice, UsageError
+from unmix.core.items import ImageItems, TextItems
 from unmix.core.rows import ArrayRows
 from unmix.encoders import ENCODERS
 from unmix.encoders.greedy import Omp
@@ -84,7 +84,7 @@ def test_verbs_name_what_is_missing(tmp_path, run):
 
 def test_held_out_rows_are_whole_documents_and_the_same_for_every_seed():
     starts = np.arange(0, 1001, 20)
-    items = TextItems(np.zeros(1000, dtype=np.int32), starts, np.arange(1000), ("a",), ("t",) * 50)
+    items = TextItems(np.arange(1000, dtype=np.int32), starts, np.arange(1000), ("a",), ("t",) * 50)
     rows = ArrayRows(np.random.default_rng(0).standard_normal((1000, 3)))
     train, test = split_rows(rows, 8192, items)
     assert not set(items.documents()[train]) & set(items.documents()[test])
@@ -113,7 +113,7 @@ def test_held_out_rows_are_whole_documents_and_the_same_for_every_seed():
 def test_few_or_long_documents_still_hold_out_enough(sizes, whole):
     starts = np.concatenate([[0], np.cumsum(sizes)])
     n = int(starts[-1])
-    items = TextItems(np.zeros(n, dtype=np.int32), starts, np.arange(n), ("a",), ("t",) * len(sizes))
+    items = TextItems(np.arange(n, dtype=np.int32), starts, np.arange(n), ("a",), ("t",) * len(sizes))
     train, test = split_rows(ArrayRows(np.random.default_rng(0).standard_normal((n, 3))), 8192, items)
     assert n / 20 <= len(test) <= n / 5 and not set(train) & set(test)
     shared = set(items.documents()[train]) & set(items.documents()[test])
@@ -176,3 +176,32 @@ def test_a_fit_goes_on_from_the_features_of_another_run(tmp_path):
     assert len(anew.cells()) == 2, "a fit that goes on is another than one that begins anew"
     with pytest.raises(UsageError, match="PCA cannot go on"):
         verbs.fit(world, [PCA(width=8)], tmp_path / "three", samples=(800,), test=200, start=fits)
+
+
+def test_copies_of_rows_images_and_documents_are_held_out_together():
+    draw = np.random.default_rng(0)
+    h = draw.standard_normal((200, 3)).astype(np.float32)
+    twice = np.concatenate([h, h])[draw.permutation(400)]
+    with pytest.warns(Notice, match="200 of 400 rows are copies of others"):
+        train, test = split_rows(ArrayRows(twice), 8192)
+    assert len(test) == 40 and not {row.tobytes() for row in twice[train]} & {row.tobytes() for row in twice[test]}
+    images = draw.integers(0, 255, (200, 4, 4), np.uint8)
+    with pytest.warns(Notice, match="200 of 400 images are copies of others"):
+        train, test = split_rows(ArrayRows(twice), 8192, ImageItems(np.concatenate([images, images])))
+    assert len(test) == 40 and not set(train % 200) & set(test % 200)
+    tokens = np.tile(draw.integers(0, 99, (50, 4)), (2, 1)).reshape(-1)
+    items = TextItems(tokens, np.arange(0, 401, 4), np.arange(400), tuple(map(str, range(99))), ("t",) * 100)
+    with pytest.warns(Notice, match="50 of 100 documents are copies of others"):
+        train, test = split_rows(ArrayRows(twice), 8192, items)
+    assert len(test) and not set(train // 4 % 50) & set(test // 4 % 50)
+    same = pytest.raises(UsageError, match="rows: 20 of 20 are copies of one; none can be held out")
+    with pytest.warns(Notice, match="19 of 20 rows are copies"), same:
+        split_rows(ArrayRows(np.ones((20, 2))), 8192)
+
+
+def test_rows_of_one_image_are_held_out_together_without_a_word():
+    rows = ArrayRows(np.random.default_rng(0).standard_normal((400, 3)))
+    rows.about = {"positions": 4}
+    images = np.random.default_rng(1).integers(0, 255, (100, 4, 4), np.uint8)
+    train, test = split_rows(rows, 8192, ImageItems(np.repeat(images, 4, 0)))
+    assert len(test) == 40 and not set(train // 4) & set(test // 4)

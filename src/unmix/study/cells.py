@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,8 +12,9 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from unmix.core.codes import Codes
+from unmix.core.copies import first_copies, hold_out
 from unmix.core.digest import digest
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 from unmix.core.recipe import Recipe
 from unmix.core.rows import ArrayRows, Rows, Subset
 from unmix.core.seeds import Stream
@@ -24,6 +26,7 @@ from unmix.scores import SCORES
 from unmix.scores.base import Inputs, Outcome
 from unmix.worlds import WORLDS
 
+LARGEST = 8 << 30  # bytes of rows that are searched for copies
 FEW_DOCUMENTS = 5  # with fewer, one of them is too large a part to hold out
 
 
@@ -106,20 +109,59 @@ def split_rows(rows: Rows, test: int, items: Any = None) -> tuple[np.ndarray, np
     """Numbers of the rows to fit on and of the held-out rows: a tenth, at most `test`, at least half of that.
 
     Of text whole documents are held out, where there are five or more and some of them are short enough; else the
-    rows at the end. The same for every seed, so that nothing is ever chosen on held-out rows.
+    rows at the end. Copies (`kept_together`) are on one side, and a `Notice` says how many there are. The same for
+    every seed, so that nothing is ever chosen on held-out rows. Raises `UsageError` where all rows are copies of one.
     """
     n = rows.shape[0]
     draw = Stream(0, ("split",)).numpy()
     wanted = max(1, min(test, n // 10))
+    group = kept_together(rows, items)
     if getattr(items, "kind", "") != "text":
-        order = draw.permutation(n)
-        return np.sort(order[wanted:]), np.sort(order[:wanted])
-    document = items.documents()
-    held = _held_documents(np.bincount(document), wanted, draw)
+        held_out = hold_out(draw.permutation(n), group, wanted)
+        if not len(held_out):
+            raise UsageError(f"rows: {np.bincount(group).max()} of {n} are copies of one; none can be held out")
+        return np.setdiff1d(np.arange(n), held_out), held_out
+    held = _held_documents(np.bincount(group, minlength=len(items.starts) - 1), wanted, draw)
     if held is None:
         return np.arange(n - wanted), np.arange(n - wanted, n)
-    inside = held[document]
+    inside = held[group]
     return np.flatnonzero(~inside), np.flatnonzero(inside)[:test]
+
+
+def kept_together(rows: Rows, items: Any = None) -> np.ndarray:
+    """For each of n rows the number of its group: rows of one group never lie on both sides of a split, [n] int64.
+
+    Of text the first document with the same tokens; else the first row with the same image or, where the rows show
+    none, the same values. A `Notice` says how many copies there are, or that rows of more than 8 GB are not searched.
+    """
+    found, kind = _GROUPS.setdefault(rows, {}), getattr(items, "kind", "")
+    if kind not in found:
+        found[kind] = _groups(rows, items)
+    return found[kind]
+
+
+_GROUPS: weakref.WeakKeyDictionary[Any, dict[str, np.ndarray]] = weakref.WeakKeyDictionary()
+
+
+def _groups(rows: Rows, items: Any) -> np.ndarray:
+    kind = getattr(items, "kind", "")
+    filled: Any = True
+    if kind == "text":
+        filled = np.diff(items.starts) > 0
+        ends = zip(items.starts[:-1].tolist(), items.starts[1:].tolist(), strict=True)
+        seen: dict[bytes, int] = {}
+        first = np.asarray([seen.setdefault(items.stream[a:b].tobytes(), place) for place, (a, b) in enumerate(ends)])
+        told = "documents"
+    elif kind != "image" and 4 * math.prod(rows.shape) > LARGEST:
+        notice(f"rows: {4 * math.prod(rows.shape) >> 30} GB are not searched for copies")
+        return np.arange(rows.shape[0])
+    else:
+        first = first_copies(items if kind == "image" else rows)
+        told = "images" if kind == "image" else "rows"
+    copies = int(((first != np.arange(len(first))) & filled).sum())
+    if copies and getattr(rows, "about", {}).get("positions", 1) == 1:  # else rows of one image
+        notice(f"{copies} of {len(first)} {told} are copies of others; copies are on one side of the split")
+    return first[items.documents()] if kind == "text" else first
 
 
 def _held_documents(sizes: np.ndarray, wanted: int, draw: np.random.Generator) -> np.ndarray | None:
