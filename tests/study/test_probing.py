@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmix.core.errors import UsageError
+from unmix.core.errors import Notice, UsageError
 from unmix.learners.augment import Augment
 from unmix.learners.diet import Diet
 from unmix.networks.resnet import ResNet
 from unmix.study.learning import Learned, Learning, learn
-from unmix.study.probing import Parts, linear_probe, nearest, neighbours_probe, probe_learned, shown, split
+from unmix.study.probing import Parts, labelled, linear_probe, nearest, neighbours_probe, probe_learned, shown, split
 from unmix.worlds.cluster import ClusterWorld
 from unmix.worlds.images import Images
 
@@ -107,6 +107,51 @@ def test_a_fifth_of_every_class_chooses():
     assert len(aside) == 12 and (aside >= 50).sum() == 2 and not set(fitted) & set(aside)
 
 
+def test_small_classes_and_copies_are_split_and_what_cannot_be_is_refused():
+    fitted, aside = split(np.repeat(np.arange(5), 3))
+    assert len(aside) == 5 and len(set(aside // 3)) == 5, "one of each class where a fifth is none"
+    with pytest.raises(UsageError, match="every class has copies of a single training row"):
+        split(np.repeat([0, 1], 2), np.repeat(np.eye(2), 2, 0))
+    x = np.tile(np.random.default_rng(0).standard_normal((50, 4)), (2, 1))
+    fitted, aside = split(np.random.default_rng(1).integers(0, 2, 100), x)
+    assert 10 <= len(aside) <= 20 and not set(fitted % 50) & set(aside % 50)
+
+
+def _world(tmp_path, labels, **more):
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 4, 4), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.asarray(labels))
+    return Images(path=str(tmp_path / "x.npz"), **more)
+
+
+def test_labels_that_no_probe_can_use_are_refused_in_words(tmp_path):
+    world = _world(tmp_path, np.zeros(40))
+    with pytest.raises(UsageError, match="each of the 32 classes has a single training row"):
+        labelled(world, np.arange(40))
+    few = np.full(40, -1)
+    few[world.numbers[:3]] = [0, 0, 1]
+    with pytest.raises(UsageError, match="3 training and 0 held-out rows have one; label more"):
+        labelled(world, few)
+    few[world.held_out.numbers] = 2
+    with pytest.raises(UsageError, match="8 of 8 held-out rows are of classes without a training row; no probe can"):
+        labelled(world, few)
+    few[world.held_out.numbers[:5]] = 1
+    with pytest.warns(Notice, match="3 of 8 held-out rows are of classes without a training row"):
+        (x, y), (test, test_y) = labelled(world, few)
+    assert y.tolist() == [0, 0, 1] and sorted(test_y) == [1] * 5 + [2] * 3 and len(x) == 3 and len(test) == 8
+    with pytest.raises(UsageError, match=r"x\.npz: has none|x\.npz has none"):
+        labelled(_world(tmp_path, np.full(40, np.nan)))
+
+
+@pytest.mark.parametrize("none", [-1, np.nan, "", None, "nan"])
+def test_rows_without_a_label_are_left_out_whatever_says_so(tmp_path, none):
+    world = _world(tmp_path, np.zeros(40))
+    labels = np.asarray([none if row < 10 else str(row % 2) for row in range(40)], dtype=object)
+    (_, y), (_, test_y) = labelled(world, labels)
+    rows = np.concatenate([world.numbers, world.held_out.numbers])
+    assert len(y) + len(test_y) == 30 and set(y) == set(test_y) == {0, 1}
+    assert np.concatenate([y, test_y]).tolist() == (rows[rows >= 10] % 2).tolist()
+
+
 def test_a_run_is_probed_by_the_verb_and_the_encoder_left_alone(tmp_path):
     network = ResNet(channels=8, blocks=(1, 1))
     learner = Diet(network=network, width=16, steps=30, batch=128, lr=3e-3, augment=VIEWS, online=True)
@@ -149,7 +194,7 @@ def test_learn_takes_a_folder_or_an_array_of_images(tmp_path):
     assert done.returncode == 0 and "Diet" in done.stdout, done.stderr
     assert len(list((tmp_path / "run" / "learned").glob("*/representation.json"))) == 2
     refused = unmix("probe", tmp_path / "run")
-    assert refused.returncode == 2 and "labels: none came with the rows" in refused.stderr
+    assert refused.returncode == 2 and "x.npy has none; give a file" in refused.stderr
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ def test_copies_are_on_one_side_also_where_their_labels_differ(tmp_path):
     assert len(train) + len(held) == 80 and 12 <= len(held) <= 16
     seen = {row.numpy().tobytes() for row in train.x}
     assert not any(row.numpy().tobytes() in seen for row in held.x)
-    assert world.labels.tolist() == train.y.tolist()
+    assert world.row_labels.tolist() == train.y.tolist()
 
 
 def test_where_files_say_what_is_for_tests_copies_of_training_rows_are_left_out(tmp_path):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream, as_stream
@@ -105,11 +107,11 @@ class Learner(Recipe):
     def refusal(self, world: Any) -> str | None:
         """Why this learner cannot learn from a world, as a sentence, or None; a batch is drawn to see.
 
-        Where there is an `init`, the modules are built and it is applied.
+        Where there is an `init`, or slices of one row, the modules are built as well.
         """
         stream = Stream(0).child("refusal")
         try:
-            if self.init is None:
+            if self.init is None and self.batch // self.accumulate // parallel.ranks() > 1:
                 self._check(world, _first(world, self.batch, stream))
             else:
                 self._prepared(world, stream, "cpu", None)
@@ -144,6 +146,8 @@ class Learner(Recipe):
                 self.init.apply(modules["encoder"], moved(Sample(x=sample.x[:PROBE]), device).x)
             except (UsageError, Failure) as error:
                 raise type(error)(f"{self.kind}.init={self.init.kind}: {error}") from None
+        if len(sample) // self.accumulate // parallel.ranks() < 2:
+            _one_row(modules["encoder"], moved(sample.take(np.arange(1)), device).x, self.kind)
         if start is not None:
             self._startable(start, shape)
             with torch.no_grad():
@@ -157,6 +161,8 @@ class Learner(Recipe):
                 f"{self.kind}: needs {', '.join(sorted(needed))}; "
                 f"{world.kind} gives {', '.join(sorted(sample.provides))}, not {', '.join(missing)}"
             )
+        if self.couples and len(sample) < 2:
+            raise UsageError(f"{self.kind}.batch={self.batch}: compares rows of a batch; give 2 or more")
         if not bool(torch.isfinite(moved(Sample(x=sample.x), "cpu").x).all()):
             raise UsageError(f"{self.kind}: x of {world.kind} is not finite; drop or repair such rows first")
 
@@ -243,8 +249,22 @@ class Learner(Recipe):
 def _first(world: Any, batch: int, rng: Stream) -> Sample:
     """The first batch of a world, to see what it gives; raises `UsageError` where it gives nothing."""
     for _, sample in world.batches(batch, 1, rng):
+        if len(sample) < batch:
+            notice(f"batch={batch}: {world.kind} has {len(sample)} rows, which every step takes all of")
         return sample
     raise UsageError(f"{world.kind}: gives no batch of {batch} rows; give a smaller batch")
+
+
+def _one_row(encoder: nn.Module, x: Tensor, kind: str) -> None:
+    """Raise `UsageError` where an encoder cannot train on a single row, for batch norm has no variance to take."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(encoder).train()(x)
+    except ValueError as error:
+        raise UsageError(
+            f"{kind}.batch: slices of one row, of which batch norm has no variance; give two rows or more to each "
+            f"slice and process, or a network without batch norm ({' '.join(str(error).split())[:80]})"
+        ) from None
 
 
 def count_of(world: Any, field: str, given: int | None, kind: str) -> int:

@@ -15,6 +15,7 @@ from unmix.core.errors import UsageError
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.learners.base import Learner
+from unmix.learners.loop import moved
 from unmix.learners.losses import Similarity, anisotropic_info_nce, info_nce
 from unmix.learners.parallel import gathered
 from unmix.networks.base import Network
@@ -43,6 +44,11 @@ class Paired(Learner):
 
     needs: ClassVar[frozenset[str]] = frozenset({"x", "group", "time"})
     couples: ClassVar[bool] = True
+
+    def _check(self, world: Any, sample: Sample) -> None:
+        super()._check(world, sample)
+        if (count := len(pairs(moved(sample, "cpu")))) < 2:
+            raise UsageError(f"{self.kind}.batch={self.batch}: holds {count} pair; others are what it is told from")
 
     def _loss(self, modules: nn.ModuleDict, batch: Sample, rng: Stream) -> tuple[Tensor, Mapping[str, Any]]:
         first = pairs(batch)

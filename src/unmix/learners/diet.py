@@ -117,6 +117,8 @@ class Diet(ViewLearner):
         classes = count_of(world, "index", self.classes, self.kind)
         if classes < 2:
             raise UsageError(f"{self.kind}: {world.kind} has one datum; there is nothing to tell it from")
+        if self.head == "batch" and len(sample) < 2:
+            raise UsageError(f"{self.kind}.batch={self.batch}: head=batch tells rows of a batch apart; give 2")
         if self.head == "grouped" and self.groups >= classes:
             raise UsageError(f"{self.kind}.groups={self.groups}: there are {classes} data; give fewer groups")
         if parallel.ranks() > 1 and self.head in ("fused", *ROWWISE):

@@ -16,6 +16,7 @@ from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.learners import parallel
 from unmix.learners.base import Learner, _first, count_of
+from unmix.learners.labels import UNKNOWN, check_labels, labelled_count
 from unmix.learners.loop import moved
 from unmix.learners.losses import cross_entropy_head, smoothing_floor
 from unmix.learners.representation import Representation
@@ -67,7 +68,8 @@ class Supervised(Learner):
     classes: number of labels C; None asks the world. unit_features, unit_weights: on the sphere or free; the four
     cases of the theory are C1 (both), C2 (features), C3 (weights), C4 (neither). beta: inverse temperature to begin
     with. learn_beta: whether it is learnt. bias: whether the head has one (it absorbs unlike class frequencies).
-    smoothing: of the targets. The result's parts are weights [C, d], beta () and bias [C].
+    smoothing: of the targets. Rows whose label is -1 have none and are left out of the loss. The result's parts are
+    weights [C, d], beta () and bias [C].
     """
 
     equation: ClassVar[str] = "L = mean -log softmax(beta W f(x) + b)_y"
@@ -87,6 +89,14 @@ class Supervised(Learner):
     def _network(self) -> Network:
         return OnSphere(network=self.network) if self.unit_features else self.network
 
+    def _check(self, world: Any, sample: Sample) -> None:
+        super()._check(world, sample)
+        classes = count_of(world, self.label, self.classes, self.kind)
+        if self.label == "y":
+            check_labels(world, classes, self.kind)
+        elif classes < 2:
+            raise UsageError(f"{self.kind}: {world.kind} has one datum; there is nothing to tell it from")
+
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         classes = count_of(world, self.label, self.classes, self.kind)
         made = (classes, self.width, self.unit_weights, self.beta, self.learn_beta, self.bias, rng.child("head"))
@@ -96,8 +106,15 @@ class Supervised(Learner):
         head = cast(Head, modules["head"])
         h = self._run(modules["encoder"], batch.x)
         beta = head.log_beta.exp()
-        weights, bias, labels = self._rows(head, getattr(batch, self.label))
-        loss = cross_entropy_head(h, weights, beta, bias, labels, self.smoothing)
+        labels, share = getattr(batch, self.label), 1.0
+        known = labels != UNKNOWN
+        if not bool(known.all()):
+            h, labels, share = h[known], labels[known], known.sum() / labelled_count(known)
+        weights, bias, labels = self._rows(head, labels)
+        if len(labels):
+            loss = share * cross_entropy_head(h, weights, beta, bias, labels, self.smoothing)
+        else:
+            loss = 0.0 * (h.sum() + weights.sum())
         facts = {"beta": beta.detach()}
         if self.smoothing:
             facts["excess"] = loss.detach() - smoothing_floor(len(weights), self.smoothing)
@@ -145,6 +162,8 @@ class InstanceDiscrimination(Supervised):
 
     def _check(self, world: Any, sample: Sample) -> None:
         super()._check(world, sample)
+        if self.among == "batch" and len(sample) < 2:
+            raise UsageError(f"{self.kind}.batch={self.batch}: among=batch tells rows of a batch apart; give 2")
         if self.among == "batch" and parallel.ranks() > 1:
             raise UsageError(f"{self.kind}.among=batch: every process would have a batch of its own; give among=all")
 

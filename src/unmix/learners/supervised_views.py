@@ -7,16 +7,13 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
-from unmix.learners import parallel
 from unmix.learners.base import count_of
+from unmix.learners.labels import check_labels, labelled_cross_entropy
 from unmix.learners.supervised import Head
 from unmix.learners.views import ViewLearner
-
-UNKNOWN = -1  # the label of a picture that has none
 
 
 class SupervisedViews(ViewLearner):
@@ -33,6 +30,10 @@ class SupervisedViews(ViewLearner):
 
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 
+    def _check(self, world: Any, sample: Sample) -> None:
+        super()._check(world, sample)
+        check_labels(world, count_of(world, "y", None, self.kind), self.kind)
+
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         modules = super()._build(shape, world, rng)
         classes = count_of(world, "y", None, self.kind)
@@ -44,13 +45,7 @@ class SupervisedViews(ViewLearner):
     ) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
         h = self._run(modules["encoder"], self._view(batch.x, rng))
         logits = modules["head"](h)
-        known = batch.y != UNKNOWN
-        # A mean over the labelled rows of all processes, which have unlike numbers of them.
-        count = parallel.mean(known.sum().double()).clamp_min(1 / parallel.ranks())
-        loss = functional.cross_entropy(
-            logits, batch.y, ignore_index=UNKNOWN, label_smoothing=self.smoothing, reduction="sum"
-        ) / count.to(logits.dtype)
-        right = (logits.argmax(1) == batch.y)[known].float().mean()
+        loss, right = labelled_cross_entropy(logits, batch.y, self.smoothing)
         return loss, h, {"accuracy": right}
 
     def _parts(self, modules: nn.ModuleDict) -> Mapping[str, Tensor]:

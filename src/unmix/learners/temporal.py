@@ -15,6 +15,7 @@ from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.learners.base import Learner, count_of
 from unmix.learners.contrastive import Paired, pairs
+from unmix.learners.labels import UNKNOWN, check_labels
 from unmix.learners.losses import gcl, pcl, tcl
 from unmix.learners.parallel import gathered
 
@@ -123,6 +124,16 @@ class GeneralisedContrastive(Learner):
 
     def _needed(self) -> frozenset[str]:
         return self.needs if self.auxiliary == "y" else frozenset({"x", "group", "time"})
+
+    def _check(self, world: Any, sample: Sample) -> None:
+        super()._check(world, sample)
+        if self.auxiliary == "y":
+            check_labels(world, count_of(world, "y", self.classes, self.kind), self.kind)
+            labels = getattr(world, "row_labels", None)
+            if labels is not None and (labels == UNKNOWN).any():
+                raise UsageError(
+                    f"{self.kind}: {(labels == UNKNOWN).sum()} rows have no label; it needs one for each"
+                )
 
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         if self.auxiliary == "y":

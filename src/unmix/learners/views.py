@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unmix.core.sample import Sample
 from unmix.core.seeds import Stream
 from unmix.learners import parallel
 from unmix.learners.augment import AUGMENTATIONS, Augment
 from unmix.learners.base import Learner, count_of
+from unmix.learners.labels import check_labels, labelled_cross_entropy
 from unmix.networks import NETWORKS
 from unmix.networks.resnet import ResNet
 
@@ -29,7 +29,8 @@ class ViewLearner(Learner):
 
     augment: random views; "auto" is `Augment()` for images and nothing for other rows, None is nothing. online:
     whether a linear probe of the label y is trained beside the network, on features that pass no gradient back; its
-    accuracy on training batches is logged as `online`, and the result's parts hold probe.weight and probe.bias.
+    accuracy on training batches is logged as `online`, and the result's parts hold probe.weight and probe.bias; rows
+    without a label teach it nothing.
     """
 
     network: Annotated[Any, BeforeValidator(NETWORKS.make)] = ResNet(channels=16, blocks=(1, 1, 1))
@@ -45,6 +46,11 @@ class ViewLearner(Learner):
 
     def _needed(self) -> frozenset[str]:
         return self.needs | {"y"} if self.online else self.needs
+
+    def _check(self, world: Any, sample: Sample) -> None:
+        super()._check(world, sample)
+        if self.online:
+            check_labels(world, count_of(world, "y", None, self.kind), self.kind)
 
     def _build(self, shape: tuple[int, ...], world: Any, rng: Stream) -> nn.ModuleDict:
         modules = nn.ModuleDict({"encoder": self._network().build(shape, self.width, rng)})
@@ -73,8 +79,8 @@ class ViewLearner(Learner):
         if not self.online:
             return loss, facts
         logits = modules["probe"](h.detach())
-        right = (logits.argmax(1) == batch.y[: len(logits)]).float().mean()
-        return loss + functional.cross_entropy(logits, batch.y), {"loss": loss.detach(), "online": right, **facts}
+        probe, right = labelled_cross_entropy(logits, batch.y[: len(logits)])
+        return loss + probe, {"loss": loss.detach(), "online": right, **facts}
 
     @abstractmethod
     def _objective(

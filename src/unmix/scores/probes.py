@@ -12,6 +12,7 @@ from pydantic import Field
 from scipy import sparse
 
 from unmix.core.errors import UsageError
+from unmix.core.labels import known, plain
 from unmix.core.recipe import Recipe
 from unmix.core.seeds import Stream, as_stream, untouched
 from unmix.core.statistics import members
@@ -161,8 +162,10 @@ def _labels(values: Any, name: str) -> np.ndarray:
     y = np.asarray(values)
     if y.ndim != 1 or not len(y):
         raise UsageError(f"labels: expected [n] with n >= 1 for the {name} rows, got {list(y.shape)}")
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        raise UsageError(f"labels: NaN or infinite among the {name} rows; leave such rows out")
+    if not (there := known(plain(y))).all():
+        raise UsageError(
+            f"labels: {(~there).sum()} of the {len(y)} {name} rows have none (NaN, -1, blank); leave such rows out"
+        )
     return y
 
 

@@ -20,7 +20,7 @@ from unmix.finders.controls import RandomAtoms
 from unmix.finders.features import Features
 from unmix.scores.association import Ranks, best_threshold, entries, ranks_of, shifted
 from unmix.scores.probes import Labelled, SparseProbe, auc
-from unmix.study.cells import split_rows
+from unmix.study.cells import kept_together, split_rows
 from unmix.study.labels import known, labels_of, matches
 from unmix.study.study import Results
 from unmix.study.verbs import chosen
@@ -31,7 +31,8 @@ SEVERAL = 40
 @dataclass(frozen=True, eq=False)
 class Labels:
     """A fit's rows with labels. rows: [n, d] as its features saw them. y: [n]. fitted, held: numbers of the labelled
-    rows on either side of the run's split. documents: [n] or None.
+    rows on either side of the run's split. documents: [n] or None. together: [n] numbers of groups of rows that no
+    split cuts.
     """
 
     features: Features
@@ -40,6 +41,7 @@ class Labels:
     fitted: np.ndarray
     held: np.ndarray
     documents: np.ndarray | None
+    together: np.ndarray
 
 
 @checked
@@ -104,7 +106,7 @@ def probe(
     """
     given = _labelled(run, labels, pattern, on, finder, seed)
     rng, recipe = Stream(0, ("probe",)), recipe or SparseProbe()
-    train, validation = _two(given.fitted, given.documents, rng)
+    train, validation = _two(given.fitted, given.together, rng)
     train, validation = (
         _balanced(part, given.y, size, rng) for part, size in ((train, limit), (validation, limit // 2))
     )
@@ -201,7 +203,8 @@ def _labelled(run: Any, labels: Any, pattern: str | None, on: Any, finder: str |
     held = np.setdiff1d(np.arange(len(y)), train)
     if not usable[train].any():
         raise UsageError("labels: no row that was fitted on has one")
-    return Labels(features, rows, y, train[usable[train]], held[usable[held]], documents)
+    groups = kept_together(raw, items)
+    return Labels(features, rows, y, train[usable[train]], held[usable[held]], documents, groups)
 
 
 def _classes(y: np.ndarray) -> list[Any]:
@@ -226,11 +229,10 @@ def _some(rows: np.ndarray, documents: np.ndarray | None, limit: int) -> np.ndar
     return rows[np.isin(member, order[: max(1, int(np.searchsorted(sizes, limit, side="right")))])]
 
 
-def _two(rows: np.ndarray, documents: np.ndarray | None, rng: Stream) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows, and a fifth for validation: whole documents where there are several."""
-    group = np.arange(len(rows))
-    if documents is not None and len(np.unique(documents[rows])) > 1:
-        group = np.unique(documents[rows], return_inverse=True)[1]
+def _two(rows: np.ndarray, together: np.ndarray, rng: Stream) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows, and a fifth for validation, in whole groups; single rows where there is one group."""
+    group = np.unique(together[rows], return_inverse=True)[1]
+    group = group if group.max() else np.arange(len(rows))
     count = int(group.max()) + 1
     aside = np.zeros(count, bool)
     aside[rng.child("validation").numpy().permutation(count)[: max(1, count // 5)]] = True

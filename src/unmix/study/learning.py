@@ -101,12 +101,17 @@ def learn(
     its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. start: folder of a representation
     that each learner goes on from. pairs: of layers that the monitors follow, by hand and instead of those that are
     found: "encoder.0 -> encoder.2" (`regimes.pairs.given_pairs`). Raises `UsageError`, before anything is trained,
-    where the world lacks what a learner needs, the start is of another network, shape or width, or a pair is not in
-    the network.
+    where the world lacks what a learner needs or holds nothing out, the start is of another network, shape or width,
+    or a pair is not in the network.
     """
     for learner in learners:
         if reason := learner.refusal(world):
             raise UsageError(reason)
+    if world.held_out.size == 0:
+        raise UsageError(
+            f"{world_label(world)}: has too few rows of a class to hold any out; give world.held=0 to score on the "
+            "training rows, or a larger share"
+        )
     if pairs and not watch:
         raise UsageError("pairs: of layers that the monitors follow; give watch=regime with them")
     if pairs:

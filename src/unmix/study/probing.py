@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unmix.core.errors import UsageError
+from unmix.core.copies import first_copies, hold_out
+from unmix.core.errors import UsageError, notice
+from unmix.core.labels import numbered, plain
 from unmix.core.options import checked
 from unmix.core.seeds import Stream, untouched
 from unmix.learners.representation import Representation
-from unmix.study.labels import known, labels_of
+from unmix.study.labels import labels_of
 from unmix.study.learning import Learned, Learning
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -183,8 +185,8 @@ def _cell(rows: pd.DataFrame) -> str:
 
 def _lines(job: Learning, learnt: Representation, labels: Any, raw: dict[str, list[Probe]]) -> list[dict[str, Any]]:
     (x, y), (test, test_y) = labelled(job.world, labels)
-    fitted, aside = split(y)
     x, test = torch.as_tensor(x), torch.as_tensor(test)
+    fitted, aside = split(y, x)
     facts = {"learner": job.learner.kind, "recipe": str(job.learner), "seed": job.seed}
     sizes = {"train": len(fitted), "chosen on": len(aside), "test": len(test_y)}
 
@@ -214,44 +216,69 @@ def _both(parts: Parts) -> list[Probe]:
 def labelled(world: Any, labels: Any = None) -> tuple[tuple[Any, np.ndarray], tuple[Any, np.ndarray]]:
     """x [n, ...] and labels [n] from 0 of a world's training and held-out rows; rows without a label are left out.
 
-    Raises `UsageError` where there are no labels, or the world keeps nothing back and is no stream without end.
+    A `Notice` says how many held-out rows are of classes without a training row. Raises `UsageError` where there are
+    no labels, too few on a side, or a single row for each class, and where the world keeps nothing back and is no
+    stream without end.
     """
     held = world.held_out
     if hasattr(world, "pictures"):
         if held.part == world.part:
             raise UsageError(f"{world.path}: nothing is held out to test on; learn with world.held=0.2")
         own = world.pictures.labels
-        raw = SimpleNamespace(shape=(len(world.pictures.values),), labels=own)
-        values = labels_of(labels, raw, SimpleNamespace())
-        there = known(values) if labels is not None else np.asarray(values) >= 0
-        numbers = np.unique(values[there], return_inverse=True)[1]
-        y = np.full(len(values), -1)
-        y[there] = numbers
-        parts = [(part.rows().x, y[part.numbers]) for part in (world, held)]
-        kept = [(x[torch.from_numpy(own >= 0)], own[own >= 0]) for x, own in parts]
-        if not all(len(own) for _, own in kept):
-            raise UsageError(f"{world.path}: too few labels: {[len(own) for _, own in kept]} to train and test on")
-        return kept[0], kept[1]
-    if labels is not None:
-        raise UsageError(f"labels: rows of {world.kind} are drawn anew; only its own labels can be probed")
-    rows = []
-    for part, name in ((world, "train"), (held, "test")):
-        sample = part.sample(8192 if part.size is None else part.size, Stream(0, ("probing", name)))
-        if sample.y is None:
-            raise UsageError(f"labels: {world.kind} has none")
-        rows.append((sample.x, np.asarray(sample.y)))
-    if held == world and world.size is not None:
-        raise UsageError(f"{world.kind}: nothing is held out to test on")
-    return rows[0], rows[1]
+        if labels is not None:
+            items = SimpleNamespace(names=world.pictures.files)
+            own = numbered(plain(labels_of(labels, SimpleNamespace(shape=(len(world.pictures.values),)), items)))[0]
+        if own is None or (own < 0).all():
+            raise UsageError(f"labels: {world.path} has none; give a file (.npy, .csv) with one for each picture")
+        parts = [(part.rows().x, own[part.numbers]) for part in (world, held)]
+    else:
+        if labels is not None:
+            raise UsageError(f"labels: rows of {world.kind} are drawn anew; only its own labels can be probed")
+        if held == world and world.size is not None:
+            raise UsageError(f"{world.kind}: nothing is held out to test on")
+        parts = []
+        for part, name in ((world, "train"), (held, "test")):
+            sample = part.sample(8192 if part.size is None else part.size, Stream(0, ("probing", name)))
+            if sample.y is None:
+                raise UsageError(f"labels: {world.kind} has none")
+            parts.append((sample.x, np.asarray(sample.y)))
+    (x, y), (test, test_y) = ((x[own >= 0], own[own >= 0]) for x, own in parts)
+    if not len(y) or not len(test_y):
+        raise UsageError(f"labels: {len(y)} training and {len(test_y)} held-out rows have one; label more")
+    if (counts := np.bincount(y)).max() == 1:
+        raise UsageError(
+            f"labels: each of the {len(y)} classes has a single training row, so that none is left to choose a probe "
+            "on; give classes of several rows"
+        )
+    if len(new := np.setdiff1d(test_y, np.flatnonzero(counts))):
+        strange = int(np.isin(test_y, new).sum())
+        told = f"labels: {strange} of {len(test_y)} held-out rows are of classes without a training row"
+        if strange == len(test_y):
+            raise UsageError(f"{told}; no probe can be tested")
+        notice(f"{told}; no probe can tell them")
+    return (x, y), (test, test_y)
 
 
-def split(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the rows to fit on, and of the fifth of every class that chooses."""
-    aside, draw = np.zeros(len(y), bool), Stream(0, ("probing", "validation")).numpy()
-    for label in np.unique(y):
-        here = draw.permutation(np.flatnonzero(y == label))
-        aside[here[: len(here) // 5]] = True
-    return np.flatnonzero(~aside), np.flatnonzero(aside)
+def split(y: np.ndarray, x: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows to fit on, and of the fifth of every class that chooses; where classes have too few rows for
+    that, of one row of each that has several.
+
+    x: [n, ...] rows, whose copies stay on one side; None where they are known to have none.
+    """
+    first = np.arange(len(y)) if x is None else first_copies(x)
+    kinds = y[first]  # copies stay together, also where their labels differ
+    aside: list[np.ndarray] = []
+    for least in (0, 1):
+        draw = Stream(0, ("probing", "validation")).numpy()
+        for label in np.unique(kinds):
+            here = draw.permutation(np.flatnonzero(kinds == label))
+            aside.append(hold_out(here, first, max(least * (len(here) > 1), len(here) // 5)))
+        if sum(map(len, aside)):
+            break
+    if not sum(map(len, aside)):
+        raise UsageError("labels: every class has copies of a single training row; give classes of several rows")
+    chosen = np.sort(np.concatenate(aside))
+    return np.setdiff1d(np.arange(len(y)), chosen), chosen
 
 
 def _votes(

@@ -101,7 +101,7 @@ class Images(FileWorld):
         return np.flatnonzero(self._aside & ~self._leaked) if self.part == "held-out" else self._train
 
     @property
-    def labels(self) -> np.ndarray | None:
+    def row_labels(self) -> np.ndarray | None:
         """Number of the class of every picture of this part [size], -1 where it has none; None without classes."""
         return None if self.pictures.labels is None else self.pictures.labels[self.numbers]
 

@@ -40,7 +40,7 @@ class Rows:
     def __init__(self, world: Images) -> None:
         (x, self.y), (held, self.held_y) = labelled(world)
         self.x, self.held = torch.as_tensor(x), torch.as_tensor(held)
-        self.fitted, self.aside = split(self.y)
+        self.fitted, self.aside = split(self.y, self.x)
 
     def parts(self, source: Any) -> Parts:
         """What probes are fitted on, chosen on, and tested on once."""
