@@ -97,6 +97,7 @@ def test_pictures_of_kinds_that_are_not_read_are_said(tmp_path):
 def test_folders_name_classes_and_parts():
     assert folder_labels(["a.png", "b.png"]) == ["", ""] and folder_labels(["x/y/a.png", "x/y/b.png"]) == ["y", "y"]
     assert folder_labels(["p/cat/1.png", "p/dog/1.png", "2.png"]) == ["cat", "dog", ""]
+    assert folder_labels(["x/left/a", "y/left/b", "y/right/c"]) == ["x/left", "y/left", "right"]
     alike = ["set/Greek/c1/1.png", "set/Latin/c1/1.png", "set/Latin/c2/1.png"]
     assert folder_labels(alike) == ["Greek/c1", "Latin/c1", "c2"], "c1 is another character in each alphabet"
     aside, below = divided(["p/Training/cat/1.png", "p/testing/cat/2.png"])

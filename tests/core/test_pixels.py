@@ -61,7 +61,8 @@ def test_every_frame_of_a_stack_or_an_animation_is_a_picture(kind, tmp_path):
     (tmp_path / "s.tif").write_bytes(content)
     (tmp_path / "t.png").write_bytes(saved(BYTES, "PNG"))
     with pytest.warns(Notice, match="1 of 2 files hold several frames, 3 in all"):
-        assert len(list(read_pictures(tmp_path, ["s.tif", "t.png"]))) == 4
+        names, pixels = read_pictures(tmp_path, ["s.tif", "t.png"], lambda picture: picture.resize((8, 8)))
+    assert names == ("s.tif:0", "s.tif:1", "s.tif:2", "t.png") and pixels.shape == (4, 8, 8, 3)
 
 
 def test_smaller_copies_previews_and_posters_are_no_frames():
@@ -90,7 +91,11 @@ def test_sixteen_bits_are_scaled_not_cut_and_said(kind, tmp_path):
         assert (read(saved(wide, kind)) == (WIDE >> 8)[:, :, None]).all()
     (tmp_path / "a").write_bytes(saved(WIDE >> 4, kind))
     with pytest.warns(Notice, match=rf"1 of 1 files have 16 bits.* {WIDE.max() >> 4} of 65535; .* give white=4095"):
-        list(read_pictures(tmp_path, ["a"]))
+        read_pictures(tmp_path, ["a"])
+    (tmp_path / "a").write_bytes(saved(WIDE >> 7, kind))
+    with pytest.warns(Notice, match="give white=511"):
+        assert read_pictures(tmp_path, ["a"])[1].max() == 1  # dark, and no mask
+    assert read_pictures(tmp_path, ["a"], white=511)[1].max() == 255
 
 
 def test_white_says_how_many_bits_are_in_use():
@@ -126,9 +131,9 @@ def test_transparency_is_laid_on_a_ground_and_said(kind, tmp_path):
     (tmp_path / "a").write_bytes(content)
     (tmp_path / "b").write_bytes(saved(np.dstack([pixels[..., :3], np.full((8, 8), 255, np.uint8)]), kind, **more))
     with pytest.warns(Notice, match="1 of 2 files are partly transparent and were laid on white"):
-        list(read_pictures(tmp_path, ["a", "b"]))
+        read_pictures(tmp_path, ["a", "b"])
     with pytest.raises(UsageError, match="ground=grey: should be white or black"):
-        list(read_pictures(tmp_path, ["a"], ground="grey"))
+        read_pictures(tmp_path, ["a"], ground="grey")
 
 
 def test_transparent_palettes_and_keys():
@@ -146,8 +151,7 @@ def test_inks_are_said(tmp_path):
     inks = Image.fromarray(DRAW.integers(0, 256, (8, 8, 3), np.uint8)).convert("CMYK")
     (tmp_path / "a").write_bytes(saved(inks, "TIFF"))
     with pytest.warns(Notice, match="1 of 1 files are CMYK"):
-        [(_, picture)] = read_pictures(tmp_path, ["a"])
-    assert (np.asarray(picture) == np.asarray(inks.convert("RGB"))).all()
+        assert (read_pictures(tmp_path, ["a"])[1] == np.asarray(inks.convert("RGB"))).all()
 
 
 # The kinds of file that keep every value of a mode.

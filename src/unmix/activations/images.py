@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from unmix.core.array_files import read_npy
 from unmix.core.errors import UsageError
 from unmix.core.image_arrays import full_range, image_array
 from unmix.core.items import ImageItems
+from unmix.core.labels import numbered, plain
 from unmix.core.pictures import SUFFIXES, divided, folder_labels, picture_names
 from unmix.core.pixels import Ground, read_pictures
 from unmix.scores.similarity.images import as_images
@@ -47,30 +48,30 @@ def open_images(
     if not names:
         where = f"below {inside}" if inside else "in it"
         raise UsageError(f"images={path}: no picture ({', '.join(SUFFIXES)}) {where}")
-    files, images = zip(
-        *((name, _pixels(picture, side)) for name, picture in read_pictures(path, names, white, ground)), strict=True
-    )
-    sizes = sorted({image.shape[:2] for image in images})
-    if len(sizes) > 1:
-        raise UsageError(f"images={path}: {len(sizes)} sizes, such as {sizes[0]} and {sizes[-1]}; give side")
+    files, images = read_pictures(path, names, None if side is None else _scaled(side), white, ground)
     labels = tuple(folder_labels(divided(files)[1]))
     below = len(inside.rpartition("/")[0].rstrip("/")) + 1 if "/" in inside else 0
-    found = _bytes(full_range(np.stack(images), str(path)), path)
-    return ImageItems(found, labels if any(labels) else None, tuple(name[below:] for name in files))
+    return ImageItems(_bytes(images, path), labels if any(labels) else None, tuple(name[below:] for name in files))
 
 
 def as_items(images: Any, labels: Any = None) -> ImageItems:
-    """Items from an array of images: bytes as they are, floats [n, h, w] or [n, 1 or 3, h, w] between their extremes.
+    """Items from an array of images: bytes as `full_range` gives them, what else `as_images` takes between its
+    extremes.
 
-    labels: [n] or None. Raises `UsageError` for another shape, or NaN.
+    labels: [n] or None, as `core.labels.plain` takes them. Raises `UsageError` for another shape, or NaN.
     """
-    if not (isinstance(images, np.ndarray) and images.dtype == np.uint8):
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8:
+        images = full_range(images, "images") if images.size else images
+    else:
         given = as_images(images)
         low, high = given.min(), given.max()
         shown = ((given - low) / (high - low).clamp_min(1e-12) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         images = shown[..., 0] if shown.shape[3] == 1 else np.ascontiguousarray(shown)
     as_images(images[:1])
-    return ImageItems(images, None if labels is None else tuple(str(label) for label in labels))
+    if labels is None:
+        return ImageItems(images)
+    numbers, names = numbered(plain(labels))
+    return ImageItems(images, tuple("" if number < 0 else names[number] for number in numbers))
 
 
 def crops(images: Any, numbers: Any, places: Any, grid: Sequence[int], share: float = 0.4) -> np.ndarray:
@@ -97,10 +98,13 @@ def crops(images: Any, numbers: Any, places: Any, grid: Sequence[int], share: fl
     return found
 
 
-def _pixels(picture: Image, side: int | None) -> np.ndarray:
-    from PIL import Image
+def _scaled(side: int) -> Callable[[Image], Image]:
+    def scaled(picture: Image) -> Image:
+        from PIL import Image
 
-    return np.asarray(picture if side is None else picture.resize((side, side), Image.Resampling.BICUBIC))
+        return picture.resize((side, side), Image.Resampling.BICUBIC)
+
+    return scaled
 
 
 def _bytes(images: np.ndarray, path: Path) -> np.ndarray:

@@ -168,6 +168,7 @@ def folder_labels(names: Sequence[str]) -> list[str]:
     """
     folders = [name.rpartition("/")[0] for name in names]
     kinds = set(folders)
-    shared = len(os.path.commonpath(kinds)) + 1 if all(kinds) else 0
+    common = os.path.commonpath(kinds) if all(kinds) else ""
+    shared = len(common) + 1 if common else 0
     last = Counter(kind.rpartition("/")[2] for kind in kinds)
     return [folder[shared:] if last[end := folder.rpartition("/")[2]] > 1 else end for folder in folders]

@@ -8,13 +8,14 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from unmix.core.errors import Failure, UsageError, notice
+from unmix.core.image_arrays import full_range
 from unmix.core.pictures import contents
 
 if TYPE_CHECKING:
@@ -28,22 +29,34 @@ Ground = Literal["white", "black"]
 
 
 def read_pictures(
-    path: str | Path, names: Sequence[str], white: int | None = None, ground: Ground = "white"
-) -> Iterator[tuple[str, Image]]:
-    """Name and picture, in colour with 8 bits a channel, of every frame of these files of a folder, .zip or picture.
+    path: str | Path,
+    names: Sequence[str],
+    resize: Callable[[Image], Any] | None = None,
+    white: int | None = None,
+    ground: Ground = "white",
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names [n] and pixels, bytes [n, height, width, 3], of every frame of these files of a folder, .zip or picture.
 
     A file of several frames (a TIFF stack, an animation) gives one picture for each, named "stack.tif:0" and on.
-    Orientation tags are followed. white: value of the pixels that becomes white; None is the most that the file's
-    bits hold, and of 16 bits the upper 8 are kept. ground: what transparent pixels lie on.
-    At the end a `Notice` says how many had frames, 16 bits, transparency or CMYK. Raises `UsageError` for another
-    ground, and `Failure` that names what is no whole picture, numbers of which nothing says what white is, or a value
-    above white.
+    Orientation tags are followed. resize: gives what is kept of a picture; None leaves them, and all must be alike.
+    white: value of the pixels that becomes white; None is the most that the file's bits hold, of 16 bits the upper 8
+    are kept, and masks of 0 and 1 become 0 and 255. ground: what transparent pixels lie on.
+    At the end a `Notice` says how many had frames, 16 bits, transparency or CMYK, or that all are masks or dark.
+    Raises `UsageError` for unlike sizes or another ground, and `Failure` that names what is no whole picture, numbers
+    of which nothing says what white is, or a value above white.
     """
     if ground not in get_args(Ground):
         raise UsageError(f"ground={ground}: should be white or black")
     seen: Counter[str] = Counter()
+    files: list[str] = []
+    found: list[np.ndarray] = []
     for name, content in zip(names, contents(path, names), strict=True):
-        yield from frames(content, name, white, ground, seen)
+        for frame, picture in frames(content, name, white, ground, seen):
+            files.append(frame)
+            found.append(np.asarray(picture if resize is None else resize(picture)))
+            if found[-1].shape != found[0].shape:
+                first, last = (list(one.shape[:2]) for one in (found[0], found[-1]))
+                raise UsageError(f"{path}: {files[0]} is {first} and {frame} is {last}; give side=32 to scale them")
     told = {
         "several": f"hold several frames, {seen['frames']} in all; each frame is a picture",
         "views": "hold more than one view; the first is read",
@@ -57,6 +70,9 @@ def read_pictures(
     for what, text in told.items():
         if seen[what]:
             notice(f"{path}: {seen[what]} of {len(names)} files {text}")
+    pixels = np.stack(found)
+    as_they_are = white is not None or seen["deep"] or pixels.dtype != np.uint8
+    return tuple(files), pixels if as_they_are else full_range(pixels, str(path))
 
 
 def frames(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
@@ -15,7 +15,7 @@ from torch import Tensor
 from unmix.core.array_files import array_names, read_arrays, read_npy
 from unmix.core.copies import first_copies, hold_out
 from unmix.core.errors import UnmixError, UsageError, notice
-from unmix.core.image_arrays import full_range, image_array
+from unmix.core.image_arrays import image_array
 from unmix.core.labels import numbered, plain
 from unmix.core.pictures import SUFFIXES, divided, files_below, folder_labels, is_picture, picture_names
 from unmix.core.pixels import Ground, read_pictures
@@ -236,26 +236,20 @@ def _files(path: Path, within: str, side: int | None, white: int | None, ground:
     names = [name for name in picture_names(path) if name.startswith(within)]
     if not names:
         raise UsageError(f"{path}: holds no picture ({', '.join(SUFFIXES)}) below {within!r}")
-    files: list[str] = []
-    found: list[np.ndarray] = []
-    for name, picture in read_pictures(path, names, white, ground):
-        files.append(name)
-        found.append(_pixels(picture, side))
-        if found[-1].shape != found[0].shape:
-            raise UsageError(
-                f"{path}: {files[0]} is {list(found[0].shape[:2])} and {name} is {list(found[-1].shape[:2])}; "
-                "give side=32 to scale them"
-            )
+    files, values = read_pictures(path, names, None if side is None else _square(side), white, ground)
     aside, below = divided(files)
     kinds = folder_labels(below)
     labels = np.asarray(kinds) if len(set(kinds)) > 1 else None
-    return _made(full_range(np.stack(found), str(path)), labels, tuple(files), aside, path)
+    return _made(values, labels, files, aside, path)
 
 
-def _pixels(picture: Image, side: int | None) -> np.ndarray:
-    from PIL import Image, ImageOps
+def _square(side: int) -> Callable[[Image], Image]:
+    def cropped(picture: Image) -> Image:
+        from PIL import Image, ImageOps
 
-    return np.asarray(picture if side is None else ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC))
+        return ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)
+
+    return cropped
 
 
 def holds_images(path: str) -> bool:

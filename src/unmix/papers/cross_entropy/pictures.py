@@ -44,8 +44,8 @@ def photographs(path: str | Path, count: int | None = None, side: int = SIDE, rn
         stream = rng if isinstance(rng, Stream) else Stream(rng)
         chosen = stream.child("photographs").numpy().choice(len(names), count, replace=False)
         names = [names[place] for place in sorted(chosen)]
-    read = read_pictures(path, names)
-    return torch.stack([_scaled(torch.from_numpy(np.array(picture)), side) for _, picture in read])
+    found = read_pictures(path, names, lambda picture: _scaled(torch.from_numpy(np.array(picture)), side))[1]
+    return torch.from_numpy(found)
 
 
 def objects(path: str | Path, side: int = SIDE) -> tuple[Tensor, dict[str, np.ndarray]]:

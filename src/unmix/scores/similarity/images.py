@@ -32,7 +32,7 @@ def as_images(images: Any) -> Tensor:
         images = images[:, None]
     elif images.dtype == np.uint8:
         images = np.moveaxis(images, -1, 1)
-    if images.shape[1] not in (1, 3) or images.dtype.kind not in "fu":
+    if images.shape[1] not in (1, 3) or not (images.dtype.kind == "f" or images.dtype == np.uint8):
         raise UsageError(f"images: expected {WANTED}, got {images.dtype} with {images.shape[1]} channels")
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     found = torch.from_numpy(np.ascontiguousarray(images).astype(np.float32) / np.float32(scale))
