@@ -42,7 +42,7 @@ def test_regression_finds_a_teacher():
 
 def test_regression_refuses_classes_and_a_width_that_cannot_be():
     with pytest.raises(UsageError, match="for classes use Supervised"):
-        Regression(network=NET).fit(Parity(bits=6, order=2, rows=8))
+        Regression(network=NET, batch=8).fit(Parity(bits=6, order=2, rows=8))
     with pytest.raises(UsageError, match="without a head it must be 1"):
         PLAIN.but(width=2).fit(WORLD)
 

@@ -113,7 +113,7 @@ def trained(
         learnt = made.fit(known, seed, watch)
     except UnmixError as error:
         return {"error": str(error), "seconds": round(time.perf_counter() - begun, 1)}
-    spent = {"steps": made.steps, "seen": made.steps * made.batch / known.size, "flops": flops}
+    spent = {"steps": made.steps, "seen": made.steps * min(made.batch, known.size) / known.size, "flops": flops}
     spent["seconds"] = round(time.perf_counter() - begun, 1)
     found = {**spent, **probed(rows, learnt, made._view, seed)}
     last = learnt.trace[-max(1, round(LAST * len(learnt.trace))) :]
