@@ -10,12 +10,13 @@ from unmix.activations.data import Data
 from unmix.activations.shards import ShardWriter
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import TextItems, VectorItems
+from unmix.core.labels import known
 from unmix.core.rows import ArrayRows
 from unmix.finders.topk_sae import TopKSAE
 from unmix.scores.probes import SparseProbe
 from unmix.study import verbs
 from unmix.study.concepts import concepts, probe
-from unmix.study.labels import known, labels_of, matches
+from unmix.study.labels import labels_of, matches
 from unmix.study.texts import snippet, words
 from unmix.worlds.sparse import SparseWorld
 

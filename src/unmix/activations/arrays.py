@@ -68,6 +68,11 @@ def open_column(path: str | Path, option: str = "labels") -> np.ndarray:
     ("labels.csv:speaker"). option: what the path was given as, for messages. Raises as `open_array`, and `UsageError`
     where the column has to be named.
     """
+    return open_columns(path, option)[0]
+
+
+def open_columns(path: str | Path, option: str = "labels") -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What `open_column` gives, and the other columns of the table by name, an index among them; {} for an array."""
     text = str(path)
     file, colon, column = text.rpartition(":")
     named = bool(colon) and not Path(text).exists() and Path(file).suffix.lower() not in ARCHIVES
@@ -77,13 +82,16 @@ def open_column(path: str | Path, option: str = "labels") -> np.ndarray:
     if not isinstance(found, Table):
         if named:
             raise UsageError(f"{option}={text}: {file} has no columns with names")
-        return np.asarray(gather(found) if hasattr(found, "blocks") else found)
-    if named:
-        return found.column(column)
-    there = [found.called(place) for place in range(len(found.names)) if place not in found.index]
-    if len(there) != 1:
-        raise UsageError(f"{option}={text}: has several columns; name one, such as {Path(text).name}:{there[0]}")
-    return found.column(there[0])
+        return np.asarray(gather(found) if hasattr(found, "blocks") else found), {}
+    columns = {found.called(place): place for place in range(len(found.names))}
+    if not named:
+        there = [name for name, place in columns.items() if place not in found.index]
+        if len(there) != 1:
+            raise UsageError(f"{option}={text}: has several columns; name one, such as {Path(text).name}:{there[0]}")
+        column = there[0]
+    wanted = found.place(column)
+    others = {name: found.column(name) for name, place in columns.items() if place != wanted}
+    return found.column(column), others
 
 
 def digits() -> ItemRows:

@@ -13,6 +13,7 @@ from scipy import sparse, stats
 
 from unmix.core.codes import Codes
 from unmix.core.errors import UsageError
+from unmix.core.labels import known
 from unmix.core.options import Count, checked
 from unmix.core.rows import Rows, Subset
 from unmix.core.seeds import Stream
@@ -21,7 +22,7 @@ from unmix.finders.features import Features
 from unmix.scores.association import Ranks, best_threshold, entries, ranks_of, shifted
 from unmix.scores.probes import Labelled, SparseProbe, auc
 from unmix.study.cells import kept_together, split_rows
-from unmix.study.labels import known, labels_of, matches
+from unmix.study.labels import labels_of, matches
 from unmix.study.study import Results
 from unmix.study.verbs import chosen
 

@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from unmix.activations.arrays import open_column
+from unmix.activations.arrays import open_columns
 from unmix.core.errors import UsageError
 from unmix.core.items import TextItems
+from unmix.core.labels import plain
+from unmix.study.naming import in_rows
 from unmix.study.texts import words
 
 
 def labels_of(given: Any, raw: Any, items: Any) -> np.ndarray:
     """Labels [n] of numbers or text, aligned with a run's rows; "" or NaN where a row has none.
 
-    given: an array [n]; a file as `unmix.activations.arrays.open_column` takes it, such as "labels.csv:speaker"; or
-    None for labels that came with the rows.
-    Raises `UsageError` for another number of rows, a missing file or column, or where no labels came with the rows.
+    given: an array [n]; a file as `unmix.activations.arrays.open_column` takes it, such as "labels.csv:speaker"; a
+    dict or a pandas Series by names; or None for labels that came with the rows. What means none is told by
+    `core.labels.plain`. Where a table or Series names the rows' files, labels go by name and in any order
+    (`study.naming.in_rows`); else there is one for each row.
+    Raises `UsageError` for another number of rows, names that do not fit, a missing file or column, or where no
+    labels came with the rows.
     """
-    n = raw.shape[0]
+    n, names, where = raw.shape[0], getattr(items, "names", None), "labels"
+    columns: dict[str, Any] = {}
     if given is None:
         own = getattr(raw, "labels", None)
-        own = getattr(items, "labels", None) if own is None else own
-        if own is None:
+        given = getattr(items, "labels", None) if own is None else own
+        if given is None:
             raise UsageError("labels: none came with the rows; give a file (.npy, .csv), or --pattern for text")
-        given = own
     elif isinstance(given, (str, Path)):
-        given = open_column(given)
-    labels = np.asarray(given)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape != (n,):
-        raise UsageError(f"labels: expected {n} of them, one for each row of the run, got {list(labels.shape)}")
-    if labels.dtype.kind == "O":
-        labels = np.asarray(["" if pd.isna(value) else str(value) for value in labels])
-    if labels.dtype.kind not in "biufU":
-        raise UsageError(f"labels: must be numbers or text, got {labels.dtype}")
+        where = f"labels={given}"
+        given, columns = open_columns(given)
+    elif isinstance(given, Mapping) or (isinstance(given, pd.Series) and given.index.dtype.kind == "O"):
+        given = pd.Series(given)
+        columns = {"index": given.index.to_numpy()}
+    labels = plain(given, where)
+    if columns and (matched := in_rows(labels, columns, names, where)) is not None:
+        return matched
+    if len(labels) != n:
+        raise UsageError(f"{where}: expected {n} of them, one for each row of the run, got {list(labels.shape)}")
     return labels
-
-
-def known(labels: np.ndarray) -> np.ndarray:
-    """Which rows have a label: [n] of bool."""
-    if labels.dtype.kind == "f":
-        return np.isfinite(labels)
-    return labels != "" if labels.dtype.kind == "U" else np.ones(len(labels), bool)
 
 
 def matches(pattern: str, items: Any, on: Literal["token", "text"] = "token") -> np.ndarray:

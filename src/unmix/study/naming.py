@@ -18,9 +18,10 @@ def in_rows(
 ) -> np.ndarray | None:
     """Labels of n rows from a table's column, by another column that names the rows; None where none does.
 
-    values: [k] labels as text or objects. columns: the other columns [k], as text. names: [n] of the rows' files, or
-    None where they have none. where: the table, for messages. A name in the table may have more or fewer folders than
-    the row's, and no suffix or another; that of a stack stands for all its frames. Rows that are not named get "".
+    values: [k] labels as `core.labels.plain` gives them. columns: the other columns [k], as text. names: [n] of the
+    rows' files, or None where they have none. where: the table, for messages. A name in the table may have more or
+    fewer folders than the row's, and no suffix or another; that of a stack stands for all its frames. Rows that are
+    not named have no label.
     A `Notice` says how many rows and names are left over, and where names cannot be used because the rows have none.
     Raises `UsageError` where a column of file names fits no row, a name stands for several rows, or is there twice
     with unlike labels.
@@ -56,20 +57,26 @@ def in_rows(
 def _given(
     values: np.ndarray, keys: np.ndarray, found: list[list[int]], names: Sequence[str], where: str
 ) -> np.ndarray:
-    labels: list[str | None] = [None] * len(names)
-    for value, key, rows in zip(values, keys, found, strict=True):
+    source = np.full(len(names), -1)
+    for place, (key, rows) in enumerate(zip(keys, found, strict=True)):
         if rows and not _one_file(rows, names):
             told = " and ".join(repr(names[row]) for row in rows[:2])
             raise UsageError(f"{where}: {str(key)!r} stands for {told}; give names with their folders")
-        for row in rows:
-            if labels[row] is not None and labels[row] != str(value):
-                raise UsageError(f"{where}: {str(key)!r} is there twice, as {labels[row]!r} and as {str(value)!r}")
-            labels[row] = str(value)
-    if missing := sum(label is None for label in labels):
+        for before in source[rows]:
+            if before >= 0 and str(values[before]) != str(values[place]):
+                told = f"{str(values[before])!r} and as {str(values[place])!r}"
+                raise UsageError(f"{where}: {str(key)!r} is there twice, as {told}")
+        source[rows] = place
+    if missing := int((source < 0).sum()):
         notice(f"{where}: {missing} of {len(names)} rows are not named and have no label")
     if strange := sum(not rows for rows in found):
         notice(f"{where}: {strange} of {len(found)} names are of no row")
-    return np.asarray([label or "" for label in labels])
+    labels = values[source]
+    if not missing:
+        return labels
+    labels = labels.astype(float if values.dtype.kind in "iuf" else str)
+    labels[source < 0] = np.nan if labels.dtype.kind == "f" else ""
+    return labels
 
 
 def _one_file(rows: list[int], names: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ import torch
 
 from unmix.core.copies import first_copies, hold_out
 from unmix.core.errors import UsageError, notice
-from unmix.core.labels import numbered, plain
+from unmix.core.labels import numbered
 from unmix.core.options import checked
 from unmix.core.seeds import Stream, untouched
 from unmix.learners.representation import Representation
@@ -227,7 +227,7 @@ def labelled(world: Any, labels: Any = None) -> tuple[tuple[Any, np.ndarray], tu
         own = world.pictures.labels
         if labels is not None:
             items = SimpleNamespace(names=world.pictures.files)
-            own = numbered(plain(labels_of(labels, SimpleNamespace(shape=(len(world.pictures.values),)), items)))[0]
+            own = numbered(labels_of(labels, SimpleNamespace(shape=(len(world.pictures.values),)), items))[0]
         if own is None or (own < 0).all():
             raise UsageError(f"labels: {world.path} has none; give a file (.npy, .csv) with one for each picture")
         parts = [(part.rows().x, own[part.numbers]) for part in (world, held)]
