@@ -50,7 +50,7 @@ def test_images_of_a_folder_and_of_a_zip_come_in_the_order_of_their_numbers(tmp_
     assert open_images(tmp_path / "p.zip", side=4).images.shape == (12, 4, 4, 3)
     Image.fromarray(images[0, :, :, 0]).save(tmp_path / "pictures" / "b" / "image13.png")
     Image.fromarray(images[0][:3]).save(tmp_path / "pictures" / "b" / "image14.png")
-    with pytest.raises(UsageError, match="2 sizes"):
+    with pytest.raises(UsageError, match="give side=32 to scale them"):
         open_images(tmp_path / "pictures")
     (tmp_path / "pictures" / "a" / "image0.jpg").write_bytes(b"no image")
     with pytest.raises(Failure, match=r"image0\.jpg: no picture that can be read"):
