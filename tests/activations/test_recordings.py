@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unmix.activations.command import collect_command
 from unmix.activations.images import as_items, open_images
-from unmix.activations.recordings import Recording, from_trials, open_recording, split_half
+from unmix.activations.recordings import Recording, from_trials, open_recording
+from unmix.activations.reliability import split_half
+from unmix.activations.shards import ShardRows
 from unmix.core.errors import Failure, UsageError
 
 FOLDER = os.environ.get("UNMIX_DATA")
@@ -109,6 +112,41 @@ def test_trials_in_any_order_with_windows_and_missing_repeats():
         from_trials(single, stimulus, np.zeros((7, 4, 4), np.uint8))
     with pytest.raises(UsageError, match=r"0 \.\. 4"):
         from_trials(single, stimulus, images[:5])
+    third = from_trials(time, stimulus, images, window=(0.3, 0.6), bin=0.1)  # 0.3 / 0.1 is below 3
+    assert np.allclose(third.repeats[0, :, 0], time[stimulus == 0, :, 3:6].mean(2)[0])
+    with pytest.raises(UsageError, match="is infinite"):
+        from_trials(single + np.inf, stimulus, images)
+    with pytest.raises(UsageError, match="is for responses over time"):
+        from_trials(single, stimulus, images, window=(0, 1))
+
+
+def test_trials_are_told_by_files_of_words_and_by_the_command_line(tmp_path):
+    images = pictures(tmp_path / "pictures")
+    names = [f"image{number + 1}" for number in range(12)]
+    draw = np.random.default_rng(0)
+    shown = draw.permutation(np.repeat(np.arange(12), 3))
+    trials = draw.standard_normal((37, 4))
+    np.save(tmp_path / "trials.npy", trials)
+    words = [*(f"a/{names[i]}.png" if i < 6 else f"b/{names[i]}.png" for i in shown), "grey"]
+    (tmp_path / "t.csv").write_text("trial,shown,kind\n" + "".join(f"{i},{w},{w[0]}\n" for i, w in enumerate(words)))
+    (tmp_path / "names.csv").write_text("name\n" + "".join(f"{'ab'[n > 6]}/image{n}.png\n" for n in range(1, 13)))
+    options = {"stimulus": [f"{tmp_path / 't.csv'}:shown"], "blank": ["grey"]}
+    acts = str(tmp_path / "trials.npy"), "", str(tmp_path / "pictures")
+    told = collect_command(*acts, tmp_path / "acts", options)
+    assert told.startswith("responses  4 neurons to 12 images")
+    rows = ShardRows(tmp_path / "acts")
+    expected = np.stack([trials[:-1][shown == i].mean(0) for i in range(12)])
+    assert np.allclose(rows.take(np.arange(12)), expected, atol=1e-6) and np.array_equal(rows.items.images, images)
+    again = {**options, "names": [str(tmp_path / "names.csv")]}
+    collect_command(*acts, tmp_path / "again", again)
+    assert ShardRows(tmp_path / "again").digest == rows.digest
+    with pytest.raises(UsageError, match="'a'"):
+        collect_command(*acts, tmp_path / "none", {**options, "stimulus": [f"{tmp_path / 't.csv'}:kind"]})
+    with pytest.raises(UsageError, match=r"table, units: are for \.nwb files"):
+        collect_command(*acts, tmp_path / "none", {**options, "table": ["trials2"]})
+    np.save(tmp_path / "trials.npy", trials * 1e-3 + 1e6)
+    with pytest.raises(UsageError, match="4 neurons, such as 0, differ by less than float32 keeps"):
+        collect_command(*acts, tmp_path / "none", options)
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -128,6 +166,28 @@ def test_reliability_is_what_signal_and_noise_make_it(missing):
     assert found.images == 3000
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1e-8, 0), (1e-300, 0), (1e150, 0), (1, 1e6), (-3e-9, 5)])
+def test_reliability_does_not_depend_on_units(scale, offset):
+    _, repeats = noisy(n=40, noise=0.3)
+    repeats[3, :, 5:] = np.nan
+    plain, other = split_half(repeats, splits=10), split_half(repeats * scale + offset, splits=10)
+    assert np.allclose(plain.full, other.full, atol=1e-6) and np.allclose(plain.interval, other.interval, atol=1e-6)
+    flat = np.full((40, 2, 4), 0.1) * scale + offset
+    flat[:, 1] *= 1 + 4e-16 * np.random.default_rng(0).integers(-1, 2, (40, 4))  # constant up to rounding
+    assert np.isnan(split_half(flat).half).all()
+
+
+def test_rows_do_not_depend_on_units(tmp_path):
+    responses = np.random.default_rng(0).standard_normal((12, 3))
+    items = as_items(pictures(tmp_path))
+    for unit in (True, False):
+        rows = Recording(responses, items).rows(unit=unit)
+        assert np.allclose(Recording(1e-13 * responses + 1e-10, items).rows(unit=unit), rows, atol=1e-3)
+    assert np.allclose(np.linalg.norm(Recording(1e-20 * responses, items).rows(standardise=False), axis=1), 1)
+    constant = np.full((12, 1), 0.1) * (1 + 2e-16 * np.arange(12)[:, None] % 4e-16)
+    assert not Recording(constant, items).rows(unit=False).any()
+
+
 def test_a_ceiling_is_what_the_signal_itself_reaches():
     signal, repeats = noisy(n=4000, noise=2.0)
     found = split_half(repeats, splits=20)
@@ -141,8 +201,9 @@ def test_noise_is_unreliable_and_a_constant_neuron_cannot_be_judged():
     found = split_half(repeats)
     assert np.abs(found.half[:2]).max() < 0.15 and np.isnan(found.half[2]) and found.unreliable().all()
     repeats[:, 0, 1:] = np.nan
-    with pytest.raises(UsageError, match="neuron 0 has fewer than 3 images"):
-        split_half(repeats)
+    assert np.isnan(split_half(repeats).half).tolist() == [True, False, True]
+    with pytest.raises(UsageError, match="no neuron has 3 images with two repeats"):
+        split_half(repeats[:, [0, 0]])
     with pytest.raises(UsageError, match="at least 2"):
         split_half(repeats[:, :, :1])
 

@@ -76,15 +76,17 @@ def _recording(
 ) -> str:
     from unmix.activations.recordings import collect_recording
 
-    known = ("repeats", "stimulus", "window", "bin")
+    several, known = ("names", "blank", "units"), ("repeats", "stimulus", "window", "bin", "table")
     for name, values in options.items():
-        if name not in known:
-            raise UsageError(f"{name}: no such option of recordings; {suggest(name, list(known))}")
-        if len(values) > 1:
+        if name not in (*known, *several):
+            raise UsageError(f"{name}: no such option of recordings; {suggest(name, [*known, *several])}")
+        if len(values) > 1 and name in known:
             raise UsageError(f"{name}: one value here, got {len(values)}" + "; window=[50,250]" * (name == "window"))
     if layer or dry_run:
         raise UsageError("--layer, --dry-run: are for models; responses of neurons are read in seconds")
-    given = {name: values[0] for name, values in options.items()}
+    given: dict[str, Any] = {name: values if name in several else values[0] for name, values in options.items()}
+    if len(given.get("names", ())) == 1:
+        given["names"] = given["names"][0]  # a file, or a list in brackets
     rows = collect_recording(responses, images, out, **given, overwrite=overwrite)
     told = f"responses  {rows.shape[1]} neurons to {rows.shape[0]:,} images in {out}"
     if "reliability" in rows.about:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unmix.activations.images import as_items
+from unmix.activations.nwb_columns import column, dataset, ends_of, group, opened
+from unmix.activations.presentations import image_numbers, listed, unknown
 from unmix.activations.recordings import Recording, from_trials
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
+from unmix.core.items import ImageItems
+
+MANY = 10  # other presentations within one window: hardly seconds
+ENOUGH = 20  # spikes that show how long the recording was
 
 
 def open_nwb(
@@ -25,97 +31,136 @@ def open_nwb(
 ) -> Recording:
     """A recording from an NWB file: rate of every unit (spikes per second) in a window after each presentation.
 
-    r[t, u] = #{spikes of u in [start_t + begin, start_t + end)} / (end - begin), then `from_trials`.
+    r[t, u] = #{spikes of u in [start_t + begin, start_t + end)} / (end - begin), then `from_trials`. A presentation
+    whose window does not lie in the unit's obs_intervals, where the file has them, is missing for that unit.
     path: a file with /units (spike_times, spike_times_index) and /intervals/TABLE (start_time in seconds, one row a
     presentation). images: `ImageItems` or an array, n of them. stimulus: the column that says which image was shown:
-    numbers 0 .. n - 1, or what `names` lists, [n] in the order of the images. window: (begin, end) in seconds after
-    start_time. blank: values of the column that are no image; their rows are left out. units: numbers of the units to
-    take, None is all. Raises `UsageError` for a column, value or unit that is not there, an empty window, or without
-    h5py, and `Failure` for a file that is cut off.
-    Source: the NWB 2 schema (nwb-schema.readthedocs.io): Units, TimeIntervals, VectorIndex.
+    numbers 0 .. n - 1, or words (text, categories, names of what is referred to; COLUMN.NAME where its values are
+    rows of another table). names: [n] the value of each image; None takes names of the images' files, with or
+    without folder and suffix. window: (begin, end) in seconds after start_time. blank: values that are no image;
+    their rows are left out, as are those without a value or a time, which is said (`Notice`). units: rows of the
+    table of units, None is all.
+    Raises `UsageError` for a column, value or unit that is not there, a window that is empty or lies outside the
+    recording, or without h5py, and `Failure` for a file that is cut off.
+    Source: the NWB 2 schema (nwb-schema.readthedocs.io): Units, TimeIntervals, VectorIndex, DynamicTableRegion.
     """
-    begin, end = window
-    if not begin < end:
+    try:
+        begin, end = map(float, window)
+    except (TypeError, ValueError):
+        raise UsageError(f"window={window}: must be two numbers of seconds, such as [0.05,0.25]") from None
+    if not begin < end or not np.isfinite([begin, end]).all():
         raise UsageError(f"window={window}: must end after it begins")
-    with _opened(path) as file:
-        spikes = _spikes(file, path, units)
-        rows = _group(file, f"intervals/{table}", path)
-        starts, shown = (_column(rows, name, table, path) for name in ("start_time", stimulus))
+    items = images if isinstance(images, ImageItems) else as_items(images)
+    with opened(path) as file:
+        spikes, observed = _units(group(file, "units"), units)
+        trials = group(file, f"intervals/{table}")
+        starts, shown = column(trials, "start_time"), column(trials, stimulus)
     if starts.shape != shown.shape or starts.dtype.kind not in "fiu":
         raise UsageError(f"table={table}: {len(starts)} start_time of {starts.dtype}, {len(shown)} of {stimulus}")
-    kept = np.array([value not in blank for value in shown.tolist()], bool)
+    blanks = listed(shown, blank)
+    missing = unknown(shown, names) & ~blanks
+    untimed = ~np.isfinite(starts) & ~missing & ~blanks
+    for what, rows in {f"value of {stimulus}": missing, "start_time": untimed}.items():
+        if rows.any():
+            notice(f"table={table}: {rows.sum()} of {len(rows)} presentations have no {what}, and are left out")
+    kept = ~blanks & ~missing & ~untimed
+    if not kept.any():
+        raise UsageError(f"table={table}: no presentation of an image is left of {len(kept)}")
     starts, shown = starts[kept].astype(np.float64), shown[kept]
-    if not len(starts) or not np.isfinite(starts).all():
-        raise UsageError(f"table={table}: start_time must be known for every presentation, and one be left")
-    numbers = _numbers(shown, stimulus, names)
+    numbers = image_numbers(shown, items, names, f"stimulus={stimulus}")
     edges = np.stack([starts + begin, starts + end])
     counts = np.stack([np.diff(np.searchsorted(times, edges), axis=0)[0] for times in spikes], axis=1)
-    return from_trials(counts / (end - begin), numbers, images)
+    if not counts.any() or len(observed) < len(spikes):
+        _within(edges, spikes, starts, counts)
+    rates = counts / (end - begin)
+    for place, intervals in observed.items():
+        rates[~_covered(edges, intervals), place] = np.nan
+    _check_observed(rates)
+    return from_trials(rates, numbers, items)
 
 
-def _numbers(shown: np.ndarray, stimulus: str, names: Sequence[Any] | None) -> np.ndarray:
-    """The number of the image of every presentation."""
-    if names is None:
-        if shown.dtype.kind in "iu":
-            return shown.astype(np.int64)
-        if shown.dtype.kind == "f" and (shown == np.floor(shown)).all():
-            return shown.astype(np.int64)
-        raise UsageError(f"stimulus={stimulus}: holds values such as {shown[0]!r}; give names, one for each image")
-    place = {name: number for number, name in enumerate(names)}
-    if len(place) != len(names):
-        raise UsageError(f"names: {len(names) - len(place)} of them are there twice")
-    values = shown.tolist()
-    unknown = sorted({str(value) for value in values if value not in place})
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise UsageError(
-            f"stimulus={stimulus}: {', '.join(unknown[:3])}{more} not in names; add them, or list them as blank"
-        )
-    return np.array([place[value] for value in values], np.int64)
-
-
-def _spikes(file: Any, path: Any, units: Any) -> list[np.ndarray]:
-    """Sorted spike times of every unit wanted."""
-    group = _group(file, "units", path)
-    times, ends = (_column(group, name, "units", path) for name in ("spike_times", "spike_times_index"))
-    ends = ends.astype(np.int64)
-    begins = np.concatenate([[0], ends[:-1]])
-    if (ends < begins).any() or (len(ends) and ends[-1] > len(times)):
-        raise Failure(f"{path}: spike_times_index does not fit the {len(times)} spike times")
-    wanted = np.arange(len(ends)) if units is None else np.asarray(units)
-    if not len(wanted) or wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() >= len(ends):
+def _units(table: Any, wanted: Any) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
+    """Sorted spike times of every unit wanted; and for those of which it is known, when they were observed [k, 2]."""
+    path = table.file.filename
+    times = dataset(table, "spike_times")[:]
+    ends = ends_of(table, "spike_times", len(times))
+    begins = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    if not len(ends):
+        raise UsageError(f"{path}: has no units")
+    if times.dtype.kind not in "fiu" or not np.isfinite(times).all():
+        raise UsageError(f"{path}: spike_times must be finite numbers of seconds")
+    rows = np.arange(len(ends)) if wanted is None else np.asarray(wanted)
+    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(ends):
         raise UsageError(f"units: must be numbers 0 .. {len(ends) - 1}, at least one")
-    return [np.sort(times[begins[unit] : ends[unit]]) for unit in wanted]
+    if len(set(rows.tolist())) < len(rows):
+        raise UsageError("units: some are there twice")
+    spikes = [np.sort(times[begins[row] : ends[row]]).astype(np.float64) for row in rows]
+    if not any(map(len, spikes)):
+        raise UsageError(f"{path}: no unit that is wanted has a spike")
+    if silent := [str(row) for row, found in zip(rows.tolist(), spikes, strict=True) if not len(found)]:
+        told = ", ".join(silent[:8]) + " ..." * (len(silent) > 8)
+        notice(f"{path}: {len(silent)} units have no spike ({told}); units= leaves them out")
+    if "obs_intervals" not in table:
+        return spikes, {}
+    intervals = np.asarray(dataset(table, "obs_intervals")[:])
+    if intervals.ndim != 2 or intervals.shape[1] != 2 or not np.isfinite(intervals).all():
+        raise Failure(f"{path}: obs_intervals must be [k, 2] finite seconds, got {list(intervals.shape)}")
+    if (intervals[:, 1] < intervals[:, 0]).any():
+        raise Failure(f"{path}: an interval of obs_intervals ends before it begins")
+    stops = ends_of(table, "obs_intervals", len(intervals))
+    if len(stops) != len(ends):
+        raise Failure(f"{path}: obs_intervals are of {len(stops)} units, spike_times of {len(ends)}")
+    known = {}
+    for place, row in enumerate(rows.tolist()):
+        own = intervals[(stops[row - 1] if row else 0) : stops[row]]
+        if len(own) or not len(spikes[place]):
+            known[place] = own
+    if len(known) < len(rows):
+        notice(
+            f"{path}: {len(rows) - len(known)} units have spikes but no obs_intervals; taken as observed throughout"
+        )
+    return spikes, known
 
 
-def _group(file: Any, name: str, path: Any) -> Any:
-    if name in file:
-        return file[name]
-    above = file.get(name.rpartition("/")[0] or "/")
-    there = ", ".join(above) if above is not None else "none"
-    raise UsageError(f"{path}: has no /{name} (beside it: {there or 'none'})")
+def _covered(edges: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    """Which windows lie in the union of the intervals: edges [2, t], intervals [k, 2], result [t]."""
+    merged: list[list[float]] = []
+    for begin, end in intervals[np.argsort(intervals[:, 0], kind="stable")].tolist():
+        if merged and begin <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
+        else:
+            merged.append([begin, end])
+    if not merged:
+        return np.zeros(edges.shape[1], bool)
+    begins, ends = np.array(merged).T
+    # A window may stick out by the rounding of a sum of seconds.
+    slack = 8 * np.finfo(np.float64).eps * np.maximum(np.abs(edges).max(0), 1)
+    place = np.searchsorted(begins, edges[0] + slack, side="right") - 1
+    return (place >= 0) & (edges[1] - slack <= ends[np.maximum(place, 0)])
 
 
-def _column(group: Any, name: str, table: str, path: Any) -> np.ndarray:
-    if name not in group:
-        raise UsageError(f"{path}: {table} has no column {name!r}; it has {', '.join(group) or 'none'}")
-    found = group[name]
-    if found.ndim != 1:
-        raise UsageError(f"{path}: column {name!r} of {table} is {list(found.shape)}, not one value a row")
-    return np.asarray(found.asstr()[:]) if found.dtype.kind in "OS" else np.asarray(found[:])
+def _within(edges: np.ndarray, spikes: list[np.ndarray], starts: np.ndarray, counts: np.ndarray) -> None:
+    """Refuse windows that lie outside the recording, and say where some do; edges: [2, t]."""
+    first, last = (pick(times[at] for times in spikes if len(times)) for pick, at in ((min, 0), (max, -1)))
+    where = f"windows are {edges[0].min():g} .. {edges[1].max():g} s, spikes {first:g} .. {last:g} s"
+    inside = np.clip(np.minimum(edges[1], last) - np.maximum(edges[0], first), 0, None) / (edges[1] - edges[0])
+    enough = sum(map(len, spikes)) >= ENOUGH
+    if not counts.any() or (enough and inside.mean() < 0.5):
+        raise UsageError(f"window, start_time: {where}; they must lie in the recording, in seconds of one clock")
+    if enough and (outside := int((inside == 0).sum())):
+        notice(f"{outside} of {len(inside)} presentations count 0 spikes in all units: {where}")
+    within = int(np.median(np.diff(np.searchsorted(np.sort(starts), edges), axis=0)))
+    if within > MANY:
+        notice(f"window: holds the starts of {within} presentations in the middle of the table; it is in seconds")
 
 
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise UsageError('nwb: reading NWB files needs h5py; pip install "unmix[nwb]"') from None
-    if not Path(path).is_file():
-        raise UsageError(f"recording={path}: no such file")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise Failure(f"{path}: not a whole HDF5 file ({' '.join(str(error).split())[:100]})") from None
-    with file:
-        yield file
+def _check_observed(rates: np.ndarray) -> None:
+    """Say how much was not observed; raise `UsageError` where nothing was."""
+    missing = np.isnan(rates)
+    if missing.all():
+        raise UsageError("window: no unit was observed throughout any window (obs_intervals); it is in seconds")
+    if missing.any():
+        notice(
+            f"obs_intervals: {missing.any(0).sum()} units were not observed throughout {missing.sum()} of "
+            f"{missing.size} windows, which are missing"
+        )

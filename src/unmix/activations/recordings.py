@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unmix.activations.arrays import open_column
 from unmix.activations.images import as_items, open_images
+from unmix.activations.presentations import image_numbers, listed, unknown
+from unmix.activations.reliability import judged, split_half, varies
 from unmix.activations.shards import SCHEMA, ShardRows, ShardWriter, check_folder, clear_folder
 from unmix.core.array_files import read_npy
 from unmix.core.digest import array_digest, digest
-from unmix.core.errors import UsageError
+from unmix.core.errors import UsageError, notice
 from unmix.core.items import ImageItems
+from unmix.core.labels import plain
 from unmix.core.rows import as_array
 from unmix.core.sample import Sample
-from unmix.core.seeds import Stream, as_stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +55,16 @@ class Recording:
         """Rows for finders [n, d] float32: each neuron with mean 0 and deviation 1, then each row of unit norm.
 
         by: numbers of the images whose mean and deviation count, such as those that are fitted on; None takes all.
-        Neurons that do not vary become 0.
+        Neurons that do not vary, but for rounding, become 0.
         """
         found = self.responses.astype(np.float64)
         if standardise:
             known = found if by is None else found[np.asarray(by)]
-            deviation = known.std(0)
-            found = (found - known.mean(0)) / np.where(deviation > 0, deviation, 1.0)
+            deviation = np.where(varies(known), known.std(0), 0.0)
+            found = np.where(deviation > 0, found - known.mean(0), 0.0) / np.where(deviation > 0, deviation, 1.0)
         if unit:
-            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+            norm = np.linalg.norm(found, axis=1, keepdims=True)
+            found = found / np.where(norm > 0, norm, 1.0)
         return found.astype(np.float32)
 
     def sample(self) -> Sample:
@@ -92,12 +97,18 @@ def from_trials(
     """
     found, shown = np.asarray(responses, dtype=np.float64), np.asarray(stimulus)
     items = images if isinstance(images, ImageItems) else as_items(images)
+    if np.isinf(found).any():
+        raise UsageError("trials: a response is infinite; NaN is one that is missing")
     if found.ndim == 3:
-        begin, end = (0, found.shape[2]) if window is None else (int(np.ceil(edge / bin)) for edge in window)
+        if not bin > 0 or (window is not None and not np.isfinite(window).all()):
+            raise UsageError(f"window={window}, bin={bin}: must be finite, and the width of a bin above 0")
+        begin, end = (0, found.shape[2]) if window is None else (_bin(edge / bin) for edge in window)
         if not 0 <= begin < end <= found.shape[2]:
             raise UsageError(f"window={window}: must lie in 0 .. {found.shape[2] * bin} and hold a bin of {bin}")
         found = found[:, :, begin:end].mean(2)
-    if found.ndim != 2 or shown.shape != (len(found),) or shown.dtype.kind not in "iu":
+    elif window is not None:
+        raise UsageError(f"window={window}: is for responses over time [t, d, bins], got {list(found.shape)}")
+    if found.ndim != 2 or not len(found) or shown.shape != (len(found),) or shown.dtype.kind not in "iu":
         raise UsageError(f"trials: responses {list(found.shape)}, stimulus {list(shown.shape)}; [t, d] and [t]")
     if shown.min() < 0 or shown.max() >= len(items):
         raise UsageError(f"stimulus: numbers must be 0 .. {len(items) - 1}, got {shown.min()} .. {shown.max()}")
@@ -111,7 +122,10 @@ def from_trials(
     known = np.isfinite(repeats).sum(2)
     if not known.all():
         image, neuron = np.argwhere(known == 0)[0]
-        raise UsageError(f"trials: neuron {neuron} has no response to image {image}; leave the image out")
+        raise UsageError(
+            f"trials: {(known == 0).sum()} of {known.size} responses are missing, such as that of neuron {neuron} to "
+            f"image {image}; leave out neurons or images that have none"
+        )
     return Recording(np.nanmean(repeats, axis=2), items, repeats)
 
 
@@ -124,32 +138,45 @@ def collect_recording(
     window: tuple[float, float] | None = None,
     bin: float = 1.0,
     overwrite: bool = False,
+    names: Sequence[Any] | str | Path | None = None,
+    blank: Sequence[Any] = (),
+    table: str = "trials",
+    units: Sequence[int] | None = None,
 ) -> ShardRows:
     """Responses as rows with their images, in a folder of shards that finders read: one row an image.
 
-    responses: .npy, means as `open_recording` takes them or, with stimulus (a .npy [t] of image numbers), single
-    trials [t, d] or [t, d, bins] as `from_trials` does; or .nwb, with the column stimulus and the window in seconds
-    of `open_nwb`. repeats, window, bin: as these take them. Where single presentations are known, the manifest's
-    `about` has the reliability of every neuron: half, full and ceiling.
+    responses: .npy, means as `open_recording` takes them or, with stimulus, single trials [t, d] or [t, d, bins] as
+    `from_trials` does; or .nwb, with stimulus, the window in seconds, table and units of `open_nwb`. stimulus: a
+    column of the .nwb, else a file with a value for each trial ("trials.csv:image"): numbers of images, names of
+    their files, or those of `names`. names: the value of each image, or a file of them. blank: values that are no
+    image, whose trials are left out. repeats, window, bin: as these take them. Where single presentations are known,
+    the manifest's `about` has the reliability of every neuron: half, full and ceiling.
     Made once; found again where nothing has changed. Raises as these do, and `UsageError` for a folder that holds
-    something else, or an option that belongs to the other kind.
+    something else, an option that belongs to the other kind, or responses that float32 does not tell apart.
     """
+    words = open_column(names, "names").tolist() if isinstance(names, (str, Path)) else names
     if Path(responses).suffix.lower() == ".nwb":
         if stimulus is None or window is None:
             raise UsageError("stimulus, window: of an .nwb file both are needed: a column, and seconds [0.05,0.25]")
+        if repeats is not None or bin != 1.0:
+            raise UsageError("repeats, bin: are for .npy arrays; of an .nwb file spikes are counted in the window")
         from unmix.activations.nwb import open_nwb
 
-        found = open_nwb(responses, open_images(images), str(stimulus), (window[0], window[1]))
+        seconds = tuple(window)
+        found = open_nwb(responses, open_images(images), str(stimulus), seconds, words, table, blank, units)  # type: ignore[arg-type]
+    elif table != "trials" or units is not None:
+        raise UsageError("table, units: are for .nwb files")
     elif stimulus is None:
-        if window is not None or bin != 1.0:
+        if window is not None or bin != 1.0 or words is not None or blank:
             raise UsageError(
-                "window, bin: are for single trials; give stimulus=FILE, the number of each trial's image"
+                "window, bin, names, blank: are for single trials; give stimulus=FILE, the image of each trial"
             )
         found = open_recording(responses, images, repeats)
     else:
         if repeats is not None:
             raise UsageError("repeats: trials hold their repeats already; give stimulus or repeats")
-        found = from_trials(_array(responses), _numbers(stimulus), open_images(images), window, bin)
+        found = _trials(_array(responses), stimulus, open_images(images), window, bin, words, blank)
+    _check_single(found.responses)
     folder = Path(folder)
     known = None if found.repeats is None else array_digest(found.repeats)
     shown = found.items
@@ -161,7 +188,7 @@ def collect_recording(
     if (folder / "manifest.json").exists():
         return ShardRows(folder)
     about: dict[str, Any] = {"kind": "recording", "neurons": found.responses.shape[1], "images": len(found.items)}
-    if found.repeats is not None and found.repeats.shape[2] > 1:
+    if found.repeats is not None and judged(found.repeats).any():
         reliable = split_half(found.repeats)
         about["reliability"] = {
             name: [None if np.isnan(x) else round(float(x), 5) for x in getattr(reliable, name)]
@@ -173,76 +200,52 @@ def collect_recording(
         return writer.finish(found.items)
 
 
-@dataclass(frozen=True, eq=False)
-class Reliability:
-    """How far the responses of d neurons would come again.
-
-    half: [d] correlation over the images of the means of two random halves of the repeats, averaged over the splits.
-    full: [d] the same of two full sets of repeats, 2 half / (1 + half) (Spearman, Brown). ceiling: [d] the largest
-    correlation that a model can have with the mean responses, sqrt(full), 0 where full is negative. interval: [d, 2]
-    of half, over the splits. images: images with at least two repeats, which alone count.
-    """
-
-    half: np.ndarray
-    full: np.ndarray
-    ceiling: np.ndarray
-    interval: np.ndarray
-    images: int
-
-    def unreliable(self, threshold: float = 0.3) -> np.ndarray:
-        """Neurons [d] whose `full` is below a threshold, or that cannot be judged."""
-        return ~(self.full >= threshold)
+def _check_single(responses: np.ndarray) -> None:
+    """Raise for neurons whose differences float32 does not keep."""
+    with np.errstate(over="ignore"):
+        lost = np.abs(responses.astype(np.float32) - responses).max(0)
+    bad = np.flatnonzero(varies(responses) & ~(lost <= 1e-4 * responses.std(0)))
+    if len(bad):
+        raise UsageError(
+            f"recording: {len(bad)} neurons, such as {bad[0]}, differ by less than float32 keeps beside their "
+            "offset, or are out of its range; subtract their means and divide by their deviations first"
+        )
 
 
-def split_half(repeats: Any, splits: int = 100, rng: int | Stream = 0) -> Reliability:
-    """Reliability of every neuron from single presentations, halves drawn anew for every image in every split.
-
-    repeats: [n, d, r], NaN where a presentation is missing, in all neurons or in some. A neuron that does not vary
-    has NaN. Raises `UsageError` where fewer than 3 images have two repeats for a neuron.
-    """
-    given = np.asarray(repeats, dtype=np.float64)
-    if given.ndim != 3 or given.shape[2] < 2:
-        raise UsageError(f"repeats: must be [images, neurons, at least 2], got {list(given.shape)}")
-    there = np.isfinite(given)
-    enough = there.sum(2) >= 2
-    if enough.sum(0).min() < 3:
-        raise UsageError(f"repeats: neuron {int(enough.sum(0).argmin())} has fewer than 3 images with two repeats")
-    filled, draw = np.where(there, given, 0.0), as_stream(rng).child("halves").numpy()
-    found = np.empty((splits, given.shape[1]))
-    for split in range(splits):
-        # Missing ones come last, so that both halves of what is there differ by one presentation at most.
-        rank = np.where(there, draw.random(given.shape), 2.0).argsort(2).argsort(2)
-        size = there.sum(2, keepdims=True)
-        first = (rank < size // 2) & there
-        second = ~first & there
-        one, other = ((filled * half).sum(2) / np.maximum(half.sum(2), 1) for half in (first, second))
-        found[split] = _correlation(one, other, enough)
-    half = found.mean(0)
-    full = 2 * half / (1 + half)
-    low, high = np.quantile(found, [0.025, 0.975], axis=0)
-    ceiling = np.sqrt(np.clip(full, 0, 1))
-    return Reliability(half, full, ceiling, np.stack([low, high], 1), int(enough.all(1).sum()))
+def _bin(edge: float) -> int:
+    """The first bin at or after an edge; one that is a bin's but for rounding is that bin's."""
+    nearest = round(edge)
+    return nearest if abs(edge - nearest) < 1e-9 * max(1, abs(edge)) else int(np.ceil(edge))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Correlation over the kept images, neuron by neuron: [d]; NaN where one does not vary."""
-    count = keep.sum(0)
-    a = np.where(keep, a - (a * keep).sum(0) / count, 0)
-    b = np.where(keep, b - (b * keep).sum(0) / count, 0)
-    scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    return np.where(scale > 1e-12, (a * b).sum(0) / np.maximum(scale, 1e-300), np.nan)
+def _trials(
+    responses: np.ndarray,
+    stimulus: str | Path,
+    items: ImageItems,
+    window: tuple[float, float] | None,
+    bin: float,
+    names: Sequence[Any] | None,
+    blank: Sequence[Any],
+) -> Recording:
+    """Single trials whose images a file tells."""
+    shown = plain(open_column(stimulus, "stimulus"), f"stimulus={stimulus}")
+    if len(shown) != len(responses):
+        raise UsageError(f"stimulus={stimulus}: has {len(shown)} values for {len(responses)} trials")
+    left, blanks = unknown(shown), listed(shown, blank)
+    if (left & ~blanks).any():
+        notice(
+            f"stimulus={stimulus}: {(left & ~blanks).sum()} of {len(shown)} trials have no value, and are left out"
+        )
+    kept = ~left & ~blanks
+    if not kept.any():
+        raise UsageError(f"stimulus={stimulus}: no trial of an image is left of {len(shown)}")
+    numbers = image_numbers(shown[kept], items, names, f"stimulus={stimulus}")
+    return from_trials(responses[kept], numbers, items, window, bin)
 
 
 def _array(path: str | Path) -> np.ndarray:
     found = as_array(read_npy(path, "recording", mapped=False), f"recording={path}")
     return np.asarray(found, dtype=np.float64)
-
-
-def _numbers(path: str | Path) -> np.ndarray:
-    found = _array(path)
-    if not np.equal(np.mod(found, 1), 0).all():
-        raise UsageError(f"stimulus={path}: must be whole numbers of images")
-    return found.astype(np.int64)
 
 
 def _stimuli_first(array: np.ndarray, count: int, name: str) -> np.ndarray:

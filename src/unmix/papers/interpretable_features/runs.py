@@ -12,7 +12,8 @@ import pandas as pd
 
 from unmix.activations.images import open_images
 from unmix.activations.modules import ModuleActivations
-from unmix.activations.recordings import open_recording, split_half
+from unmix.activations.recordings import open_recording
+from unmix.activations.reliability import split_half
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import ImageItems
 from unmix.core.seeds import Stream
