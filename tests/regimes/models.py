@@ -154,6 +154,9 @@ MODELS = {
         ),
         ROWS, "",
     ),
+    "dropout that shifts": (
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.AlphaDropout(0.3), nn.Linear(8, 3)), ROWS, ""
+    ),
     "records of more than one output": (
         lambda: linear_pair(lambda m, x: Answer({"y": m.b(torch.relu(m.a(x)))}, [m.c(x)]), c=nn.Linear(6, 2)),
         ROWS, "a -> b",
@@ -262,6 +265,10 @@ def drawn(seed=0, dtype=torch.float64):
             yield
         finally:
             torch.set_default_dtype(default)
+
+
+# What is moved in evaluation mode only.
+STILL = {"a second read-out in training": "a -> b", "dropout that shifts": "0 -> 3"}
 
 
 def built(name, seed=0):

@@ -10,7 +10,10 @@ from torch import nn
 from unmix.regimes.pairs import Pair
 from unmix.regimes.sides import ATTENTION
 
-OUTPUTS = ("o_proj", "out_proj", "output.dense", "to_out", "to_out.0", "out", "wo", "o", "proj", "join", "dense")
+OUTPUTS = (
+    "o_proj", "out_proj", "output.dense", "to_out", "to_out.0", "out", "wo", "o", "proj", "c_proj", "join", "dense",
+    "W_o", "w_o", "W_O", "Wo", "linear_out", "out_linear", "fc_out", "output", "fc",
+)  # fmt: skip
 SEPARATE = (
     ("q_proj", "k_proj", "v_proj"),
     ("query", "key", "value"),
@@ -19,8 +22,16 @@ SEPARATE = (
     ("to_q", "to_k", "to_v"),
     ("wq", "wk", "wv"),
     ("q", "k", "v"),
+    ("W_q", "W_k", "W_v"),
+    ("w_q", "w_k", "w_v"),
+    ("W_Q", "W_K", "W_V"),
+    ("Wq", "Wk", "Wv"),
+    ("linear_q", "linear_k", "linear_v"),
+    ("q_linear", "k_linear", "v_linear"),
+    ("query_proj", "key_proj", "value_proj"),
+    ("queries", "keys", "values"),
 )
-PACKED = ("qkv", "qkv_proj", "in_proj", "c_attn", "attend")
+PACKED = ("qkv", "qkv_proj", "in_proj", "c_attn", "attend", "to_qkv", "Wqkv", "query_key_value")
 QUERY_AND_REST = (("query", "keys"), ("q", "kv"), ("to_q", "to_kv"))
 HEADS = ("num_heads", "n_heads", "heads", "num_attention_heads", "n_head", "nhead")
 

@@ -80,7 +80,7 @@ def balance(
     tuple of arguments or a mapping of named ones; made from what the layers take where none is given. pairs: by hand,
     instead of those that are found, such as "block.q -> block.k query-key 4" (`pairs.given_pairs`).
     Every pair is tried on copies of the model first; then every finite output before and after must agree, in
-    evaluation mode and in the mode that the model is in (with dropout off), else all weights are put back.
+    evaluation mode and in the mode that the model is in (dropout drawn alike), else all weights are put back.
     Biases of a first layer count as incoming. Raises `UsageError` where both or neither of alpha and delta is given,
     where the model cannot be run or no pair is legal; `Failure` where delta cannot be reached, a pair given by hand
     does not hold, or the outputs differ. Whatever is raised, the weights are then as they were, bit for bit.

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from unmix.core.errors import UsageError
 
-STILL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.2}
 DEPTH = 6  # of outputs within outputs
 
@@ -77,9 +76,9 @@ def precision(model: nn.Module) -> torch.dtype:
 
 
 def take_mode(twin: nn.Module, model: nn.Module) -> None:
-    """Give a copy the mode of its model, with dropout and the statistics of normalisation still."""
+    """Give a copy the mode of its model, but for statistics of normalisation; dropout goes by the random state."""
     for own, other in zip(twin.modules(), model.modules(), strict=True):
-        own.training = other.training and not isinstance(own, STILL)
+        own.training = other.training and not isinstance(own, nn.modules.batchnorm._NormBase)
 
 
 def undisturbed(function: Callable[Given, Made]) -> Callable[Given, Made]:

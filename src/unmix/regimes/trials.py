@@ -20,7 +20,10 @@ from unmix.regimes.sides import ATTENTION, inputs_of, obstacle, outputs_of, shar
 if TYPE_CHECKING:
     from unmix.regimes.pairs import Pair
 
-SPREAD = 10  # powers of two that trial factors go up and down
+SPREAD = {
+    torch.float64: 40,
+    torch.float32: 20,
+}  # powers of two that trial factors go up and down; 2 in half precision
 CHANGED = "the outputs change: its weights are used elsewhere too, or what lies between mixes or bends its units"
 HEADS = "the model's output changes: its heads lie otherwise than by their names"
 TRIED = 1e-9  # change of an output in float64 beside its size, which rounding stays below
@@ -67,7 +70,7 @@ class Trial:
     def holds(self, pairs: Sequence[Pair]) -> bool:
         """Whether the outputs stay when scale is moved through all of the pairs at once, at random for each unit."""
         twin, self.trouble = copied(self.base), ""
-        spread = SPREAD if torch.finfo(precision(twin)).max > 1e30 else 2
+        spread = SPREAD.get(precision(twin), 2)
         try:
             for pair in pairs:
                 both = sides(twin, pair)
