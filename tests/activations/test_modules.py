@@ -16,7 +16,7 @@ from unmix.activations.command import collect_command
 from unmix.activations.images import crops
 from unmix.activations.modules import ModuleActivations
 from unmix.activations.shards import ShardRows
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, Notice, UsageError
 from unmix.core.items import ImageItems
 from unmix.core.rows import ArrayRows
 from unmix.core.sample import Sample
@@ -291,3 +291,16 @@ def test_a_folder_of_images_at_the_command_line(recipe: ModuleActivations, tmp_p
     items = ImageItems(images, ("cats",) * 6, tuple(f"cats/{number}.png" for number in range(6)))
     rows = recipe.but(channels=1, pooling="all").collect(items, tmp_path / "acts")  # found again
     assert rows.items.labels[0] == "cats" and rows.shape == (120, 4)
+
+
+def test_masks_and_channels_first_bytes_are_read_as_images(recipe: ModuleActivations, tmp_path: Path) -> None:
+    images = bytes_of_images(6)
+    plain = recipe.but(channels=1)
+    rows = plain.collect(images, tmp_path / "last")
+    first = plain.collect(np.ascontiguousarray(np.moveaxis(images, 3, 1)), tmp_path / "first")
+    assert torch.equal(rows.take(np.arange(6)), first.take(np.arange(6)))
+    masks = (images > 99).astype(np.uint8)
+    with pytest.warns(Notice, match="data: the largest value of the images is 1 of 255, so they are taken as masks"):
+        small = plain.collect(masks, tmp_path / "small")
+    whole = plain.collect(masks * np.uint8(255), tmp_path / "whole")
+    assert torch.equal(small.take(np.arange(6)), whole.take(np.arange(6)))

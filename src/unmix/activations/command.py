@@ -15,7 +15,7 @@ from unmix.core.errors import UsageError, suggest
 from unmix.core.pictures import is_picture
 from unmix.core.watch import Progress
 
-LOOKS = ("white", "ground")  # options of pictures, not of the recipe
+LOOKS = ("white", "ground", "axes")  # options of pictures, not of the recipe
 
 
 def collect_command(
@@ -31,7 +31,7 @@ def collect_command(
     """Collect activations, or with `dry_run` say what that costs: one line about the shards, or amounts by name.
 
     model: `module:build` is a torch module on images (a folder or .zip; "a.zip:inside" takes those whose names begin
-    so; white and ground as `open_images` takes them) or an array; a .npy or .nwb file holds responses of neurons,
+    so; white, ground, axes as `open_images` takes them) or an array; a .npy or .nwb file holds responses of neurons,
     data are their images, and options those of `collect_recording`; all else is a language model on text.
     Raises `UsageError` for an option that the recipe does not have, or several values of one, or no layer.
     """
@@ -49,7 +49,11 @@ def collect_command(
         raise UsageError(f"--layer: name the layer of the model, one of {_layers(model)}")
     given = {name: values[0] if len(values) == 1 else tuple(values) for name, values in options.items()}
     recipe = cls(**{**given, "model": model, "layer": layer})
-    source = open_text(data, encoding) if kind == "TextActivations" else _module_data(data, given.get("side"), looks)
+    source = (
+        open_text(data, encoding)
+        if kind == "TextActivations"
+        else _module_data(data, getattr(recipe, "side", None), looks)
+    )
     if dry_run:
         names = {"bytes": "disk_bytes", "memory": "memory_bytes"}
         return {names.get(name, name): value for name, value in recipe.estimate(source).items()}
@@ -105,6 +109,8 @@ def _module_data(data: str, side: int | None, looks: dict[str, Any]) -> Any:
     shards = any((path / name).exists() for name in ("manifest.json", "progress.json"))
     if path.suffix.lower() == ".zip" or (path.is_dir() and not shards) or is_picture(path.name):
         return open_images(path, side, **looks)
+    if looks and path.suffix.lower() == ".npy":
+        return open_images(path, **looks)
     if looks:
-        raise UsageError(f"{', '.join(looks)}: for files of pictures; {data} is an array, so scale it yourself")
+        raise UsageError(f"{', '.join(looks)}: for pictures, a folder or .zip of them or a .npy; not for {data}")
     return open_array(data)

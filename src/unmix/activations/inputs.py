@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unmix.activations.images import as_items
 from unmix.core.digest import array_digest, digest
 from unmix.core.errors import UsageError
+from unmix.core.image_arrays import full_range, in_order
 from unmix.core.items import ImageItems, Items, VectorItems
 from unmix.core.sample import Sample
 from unmix.scores.similarity.images import as_images
@@ -90,7 +91,8 @@ class Inputs:
 def inputs_of(data: Any, **prepare: Any) -> Inputs:
     """Inputs from images, an array, rows or a sample, with an item for each; images stay bytes until they are read.
 
-    prepare: fields of `Inputs`. Raises `UsageError` for anything else, and for no data.
+    Bytes [n, h, w, c] or [n, c, h, w] are images, those of 0 and 1 masks. prepare: fields of `Inputs`. Raises
+    `UsageError` for anything else, and for no data.
     """
     x = data.images if isinstance(data, ImageItems) else data.x if isinstance(data, Sample) else data
     if x is None or not hasattr(x, "shape") or len(x.shape) < 1 or not x.shape[0]:
@@ -99,8 +101,10 @@ def inputs_of(data: Any, **prepare: Any) -> Inputs:
         x = x if isinstance(x, np.ndarray) else np.asarray(x)
         if x.dtype.kind not in "biufc":
             raise UsageError(f"data: must be numbers, got {x.dtype}")
-    if _in_bytes(x):
+    if _in_bytes(x) and not isinstance(data, ImageItems):
         x = np.asarray(x)
+        first = x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3)
+        x = full_range(in_order(x, "data", "nchw") if first else x, "data")
     items = data if isinstance(data, ImageItems) else getattr(data, "items", None)
     if not hasattr(items, "take"):
         items = as_items(x) if _in_bytes(x) else VectorItems(np.arange(x.shape[0]))

@@ -17,9 +17,9 @@ def image_array(images: Any, name: str, axes: str | None = None, white: float | 
     """Images [n, height, width, channels], bytes where they are 0 to 255 (masks too), else float32 from 0 to 1.
 
     images: an array of real numbers or bool. axes: what each axis is, by a letter of n, h, w and perhaps c, such as
-    "nchw" or "hwcn"; None for what the shape leaves no doubt of, [n, h, w] or [n, h, w, c] or [n, c, h, w] with 1, 3
-    or 4 channels. white: value that becomes 1, 0 being black; None takes bytes as 0 to 255, other numbers as 0 to 1,
-    and numbers that are all 0 or one of 1, 255 as masks.
+    "nchw" or "hwcn"; None for what the shape leaves no doubt of, [n, h, w], [n, h, w, c] with 1 to 4 channels or
+    [n, c, h, w] with 1 or 3. white: value that becomes 1, 0 being black; None takes bytes as 0 to 255, other numbers
+    as 0 to 1, and numbers that are all 0 or one of 1, 255 as masks.
     name: of the file or argument, for messages. A `Notice` says where bytes are taken for masks, or are all dark.
     Raises `UsageError` for other shapes, axes that are not clear, NaN, and values whose white is not known.
     """
@@ -81,7 +81,7 @@ def _axes(shape: tuple[int, ...], name: str) -> str:
         fits = ["nhw"] * (not one and not last)
         other = "hwn" if last else "nhw"
     else:
-        fits = [axes for axes, place in (("nhwc", 3), ("nchw", 1)) if shape[place] in CHANNELS]
+        fits = ["nhwc"] * (shape[3] in CHANNELS) + ["nchw"] * (shape[1] in (1, 3))
         fits = fits or ["nhwc"] * (shape[3] == 2)
         other = "hwcn" if not fits else "nchw"
     if len(fits) == 1:
