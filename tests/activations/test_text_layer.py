@@ -21,6 +21,7 @@ from unmix.activations.collect import TextActivations
 from unmix.activations.downstream import SentenceReader, embeddings, text_reader
 from unmix.activations.hooks import capture, layer_of
 from unmix.activations.models import FolderModel
+from unmix.activations.modules import ModuleActivations
 from unmix.activations.text_layer import passage_limit
 from unmix.core.errors import Notice, UsageError
 
@@ -179,6 +180,9 @@ def test_weights_that_do_not_fit(folders: Callable[[str], Path], tmp_path: Path)
     ):
         lacks.collect(stories(3), tmp_path / "2")
     assert lacks.but(layer="encoder.layer.0.intermediate").collect(stories(3), tmp_path / "3").shape[1] == 32
+    table = changed("table", lambda key: "word_embeddings" not in key)
+    with pytest.raises(UsageError, match=r"needs embeddings\.word_embeddings\.weight"):
+        table.collect(stories(3), tmp_path / "4")
     with pytest.warns(Notice, match=r"leaves out layers that the folder has \(encoder\.layer\.1"):
         shorter = changed("shorter", lambda _: True, num_hidden_layers=1).but(layer="encoder.layer.0")
         shorter.collect(stories(3), tmp_path / "4")
@@ -206,3 +210,29 @@ def test_tokenizers_of_another_model(folders: Callable[[str], Path], tmp_path: P
         UsageError, match=r"has no tokenizer; a model that reads no text is given as my\.module:build"
     ):
         recipe.collect(stories(2), tmp_path / "b")
+
+
+def test_text_that_the_tokenizer_does_not_know(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    recipe = TextActivations(model=str(folders("roberta")), layer="encoder.layer.0", context=10)
+    with pytest.warns(Notice, match="67% of the tokens are unknown to the tokenizer"):
+        rows = recipe.collect([("a", "die Katze sat")], tmp_path / "a")
+    assert rows.about["tokens"]["special"] == {"kept": 2, "dropped": 0}
+
+
+def test_a_vision_folder_through_arrays(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config = transformers.ViTConfig(image_size=16, patch_size=8, **SIZES)
+    folder = folder_of(config, tmp_path / "vit")
+    images = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3)).astype(np.uint8)
+    recipe = ModuleActivations(model=str(folder), layer="layernorm", tokens="patches", pooling="all")
+    rows = recipe.collect(images, tmp_path / "a")
+    model = FolderModel(folder).load()
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255))).last_hidden_state[:, 1:]
+    torch.testing.assert_close(rows.take(np.arange(20)), wanted.reshape(20, 16), atol=1e-5, rtol=1e-4)
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if "cls_token" in name)
+    save_file({name: value for name, value in weights.items() if name != lost}, folder / "model.safetensors")
+    with pytest.raises(UsageError, match="cls_token, of which the folder has no weights"):
+        recipe.collect(images, tmp_path / "b")

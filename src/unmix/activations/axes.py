@@ -106,6 +106,8 @@ def watched(model: nn.Module, evidence: Evidence) -> Iterator[None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         given = inputs[0] if isinstance(inputs, tuple) and inputs else None
         for tensor in tensors(output).values():
+            if tensor.is_nested:  # has no shape
+                continue
             axis = axis_by_type(module, tensor)
             if axis is None and _keeps_axes(module) and isinstance(given, Tensor) and given.ndim == tensor.ndim:
                 axis = evidence.axis(given)

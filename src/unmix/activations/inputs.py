@@ -97,6 +97,8 @@ def inputs_of(data: Any, **prepare: Any) -> Inputs:
     x = data.images if isinstance(data, ImageItems) else data.x if isinstance(data, Sample) else data
     if x is None or not hasattr(x, "shape") or len(x.shape) < 1 or not x.shape[0]:
         raise UsageError("data: expected images, an array [n, ...], Rows or a Sample with x, with at least one row")
+    if isinstance(x, Tensor) and (x.is_nested or x.layout != torch.strided):
+        raise UsageError("data: is sparse or nested; give a dense tensor [n, ...]")
     if not hasattr(x, "blocks") and not isinstance(x, Tensor):
         x = x if isinstance(x, np.ndarray) else np.asarray(x)
         if x.dtype.kind not in "biufc":

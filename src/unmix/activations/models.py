@@ -216,6 +216,10 @@ class DottedModel:
         """The module, its training flags untouched."""
         return self.module
 
+    def opened(self) -> tuple[nn.Module, list[str]]:
+        """The module, and no names of weights that it lacks."""
+        return self.module, []
+
 
 def find_model(
     name: str, arguments: Mapping[str, Any] | None = None, stored: bool = False

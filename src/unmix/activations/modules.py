@@ -105,11 +105,11 @@ class ModuleActivations(Recipe):
         check_folder(folder, key)
         if (folder / "manifest.json").exists():
             return ShardRows(folder)
-        model = source.load().to(device)
+        model, missing = source.opened()
+        model, n = model.to(device), len(inputs)
         layer = layer_of(model, self.layer) if self.layer else model
-        n = len(inputs)
         with quiet(model):
-            reading, probe = self._reading(model, layer, inputs, device)
+            reading, probe = self._reading(model, missing, layer, inputs, device)
             two, grid = reading.rows(probe), reading.grid(probe.shape)
             each, width = len(two) // 2, two.shape[1]
             self._check_shown(inputs.items, each, grid)
@@ -151,11 +151,11 @@ class ModuleActivations(Recipe):
         Memory is the weights, the batch going in and what comes out; what the layers before hold comes on top.
         """
         inputs = self.inputs(data)
-        model = find_model(self.model, self.arguments).load().to(device)
+        model, missing = find_model(self.model, self.arguments).opened()
+        model, n = model.to(device), len(inputs)
         layer = layer_of(model, self.layer) if self.layer else model
-        n = len(inputs)
         with quiet(model), seeded(0):
-            reading, probe = self._reading(model, layer, inputs, device)
+            reading, probe = self._reading(model, missing, layer, inputs, device)
             begun = time.perf_counter()
             batch = inputs.batch(0, min(self.batch, n), model, device)
             h = run_to(model, layer, batch, self.layer, reading.output, reading.call)
@@ -199,7 +199,9 @@ class ModuleActivations(Recipe):
         windows = crops(items, numbers, np.arange(len(numbers)) % each, grid, self.crop)
         return replace(items.take(numbers), images=windows)
 
-    def _reading(self, model: nn.Module, layer: nn.Module, inputs: Inputs, device: str) -> tuple[Reading, Tensor]:
+    def _reading(
+        self, model: nn.Module, missing: list[str], layer: nn.Module, inputs: Inputs, device: str
+    ) -> tuple[Reading, Tensor]:
         """How rows are read, and what the layer gives for two data."""
         return find_reading(
             model,
@@ -214,6 +216,7 @@ class ModuleActivations(Recipe):
             self.position,
             self.batch,
             inputs.images,
+            missing,
         )
 
 

@@ -43,7 +43,8 @@ def chosen(module: nn.Module, output: Any, path: str | None = None, name: str = 
     Raises `UsageError` where there is no tensor, no such path, or several and nothing says which.
     """
     found, where = tensors(output), f"layer={name}" if name else "layer"
-    shown = ", ".join(f"output={part} {list(tensor.shape)}" for part, tensor in found.items())
+    sizes = {part: "nested" if tensor.is_nested else list(tensor.shape) for part, tensor in found.items()}
+    shown = ", ".join(f"output={part} {size}" for part, size in sizes.items())
     packed = isinstance(output, tuple) and bool(output) and isinstance(output[0], PackedSequence)
     if not found or (packed and path is None):
         kind = (

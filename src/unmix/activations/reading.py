@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -19,6 +19,10 @@ from unmix.core.errors import UnmixError, UsageError, notice
 Change = Callable[[Tensor], Tensor]
 KINDS = "cls|class|dist|distillation|reg|registers?|storage|global|prefix"
 LEADING = re.compile(rf"(^|\.)(({KINDS})_?(tokens?|emb|embed|embedding)|cls)$")
+CHANGING = (
+    "layer={}: gives other numbers each time it reads the same {} (dropout or sampling that is never off, or a state "
+    "that is kept); each row is what one pass gave"
+)
 TRAILING = re.compile(r"(^|\.)(det|detection)_?tokens?$")
 
 
@@ -114,17 +118,20 @@ def find_reading(
     position: int = 0,
     batch: int = 256,
     images: bool = False,
+    missing: Sequence[str] = (),
 ) -> tuple[Reading, Tensor]:
     """How rows are read from a layer, and its output for two data.
 
     data: the first k data as the model takes them, for k = 2 and 3. name: of the layer, for messages. output, call,
     layout, tokens: what the user says, None for what the model shows. batch: data that are read at once. images: the
-    data are images [b, channels, height, width]. What the layer gives is looked at in one whole pass, and compared
-    with passes over the same data again and with another datum beside them.
+    data are images [b, channels, height, width]. missing: names of weights that were drawn at random. What the layer
+    gives is looked at in one whole pass, and compared with passes over the same data again and with another datum
+    beside them.
     Raises `UsageError` where something has to be said by one of these, the layer does not run, or a datum's rows
     depend on the data beside it. A `Notice` says that a layer gives other numbers each time.
     """
-    got, evidence = _whole_pass(model, layer, data(2), name, output, call, images)
+    with called(model) as whole:
+        got, evidence = _whole_pass(model, layer, data(2), name, output, call, images)
     assert got.value is not None and got.given is not None
     if call is None and got.runs > 1:
         raise UsageError(
@@ -137,17 +144,16 @@ def find_reading(
         with seeded(seed):
             return run_to(model, layer, data(count), name, path, call or 0)
 
-    three = passed(3, 0)
+    with called(model) as needed:
+        again, three = passed(2, 1), passed(3, 0)
+    require_weights(missing, whole, needed, name)
     axis = data_axis(two, three, name)
     found = layout_of(two, axis, evidence.axis(got.given, axis), name, layout)
     first, last = _tokens(model, found, two.shape, name, tokens, pooling, data(2).ndim == 4)
     reading = Reading(found.axes, path, call or 0, pooling, position, first, last)
-    once, beside, again = found.spots(two), found.spots(three), found.spots(passed(2, 1))
-    if not alike(once, again):
-        notice(
-            f"layer={name}: gives other numbers each time it reads the same data (dropout or sampling that is never "
-            "off); each row is one draw"
-        )
+    once, beside = found.spots(two), found.spots(three)
+    if again.shape != two.shape or not alike(once, found.spots(again)):
+        notice(CHANGING.format(name, "data"))
     elif batch > 1 and not alike(once, beside[:2]):
         raise UsageError(
             f"layer={name}: what it gives for a datum depends on the data beside it in the batch (a norm over the "
@@ -222,6 +228,37 @@ def words_of(error: Exception) -> str:
     return text if type(error) is RuntimeError and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
+@contextlib.contextmanager
+def called(model: nn.Module) -> Iterator[set[str]]:
+    """While inside, names of the modules of a model that run."""
+    names: set[str] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: names.add(name))
+        for name, module in model.named_modules(remove_duplicate=False)
+    ]
+    try:
+        yield names
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def require_weights(missing: Sequence[str], whole: set[str], needed: set[str], name: str) -> None:
+    """Raise `UsageError` where a layer needs weights that were drawn at random.
+
+    missing: their names. whole: modules that run in a whole pass. needed: modules that run up to the layer. A weight
+    is used by the module that holds it, or where that never runs, by the one around it that does.
+    """
+    for weight in missing:
+        owner = weight.rpartition(".")[0]
+        while owner and owner not in whole:
+            owner = owner.rpartition(".")[0]
+        if owner in needed:
+            raise UsageError(
+                f"layer={name}: needs {weight}, of which the folder has no weights; its rows would be noise"
+            )
+
+
 def _whole_pass(
     model: nn.Module, layer: nn.Module, x: Tensor, name: str, output: str | None, call: int | None, images: bool
 ) -> tuple[Captured, Evidence]:
@@ -236,7 +273,8 @@ def _whole_pass(
             if got.value is None and isinstance(error, UnmixError):
                 raise
             if got.value is None:
-                more = "; give a builder whose module takes one input" if isinstance(error, TypeError) else ""
+                more = "; side= and channels= make other images of them" if images else ""
+                more = "; give a builder whose module takes one input" if isinstance(error, TypeError) else more
                 raise UsageError(
                     f"model: does not take data {list(x.shape[1:])} of {str(x.dtype).removeprefix('torch.')}: "
                     f"{words_of(error)}{more}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,16 @@ from torch import Tensor, nn
 
 from unmix.activations.axes import Layout, data_axis
 from unmix.activations.hooks import capture, layer_of, outline
-from unmix.activations.reading import Reading, alike, run_to, seeded, words_of
+from unmix.activations.reading import (
+    CHANGING,
+    Reading,
+    alike,
+    called,
+    require_weights,
+    run_to,
+    seeded,
+    words_of,
+)
 from unmix.core.errors import UnmixError, UsageError, notice
 
 
@@ -102,7 +110,8 @@ def find_text_layer(
     for tower, reader in _readers(model, layer, name):
         found = TextLayer(reader, layer, name, tower, Reading("btc", pooling="all"), True, pad, device)
         try:
-            two, path, runs = _first_pass(found, ids[:2], output, call)
+            with called(model) as whole:
+                two, path, runs = _first_pass(found, ids[:2], output, call)
             break
         except UsageError as error:
             first_error = first_error or error
@@ -113,8 +122,10 @@ def find_text_layer(
         raise UsageError(
             f"layer={name}: runs {runs} times when the model reads a text; say which one by call=0 .. call={runs - 1}"
         )
-    with _none_drawn(model, missing, name):
-        return _checked(found, ids, two, path, call or 0, batch)
+    with called(model) as needed:
+        found = _checked(found, ids, two, path, call or 0, batch)
+    require_weights(missing, whole, needed, name)
+    return found
 
 
 def passage_limit(model: nn.Module) -> int | None:
@@ -177,28 +188,6 @@ def _readers(model: nn.Module, layer: nn.Module, name: str) -> Iterator[tuple[st
             yield tower, part
 
 
-@contextlib.contextmanager
-def _none_drawn(model: nn.Module, missing: Sequence[str], name: str) -> Iterator[None]:
-    """While inside, a module with weights that were drawn at random must not run."""
-
-    def refuse(weight: str) -> Any:
-        def hook(*_: Any) -> None:
-            raise UsageError(
-                f"layer={name}: needs {weight}, of which the folder has no weights; its rows would be noise"
-            )
-
-        return hook
-
-    handles = []
-    for weight in missing:
-        handles.append(model.get_submodule(weight.rpartition(".")[0]).register_forward_pre_hook(refuse(weight)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _first_pass(found: TextLayer, ids: np.ndarray, output: str | None, call: int | None) -> tuple[Tensor, str, int]:
     """What the layer gives in a whole pass, the path of that tensor, and how often the layer runs."""
     name, reader = found.name, found.reader
@@ -255,10 +244,7 @@ def _checked(found: TextLayer, ids: np.ndarray, two: Tensor, path: str, call: in
     with seeded(1):
         again = found.run(ids[1:2, :short])[0]
     if not alike(alone, again):
-        notice(
-            f"layer={name}: gives other numbers each time it reads the same text (dropout or sampling that is never "
-            "off); each row is one draw"
-        )
+        notice(CHANGING.format(name, "text"))
         return found
     if batch > 1 and not alike(alone, beside):
         raise UsageError(

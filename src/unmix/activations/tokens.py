@@ -40,7 +40,7 @@ def passages(data: Sequence[tuple[str, str]], tokenizer: Any, tokens: int, conte
 
     Start and end tokens are set around each passage as the tokenizer does it, and do not count; the last document
     is cut. Raises `UsageError` where no token is left or the context has no room, or the tokenizer fails. A `Notice`
-    says how many documents have no token.
+    says how many documents have no token, and where the tokenizer does not know most of the text.
     """
     before, after = surroundings(tokenizer)
     room = context - len(before) - len(after)
@@ -72,6 +72,9 @@ def passages(data: Sequence[tuple[str, str]], tokenizer: Any, tokens: int, conte
     if empty:
         notice(f"data: {len(empty)} of the documents have no token and are left out, the first is {empty[0]!r}")
     held, edges = np.asarray(stream, np.int32), np.asarray(bounds)
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is not None and (share := float((held == unknown).sum()) / (tokens - left)) > 0.5:
+        notice(f"data: {share:.0%} of the tokens are unknown to the tokenizer; is it text of its language?")
     roles = roles_of(held, edges, tokenizer, len(before), len(after))
     return Passages(held, roles, edges, np.asarray(starts), tuple(titles), len(data) - read)
 
