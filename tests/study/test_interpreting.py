@@ -18,7 +18,7 @@ from unmix.study import verbs
 from unmix.study.interpreting import interpret, summary
 from unmix.worlds.superposition import SuperpositionWorld
 
-pytestmark = pytest.mark.filterwarnings("ignore:20 of 700 images are copies of others")
+pytestmark = pytest.mark.filterwarnings("ignore:(20 of 700|30 of 430) images are copies of others")
 
 
 @pytest.fixture(scope="module")

@@ -237,7 +237,7 @@ def _features(results: Results, cell: Cell) -> Features:
 
 def _labels(items: Any, test: np.ndarray) -> np.ndarray | None:
     labels = None if items.labels is None else np.asarray(items.labels)[test]
-    return labels if labels is not None and len(np.unique(labels)) > 1 else None
+    return labels if labels is not None and len(set(labels) - {""}) > 1 else None
 
 
 def _untrained(path: str | Path, n: int, train: np.ndarray, test: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -259,3 +259,18 @@ def test_an_embedding_does_not_judge_itself():
     a[3, 2] = np.nan
     with pytest.raises(UsageError, match="row 3, column 2 is nan"):
         interpretability_index(a, embedded(e))
+
+
+@pytest.mark.parametrize("none", [-1, np.nan, None, ""])
+def test_images_without_a_label_are_of_no_class(none):
+    kind = np.arange(600) % 4
+    labels = np.asarray([none if k == 3 else int(k) for k in kind], object)
+    codes = torch.eye(4)[torch.from_numpy(kind)] + 0.01 * torch.rand(
+        600, 4, generator=torch.Generator().manual_seed(0)
+    )
+    found = label_purity(codes, labels, 10, draws=50)
+    assert np.allclose(found.values[:3], 1) and found.values[3] == 0
+    assert [float(label) for label in found.detail["label"][:3]] == [0, 1, 2]
+    assert labelled(labels).within(torch.tensor([[0, 4, 3, 7]]))[0].tolist() == [
+        *([1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]),
+    ]

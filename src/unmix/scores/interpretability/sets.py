@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmix.core.copies import contents
 from unmix.core.errors import UsageError
+from unmix.core.labels import known, plain
 from unmix.core.seeds import Stream, as_stream
 from unmix.scores.interpretability.base import Found, Judged, judged, matrix, scored
 from unmix.scores.interpretability.ties import COLUMNS, Sets, extreme_sets
@@ -143,16 +144,18 @@ def label_purity(
     """Share of the most frequent label among the `count` most exciting images; minus its entropy is in the detail.
 
     max_c p_c, and sum_c p_c log p_c (nats; 0 where all labels agree), means over 64 orders of ties. labels: [n], text
-    or numbers. images: the n images, of which copies count once. The null are random sets of images. Detail:
-    negative_entropy [m], label [m] (the most frequent one). Raises `UsageError` for another number of labels or
-    images, or a single label.
+    or numbers; images without one (`core.labels.plain`) are of no label. images: the n images, of which copies count
+    once. The null are random sets of images. Detail: negative_entropy [m], label [m] (the most frequent one). Raises
+    `UsageError` for another number of labels or images, or a single label.
     Source: Klindt et al. 2023, arXiv 2310.11431.
     """
     n = len(matrix(activations))
-    names, places = np.unique(np.asarray(labels), return_inverse=True)
-    if len(places) != n or len(names) < 2:
-        raise UsageError(f"labels: {len(places)} of {len(names)} kinds for {n} images; two kinds at least")
-    alike = labelled(places)
+    given_labels = plain(labels)
+    names = np.unique(given_labels[there := known(given_labels)])
+    if len(there) != n or len(names) < 2:
+        raise UsageError(f"labels: {len(there)} of {len(names)} kinds for {n} images; two kinds at least")
+    names = names if there.all() else np.append(names, given_labels[~there][:1])
+    alike = labelled(given_labels)
     if images is not None:
         alike = dataclasses.replace(alike, content=torch.from_numpy(contents(images)))
         if alike.content is None or len(alike.content) != n:
@@ -169,7 +172,8 @@ def label_purity(
             share[j], values[j] = shares.mean(0), shares.amax(1).mean()
             entropy[j] = torch.special.xlogy(shares, shares).sum(1).mean()
         error = (values * (1 - values) / count).sqrt().numpy()
-        detail = {"negative_entropy": entropy.numpy(), "label": names[share.argmax(1).numpy()]}
+        most = torch.where(values > 0, share.argmax(1), -1).numpy()
+        detail = {"negative_entropy": entropy.numpy(), "label": names[most]}
         return Found(values.numpy(), error, sets.tied.numpy(), sets.rows.numpy(), detail)
 
     return judged("label_purity", measure, given, as_stream(rng), draws, count, count)

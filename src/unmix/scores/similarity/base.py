@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unmix.core.copies import contents
 from unmix.core.errors import UsageError
+from unmix.core.labels import numbered, plain
 from unmix.core.recipe import Recipe
 from unmix.core.rows import as_tensor, require_finite
 from unmix.core.scale import unit
@@ -181,10 +182,14 @@ def embedded(vectors: Any, rule: Rule = "cosine", name: str = "embedding", image
 
 
 def labelled(labels: Any) -> Alike:
-    """Images that are alike (1) where they have the same label and not (0) where they differ: labels [n]."""
-    names, places = np.unique(np.asarray(labels), return_inverse=True)
-    one_hot = torch.nn.functional.one_hot(torch.from_numpy(places).long(), len(names)).float()
-    return Alike(one_hot, "cosine", "label", content=torch.from_numpy(_apart(places)))
+    """Images that are alike (1) where they have the same label and not (0) where they differ, or one has none.
+
+    labels: [n], as `core.labels.plain` takes them.
+    """
+    numbers, names = numbered(plain(labels))
+    one_hot = torch.zeros(len(numbers), len(names))
+    one_hot[numbers >= 0, numbers[numbers >= 0]] = 1
+    return Alike(one_hot, "cosine", "label", content=torch.from_numpy(_apart(numbers)))
 
 
 def _as_many(given: Tensor, n: int, name: str) -> None:
