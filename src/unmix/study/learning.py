@@ -27,6 +27,7 @@ from unmix.core.store import read_json, set_aside, write_json
 from unmix.core.watch import Checkpoint, Following, Watch, resumed
 from unmix.learners import LEARNERS, parallel
 from unmix.learners.base import _first as first_batch
+from unmix.learners.labels import UNKNOWN
 from unmix.learners.loop import moved
 from unmix.learners.representation import Representation
 from unmix.networks.resnet import ResNet
@@ -206,6 +207,8 @@ def _trained(folder: Path, working: Path, job: Learning) -> Representation:
 def _regime_watch(job: Learning, inner: Watch) -> RegimeWatch:
     """Monitors on a few held-out rows, some twenty looks in all."""
     sample = held_out(job)
+    if sample.y is not None and not sample.y.is_floating_point() and bool((known := sample.y != UNKNOWN).any()):
+        sample = sample.take(np.flatnonzero(known))
     probe = sample.take(np.arange(min(PROBE, len(sample))))
     return RegimeWatch(probe.x, probe.y, every=max(1, job.learner.steps // 20), inner=inner, pairs=job.pairs or None)
 
