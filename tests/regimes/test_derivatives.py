@@ -140,14 +140,11 @@ def test_the_kernel_and_its_parts_are_those_of_autograd(name):
     assert all(torch.equal(before[key], t) for key, t in model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["padding, and a read-out by the embedding", "bounded, and a read-out by the embedding", "LSTM", "weight norm"],
-)
-def test_sketches_are_unbiased_where_forward_derivatives_are_not_at_hand(name):
+@pytest.mark.parametrize("name", [name for name in MORE if "read-out" in name])
+def test_sketches_are_unbiased_where_an_embedding_is_padded_bounded_or_read_twice(name):
     model, x = taken(name)
     exact = tangent_kernel(model, x, reduce="trace", forward=first)
-    sketch = sketched_kernel(model, x, draws=400, forward=first)
+    sketch = sketched_kernel(model, x, draws=250, forward=first)
     assert float(((sketch.kernel - exact) / sketch.error).abs().max()) < 5
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from tests.regimes.models import MODELS, STILL, Net, built, chain, drawn
 from unmix.core.errors import Failure, UnmixError, UsageError
@@ -165,6 +166,14 @@ def test_computed_weights_are_told_in_words_everywhere():
     start = state(model)
     balance(model, alpha=2.0, probe=torch.ones(2, 6).double()).undo(model)
     assert alike(start, state(model))  # its buffers too, which move whenever the weight is looked at
+    model, (x,) = built("transformer block")
+    with drawn():
+        parametrizations.spectral_norm(model.train().self_attn.out_proj)
+    start = state(model)
+    report = balance(model, alpha=2.0, probe=x)
+    assert "the weight of self_attn.out_proj is computed" in report.left["self_attn value-output"]
+    report.undo(model)
+    assert alike(start, state(model)) and list(report.moved) == ["linear1 -> linear2"]
 
 
 def test_the_callers_modes_do_not_reach_balance():

@@ -17,6 +17,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 ATTENTION = ("query-key", "value-output")
+WEIGHTS = ("weight", "bias", "in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ def obstacle(model: nn.Module, name: str) -> str:
         return f"{name} renormalises its rows (max_norm)"
     if isinstance(layer, nn.MultiheadAttention) and layer.bias_k is not None:
         return f"{name} has added key and value biases"
-    for part in ("weight", "bias", "in_proj_weight", "in_proj_bias"):
+    if isinstance(layer, nn.MultiheadAttention) and (why := obstacle(layer, "out_proj")):
+        return why.replace("out_proj", f"{name}.out_proj")
+    for part in WEIGHTS:
         # The attribute of a parametrised weight computes it anew, which moves the buffers of spectral norm.
         held = layer._parameters.get(part)
         if part in getattr(layer, "parametrizations", ()) or isinstance(vars(layer).get(part), Tensor):
@@ -173,7 +176,7 @@ def _fused(layer: nn.MultiheadAttention, kind: str) -> Sides:
 def _rows(layer: Any, rows: tuple[int, int] | None, units: int) -> list[Part]:
     """Weight and bias of a linear layer, or of some of its outputs, head by head; none where heads do not fit."""
     begin, count = rows or (0, layer.weight.shape[0])
-    if units < 1 or count % units:
+    if units < 1 or count % units or begin + count > layer.weight.shape[0]:
         return []
     tensors = [tensor for tensor in (layer.weight, layer.bias) if tensor is not None]
     return [Part(tensor, _heads(tensor, begin, count, units)) for tensor in tensors]
