@@ -94,7 +94,7 @@ def test_other_inputs_are_refused(tmp_path: Path) -> None:
         "flat.npy": r"must be a matrix \[n, d\]",
         "nan.npy": "row 0, column 1 is nan",
         "a.md": "cannot read .md; give a folder",
-        "gap.csv": r"column 'b' has no value in 1 of 3 rows \(the first is row 1\).*data.drop=b",
+        "gap.csv": r"column 'b' has no value in some rows, 'b' in 1 of 3, the first of which is row 1.*data.drop=b",
         "sparse.npz": "is a sparse matrix of scipy",
         "named.npy": r"holds named arrays; its name must end in .npz",
         ".": "holds no activations",
@@ -166,7 +166,7 @@ def test_arrays_of_every_layout_hold_their_numbers(tmp_path: Path, order: str, k
 
 
 def test_a_table_without_columns_that_are_no_numbers(tmp_path: Path) -> None:
-    text = "id,stage,x,y\n" + "".join(f"{i * 3 % 7},{'wr'[i % 2]},{i / 2},{i % 3}\n" for i in range(6))
+    text = "id,stage,x,y\n" + "".join(f"{i * 3 % 7},{'wr'[i % 2]},{i * i / 2},{i % 3}\n" for i in range(6))
     (tmp_path / "a.csv").write_text(text)
     (tmp_path / "b.csv").write_text("\n".join(line.split(",", 2)[2] for line in text.splitlines()) + "\n")
     path = str(tmp_path / "a.csv")
@@ -178,7 +178,7 @@ def test_a_table_without_columns_that_are_no_numbers(tmp_path: Path) -> None:
     assert data.digest == Data(path=str(tmp_path / "b.csv")).digest  # what is left is the same
     again = WORLDS.make(data.as_dict())
     assert again.digest == data.digest and again.drop == ("id",) and again.open().digest == data.open().digest
-    with pytest.warns(Notice, match="column 'id' holds a whole number that is different in every row"):
+    with pytest.warns(Notice, match="column 'id' counts the rows, or is whole and different in every one"):
         assert Data(path=path, drop=["stage"]).open().shape == (6, 3)
     with pytest.raises(UsageError, match=r"data.drop=id: digits has no columns with names"):
         Data(path="digits", drop="id").open()

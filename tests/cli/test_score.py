@@ -74,7 +74,7 @@ def test_tables_without_their_columns_of_names(files, arrays):
     again = unmix("score", "--latents", files / "z.npy", "--codes", files / "h.npy")
     assert done.stdout.splitlines()[0].split("[")[0] == again.stdout.splitlines()[0].split("[")[0]
     wrong = unmix(*words)
-    assert wrong.returncode == 2 and "leave it out: codes.drop=rat" in wrong.stderr
+    assert wrong.returncode == 2 and "leave out by codes.drop=rat" in wrong.stderr
 
 
 def test_the_matching_is_drawn_as_svg_and_on_a_page(files):

@@ -111,14 +111,16 @@ def test_what_is_left_out_is_said(tmp_path, text, rows, said):
         ('"1,500","2"\n"3,250","4"\n', UsageError, "line 1: '1,500' may be two numbers"),
         ("1.000;2\n3;4\n", UsageError, "line 1: '1.000' may be two numbers"),
         ("1,5;2\n3.25;4\n", UsageError, "line 2: '3.25' may be two numbers"),
-        ("a,b\n1_2,3\n", UsageError, r"column 'a' is not of numbers \(line 2: '1_2'\); leave it out: data.drop=a"),
-        ("a b,c\ncat,3\n", UsageError, r"leave it out: 'data.drop=a b', or take it as labels: 'data.labels=a b'"),
+        ("a,b\n1_2,3\n", UsageError, r"column 'a' is not of numbers \(line 2: '1_2'\); leave out by data.drop=a"),
+        ("a b,c\ncat,3\n", UsageError, r"leave out by 'data.drop=a b', or take one as labels: 'data.labels=a b'"),
+        ("a,b,c\ncat,1,x\n", UsageError, r"columns 'a', 'c' are not of numbers \(line 2: 'cat', 'x'\).*drop=a,c, or"),
+        ('"a,b",1..3\nx,y\n', UsageError, r"""leave out by 'data.drop=\["a,b", "1..3"\]'"""),
         ("1+2j,3\n", UsageError, "column '0' is not of numbers"),
         ("day,x\n2020-01-01,1\n", UsageError, "column 'day' is not of numbers"),
-        ("a,b\nTRUE,1\n3,2\n", UsageError, r"column 'a' has values of more than one kind \(line 2: 'TRUE'\)"),
-        ("a,b\n5%,1\n7,2\n", UsageError, "column 'a' has values of more than one kind"),
-        ("id,a\n9007199254740993,1\n", UsageError, r"'id' has more digits than float64 keeps \(line 2"),
-        ("\u00b5,b\n1,2\n".encode("latin1"), Failure, "it is no text in UTF-8"),
+        ("a,b\nTRUE,1\n3,2\n", UsageError, r"column 'a' is of more than one kind of values \(line 2: 'TRUE'\)"),
+        ("a,b\n5%,1\n7,2\n", UsageError, "column 'a' is of more than one kind of values"),
+        ("id,a\n9007199254740993,1\n", UsageError, r"'id' is of more digits than float64 keeps \(line 2"),
+        ("\u00b5,b\n1,2\n".encode("latin1"), Failure, "it is no text in UTF-8; save it so"),
         (bytes(range(256)), Failure, "not a whole table"),
         (b"a,b\n1,\x002\n", Failure, "bytes that are no text"),
         (b"PK\x03\x04....", Failure, "is a spreadsheet or zip archive"),
@@ -173,9 +175,11 @@ def test_columns_are_dropped_and_named(tmp_path):
 
 
 def test_numbers_of_rows_are_pointed_out(tmp_path):
-    rows = "".join(f"{7 * i % 11},{i / 3},{i % 3}\n" for i in range(9))
-    with pytest.warns(Notice, match=r"column 'id' holds a whole number that is different in every row.*data.drop=id"):
+    rows = "".join(f"{7 * i % 11},{i * i / 3},{i % 3}\n" for i in range(9))
+    with pytest.warns(Notice, match=r"column 'id' counts the rows, or is whole and different.*data.drop=id"):
         read(tmp_path, f"id,a,b\n{rows}")
+    with pytest.warns(Notice, match="columns 'id', 't' count the rows"):
+        read(tmp_path, "id,t,a\n" + "".join(f"{i},{i / 10},{i % 3}\n" for i in range(9)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(tmp_path, f"id,a,b\n{rows}", drop=["id"])
@@ -214,7 +218,7 @@ def test_parquet_by_its_types(tmp_path):
     with pytest.raises(UsageError, match=r"column 'kind' is not of numbers .*'a'"):
         found.numbers()
     for column, message in {
-        "big": (pd.Series([2**53 + 1, 1]), r"more digits than float64 keeps \(row 0"),
+        "big": (pd.Series([2**53 + 1, 1]), r"of more digits than float64 keeps \(row 0"),
         "ragged": (pd.Series([[1.0], [1.0, 2.0]]), "lists of unlike lengths"),
         "nested": (pd.Series([{"a": 1}, {"a": 2}]), "is not of numbers"),
         "when": (pd.to_datetime(pd.Series(["2020-01-01"] * 2)), "is not of numbers"),

@@ -107,6 +107,8 @@ class Data(World):
             facts["tokens"] = "; ".join(_told(name, count) for name, count in about["tokens"].items())
         if "taken" in about:
             facts["layer"] = about["taken"]
+        if self.drop:
+            facts["columns left out"] = ", ".join(self.drop)
         facts["transforms"] = ", ".join(map(str, self.transforms)) or "none"
         return {**facts, "content": self._found}
 

@@ -72,7 +72,7 @@ def columns_of(name: str, given: dict[str, list[Any]], labelled: bool = True) ->
     drop = drop[0] if drop and isinstance(drop[0], list) else drop  # ["a,b"] is a name with a comma
     found: dict[str, Any] = {"drop": tuple(map(str, drop))}
     if labelled and (label := take(given, f"{name}.labels", Any, None)) is not None:
-        found["labels"] = str(label)
+        found["labels"] = str(label[0] if isinstance(label, list) and len(label) == 1 else label)
     return found
 
 

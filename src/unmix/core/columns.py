@@ -33,7 +33,7 @@ class RecordTable(Table):
     def _number(self, place: int) -> np.ndarray:
         found = np.ma.getdata(self._array)[self.names[place]]
         if found.dtype.kind not in "biuf" or found.ndim > 2:
-            raise self.refused(place, "row 0", found[0] if len(found) else found.dtype)
+            raise self.refused([place], "row 0", [found[0] if len(found) else found.dtype])
         return _exactly(self, place, found)
 
 
@@ -82,7 +82,7 @@ class ParquetTable(Table):
             lengths = compute.list_value_length(values).to_numpy()
             if values.null_count or len(set(lengths.tolist())) > 1:
                 odd = int(np.argmax(~(lengths == lengths[:1])))
-                raise self.refused(place, f"row {odd}", values[odd], "holds lists of unlike lengths")
+                raise self.refused([place], f"row {odd}", [values[odd]], "of lists of unlike lengths")
             flat = self._flat(place, compute.list_flatten(values))
             return flat.reshape(len(values), -1) if len(values) else flat.reshape(0, 1)
         return self._flat(place, values)
@@ -97,7 +97,7 @@ class ParquetTable(Table):
             return np.array([np.nan if value is None else float(value) for value in values.to_pylist()])
         if not (is_a.is_boolean(kind) or is_a.is_integer(kind) or is_a.is_floating(kind)):
             known = next((value for value in values if value.is_valid), kind)
-            raise self.refused(place, f"of {kind}", known)
+            raise self.refused([place], f"of {kind}", [known])
         missing = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
         filled = values.fill_null(False if is_a.is_boolean(kind) else 0) if values.null_count else values
         found = _exactly(self, place, filled.to_numpy(zero_copy_only=False))
@@ -112,7 +112,7 @@ def _exactly(table: Table, place: int, values: np.ndarray) -> np.ndarray:
         large = np.argwhere(np.abs(found) >= LARGE)
         for at in map(tuple, large):
             if int(values[at]) != int(found[at]):
-                raise table.refused(place, f"row {at[0]}", values[at], "has more digits than float64 keeps")
+                raise table.refused([place], f"row {at[0]}", [values[at]], "of more digits than float64 keeps")
     return found
 
 

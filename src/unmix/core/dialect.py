@@ -13,7 +13,7 @@ from unmix.core.numerals import MISSING, Style, looks_like_number
 
 SEPARATORS = (",", ";", "\t", "|", " ")
 _SEP_LINE = re.compile(r'"?sep=(.)"?[,;]*', re.IGNORECASE)  # what Excel reads and writes above a table
-_COMMENT = re.compile(r"[#%](?!(N/A|NA|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)\s*([,;\t|]|$))")  # no errors of Excel
+_COMMENT = re.compile(r"\s*[#%](?!(N/A|NA|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)\s*([,;\t|]|$))")  # no errors of Excel
 _COMMA = Style(",")
 
 Record = tuple[int, list[str]]
@@ -122,7 +122,10 @@ def _separator(path: object, given: list[tuple[int, str]], tabs: bool) -> str:
     default = "\t" if tabs else ","
     scores, widths = {}, {}
     for separator in (default, *(other for other in SEPARATORS if other != default)):
-        found = [fields for _, fields in records(given[:40], separator) if fields]
+        try:
+            found = [fields for _, fields in records(given[:40], separator) if fields]
+        except csv.Error:  # a whole line is one field, and longer than the module takes
+            continue
         if not found:
             return default
         width = _mode([len(fields) for fields in found])
@@ -131,10 +134,10 @@ def _separator(path: object, given: list[tuple[int, str]], tabs: bool) -> str:
         share = sum(c.casefold() in MISSING or looks_like_number(c) for c in cells) / max(1, len(cells))
         if width > 1 or separator == default:  # in one column every other separator would be as good
             scores[separator], widths[separator] = share * len(even) / len(found), width
-    best = max(scores, key=scores.__getitem__)  # the first of those alike
-    if not scores[best]:
+    best = max(scores, key=scores.__getitem__, default=default)  # the first of those alike
+    if not scores.get(best):
         split = [separator for separator in SEPARATORS[:-1] if widths.get(separator, 1) > 1]
-        return split[0] if widths[default] == 1 and len(split) == 1 else default
+        return split[0] if widths.get(default, 1) == 1 and len(split) == 1 else default
     rivals = [other for other in scores if scores[other] == scores[best] and widths[other] > 1]
     if widths[best] == 1 and rivals:
         line, text = given[-1]
@@ -257,7 +260,7 @@ def _commented(comments: list[tuple[int, str]], first: int, width: int, separato
 def _numeric(column: Sequence[str]) -> bool:
     """Whether a column is of numbers below what may be titles and names."""
     known = [cell for cell in column[1:] or column if cell.casefold() not in MISSING]
-    return bool(known) and all(map(looks_like_number, known[-max(1, (len(known) + 1) // 2) :]))
+    return bool(known) and all(map(looks_like_number, known[-min(20, (len(known) + 1) // 2) :]))
 
 
 def _is_number(cell: str) -> bool:

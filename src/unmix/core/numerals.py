@@ -100,15 +100,18 @@ def style_of(cells: Iterable[tuple[int, str]]) -> tuple[Style | None, tuple[int,
     cells: line and text of each. Gives the style; or None and the cell that shows why: one that fits no style that
     the others fit, or one that would be another number in another style that they all fit as well.
     """
-    alive, marked = STYLES, None
+    alive, marked, only_commas = STYLES, None, False
     for line, cell in cells:
         text = cell.strip().replace(_MINUS, "-").rstrip("%").rstrip()
-        if text.isdigit() or not _MARKED.fullmatch(text):
+        if text.isdigit() or (only_commas and text.lstrip("+-").replace(",", "", 1).isdigit()):
+            continue
+        if not _MARKED.fullmatch(text):
             continue
         left = tuple(style for style in alive if style.pattern.fullmatch(text))
         if not left:
             return None, (line, cell)
         alive = left
+        only_commas = all(style.decimal == "," for style in alive)
         if marked is None and ("," in text or "." in text):
             marked = line, cell
     if marked is not None and len({style.decimal for style in alive}) > 1:
@@ -122,10 +125,11 @@ def may_be_grouped(cells: Iterable[str]) -> bool:
     return bool(pointed) and all(map(_GROUPS.fullmatch, pointed))
 
 
-def looks_like_number(cell: str) -> bool:
-    """Whether a cell is a number in some style; one that is missing is none."""
+def looks_like_number(cell: str, missing: bool = False) -> bool:
+    """Whether a cell is a number in some style, or one that is missing where that counts."""
     text = cell.strip()
     try:
-        return any((found := number(text, style)) is not None and found[0] != "missing" for style in STYLES)
+        read = (number(text, style) for style in STYLES)
+        return any(found is not None and (missing or found[0] != "missing") for found in read)
     except OverflowError:
         return True

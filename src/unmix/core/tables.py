@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ import numpy as np
 
 from unmix.core.dialect import shown
 from unmix.core.errors import UsageError, notice
+from unmix.core.options import values as values_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +89,12 @@ class Table(ABC):
 
     def called(self, place: int) -> str:
         """What `place` takes for a column."""
-        return self.names[place] if self.names.count(self.names[place]) == 1 and self.names[place] else str(place)
+        name = self.names[place]
+        return name if name and self._named[name] == 1 else str(place)
+
+    @cached_property
+    def _named(self) -> Counter[str]:
+        return Counter(self.names)
 
     def numbers(self, drop: Sequence[str] = (), labels: str | None = None, complete: bool = False) -> np.ndarray:
         """All columns but an index, those of `drop` and `labels`, as [rows, columns] float64; a missing value is NaN.
@@ -127,44 +136,58 @@ class Table(ABC):
     @abstractmethod
     def _numbers(self, kept: list[int]) -> np.ndarray: ...
 
-    def refused(self, place: int, where: str, cell: object, what: str = "is not of numbers") -> UsageError:
-        """The error that says why a column is not taken, and how to leave it out."""
-        name = shlex.quote(f"{self.option}.drop={self.called(place)}")
-        labels = shlex.quote(f"{self.option}.labels={self.called(place)}")
-        take = f", or take it as labels: {labels}" if self.option == "data" else ""
+    def refused(
+        self, places: Sequence[int], where: str, cells: Sequence[object], what: str = "not of numbers"
+    ) -> UsageError:
+        """The error that says why columns are not taken, by a cell of each, and how to leave them out."""
+        names = [self.called(place) for place in places]
+        told = ", ".join(shown(str(cell)) for cell in cells[:3]) + " ..." * (len(cells) > 3)
+        labels = f", or take one as labels: {self._option('labels', names[:1])}" if self.option == "data" else ""
+        verb = "is" if len(names) == 1 else "are"
         return UsageError(
-            f"{self.option}={self.path}: column {self.called(place)!r} {what} ({where}: {shown(str(cell))}); "
-            f"leave it out: {name}{take}"
+            f"{self.option}={self.path}: {_listed(names)} {verb} {what} ({where}: {told}); "
+            f"leave out by {self._option('drop', names)}{labels}"
         )
+
+    def _option(self, key: str, names: Sequence[str]) -> str:
+        """The option of the command line that names columns."""
+        plain = all("," not in name and [str(value) for value in values_of(name)] == [name] for name in names)
+        text = ",".join(names) if plain else json.dumps(list(names), ensure_ascii=False)
+        return shlex.quote(f"{self.option}.{key}={text}")
 
     def _complete(self, names: list[str], values: np.ndarray) -> None:
         missing = np.isnan(values)
         if missing.any():
-            place = int(missing.any(0).argmax())
-            rows, called = missing[:, place], f"{self.option}={self.path}: column {names[place]!r}"
-            drop = shlex.quote(f"{self.option}.drop={names[place]}")
+            places = np.flatnonzero(missing.any(0))
+            rows, few = missing[:, places[0]], [names[place] for place in places]
             raise UsageError(
-                f"{called} has no value in {rows.sum()} of {len(rows)} rows (the first is row {rows.argmax()}); "
-                f"fill in what is missing, or leave the column out: {drop}"
+                f"{self.option}={self.path}: {_listed(few)} {'has' if len(few) == 1 else 'have'} no value in some "
+                f"rows, {few[0]!r} in {rows.sum()} of {len(rows)}, the first of which is row {rows.argmax()}; "
+                f"fill in what is missing, or leave out by {self._option('drop', few)}"
             )
 
     def _point_out(self, names: list[str], values: np.ndarray) -> None:
-        """Say which whole columns count the rows or differ in every row, where others do not."""
+        """Say which columns count the rows, are whole and differ in every row, or rise by equal steps."""
         if len(values) < 5:
             return
-        whole = np.isfinite(values).all(0) & (values == np.round(values)).all(0)
-        ordered = np.sort(values[:, whole], axis=0)
-        differ = np.flatnonzero(whole)[(np.diff(ordered, axis=0) > 0).all(0)]
-        if not len(differ) or len(differ) == len(names):
-            return
-        told = ", ".join(f"{names[place]!r}" for place in differ[:3]) + " ..." * (len(differ) > 3)
-        drop = shlex.quote(f"{self.option}.drop={','.join(names[place] for place in differ[:3])}")
-        one = len(differ) == 1
-        what = "column {} holds a whole number that is" if one else "columns {} hold whole numbers that are"
-        notice(
-            f"{self.path}: {what.format(told)} different in every row, as {'a number' if one else 'numbers'} of the "
-            f"row or a key {'is' if one else 'are'}; if so leave {'it' if one else 'them'} out: {drop}"
-        )
+        finite = np.isfinite(values).all(0)
+        held = np.where(finite, values, 0.0)
+        whole = (held == np.round(held)).all(0) & (np.diff(np.sort(held, axis=0), axis=0) > 0).all(0)
+        steps = np.diff(held, axis=0)
+        even = (np.abs(steps - steps[:1]) <= 1e-6 * np.abs(steps[:1])).all(0) & (steps[0] != 0)
+        found = [names[place] for place in np.flatnonzero(finite & (whole | even))]
+        if found and len(found) < len(names):
+            one = len(found) == 1
+            notice(
+                f"{self.path}: {_listed(found)} {'counts' if one else 'count'} the rows, or {'is' if one else 'are'} "
+                f"whole and different in every one, as a key or a time is; if so leave out by "
+                f"{self._option('drop', found)}"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    told = ", ".join(map(repr, names[:3])) + " ..." * (len(names) > 3)
+    return f"column {told}" if len(names) == 1 else f"columns {told}"
 
 
 def _same_number(one: str, other: str) -> bool:
