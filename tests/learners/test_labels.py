@@ -115,3 +115,10 @@ def test_a_batch_larger_than_the_rows_is_said_and_nothing_held_out_refused(tmp_p
     few = world(tmp_path, np.arange(4) % 2).but(held=0.2)
     with pytest.raises(UsageError, match="too few rows of a class to hold any out"):
         learn(few, [Supervised(**{**SMALL, "batch": 4})], tmp_path / "run")
+
+
+def test_a_run_with_unlabelled_held_out_rows_is_scored_and_watched(tmp_path):
+    some = world(tmp_path, np.where(np.arange(40) % 3 == 2, -1, np.arange(40) % 3)).but(held=0.2)
+    learner = Supervised(network=MLP(hidden=(8,)), width=2, steps=4, batch=16)
+    with pytest.warns(Notice, match="training rows have no label and teach no class"):
+        assert not learn(some, [learner], tmp_path / "run", watch="regime").failures

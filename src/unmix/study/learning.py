@@ -291,7 +291,8 @@ def inputs_of(job: Learning, learnt: Representation, sample: Sample) -> Inputs:
         given["weight_classes"] = torch.arange(len(head["weights"])) if classes is None else classes
         logits = given["beta"] * h @ head["weights"].T + head.get("bias", torch.zeros(()))
         labels = getattr(sample, field)
-        if int(labels.max()) < len(head["weights"]):  # held-out data have no row of a head of indices
+        # Held-out data have no row of a head of indices, and rows without a label have none of any.
+        if int(labels.min()) >= 0 and int(labels.max()) < len(head["weights"]):
             given["loss"] = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         if sample.z is not None and hasattr(job.world, "log_posterior"):
             best = -job.world.log_posterior(sample.z).gather(1, sample.y[:, None])[:, 0]
