@@ -27,11 +27,35 @@ def array() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((47, 5)).astype(np.float32)
 
 
+def test_one_writer_at_a_time(tmp_path: Path, array: np.ndarray) -> None:
+    with ShardWriter(tmp_path / "a", 5, key="k") as first:
+        first.append(array)
+        with pytest.raises(UsageError, match="activations: another process is at it; wait for it to end"):
+            ShardWriter(tmp_path / "a", 5, key="k")
+        with pytest.raises(UsageError, match="another process is writing activations there"):
+            clear_folder(tmp_path / "a")
+        assert first.finish().shape == (47, 5)
+    assert ShardRows(tmp_path / "a").shape == (47, 5)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"plan": {}}', '{"pla'])
+def test_progress_that_is_not_whole_says_what_helps(tmp_path: Path, array: np.ndarray, content: str) -> None:
+    with ShardWriter(tmp_path / "a", 5, key="k", shard_bytes=200) as writer:
+        writer.append(array)
+    (tmp_path / "a" / "progress.json").write_text(content)
+    with pytest.raises((Failure, UsageError), match="--overwrite"):
+        ShardWriter(tmp_path / "a", 5, key="k")
+    clear_folder(tmp_path / "a")  # as --overwrite does
+    with ShardWriter(tmp_path / "a", 5, key="k") as writer:
+        writer.append(array)
+        assert writer.finish().shape == (47, 5)
+
+
 def test_rows_come_back_in_order_and_by_number(tmp_path: Path, array: np.ndarray) -> None:
     rows = write(tmp_path / "a", array)
     assert isinstance(rows, Rows)
     assert rows.shape == (47, 5) and rows.dtype == np.float32 and rows.about == {"layer": "l"}
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "a").glob("[!.]*")) == [
         "items",
         "manifest.json",
         *(f"rows-{i:05d}.bin" for i in range(5)),
@@ -134,7 +158,11 @@ def test_writer_goes_on_after_the_last_whole_shard(tmp_path: Path, array: np.nda
         writer.state = {"note": 1}
         writer.append(array[:25])
         raise KeyboardInterrupt
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["progress.json", "rows-00000.bin", "rows-00001.bin"]
+    assert sorted(p.name for p in (tmp_path / "a").glob("[!.]*")) == [
+        "progress.json",
+        "rows-00000.bin",
+        "rows-00001.bin",
+    ]
     with pytest.raises(UsageError, match="unfinished"):
         ShardRows(tmp_path / "a")
     with pytest.raises(UsageError, match="something else"):
@@ -161,7 +189,7 @@ def test_writer_refuses_what_it_should(tmp_path: Path, array: np.ndarray) -> Non
     assert (tmp_path / "b" / "thesis.tex").exists()
     (tmp_path / "a" / "note.txt").write_text("mine")
     clear_folder(tmp_path / "a")
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["note.txt"]
+    assert [p.name for p in (tmp_path / "a").glob("[!.]*")] == ["note.txt"]
     with ShardWriter(tmp_path / "c", 5) as writer:
         with pytest.raises(UsageError, match=r"must be \[b, 5\]"):
             writer.append(array[:, :4])

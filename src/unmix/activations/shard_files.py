@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from unmix.core.errors import Failure, UsageError
-from unmix.core.store import read_json
+from unmix.core.store import is_locked, read_json
 
 SCHEMA = 1
+WRITING = "writing"  # the lock of whoever writes in the folder
 AGAIN = "make the activations again in another folder, or with --overwrite"
 
 
@@ -27,7 +28,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder}: unfinished activations; run the command that made them once more to finish them")
     if not (folder / "manifest.json").exists():
         raise UsageError(f"{folder}: holds no activations (no manifest.json); make them with `unmix activations`")
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json", AGAIN)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
         raise UsageError(
@@ -43,14 +44,14 @@ def check_folder(folder: Path, key: str) -> None:
         raise UsageError(f"{folder}: is a file; give a folder")
     for name in ("manifest.json", "progress.json"):
         if (folder / name).exists():
-            record = read_json(folder / name)
+            record = read_json(folder / name, AGAIN)
             found = record.get("key", record.get("plan", {}).get("key")) if isinstance(record, dict) else None
             if found != key:
                 raise UsageError(
                     f"{folder}: holds activations made from something else; use another folder or --overwrite"
                 )
             return
-    if folder.exists() and any(not entry.name.endswith(".part") for entry in folder.iterdir()):
+    if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UsageError(f"{folder}: is not empty and holds no activations; use another folder")
 
 
@@ -59,6 +60,8 @@ def clear_folder(folder: Path) -> None:
     known = ("manifest.json", "progress.json")
     if not any((folder / name).exists() for name in known):
         return
+    if is_locked(folder, WRITING):
+        raise UsageError(f"{folder}: another process is writing activations there; wait for it to end")
     with disk(folder):
         for path in [*(folder / name for name in known), *folder.glob("rows-*.bin"), *folder.glob(".*.part")]:
             path.unlink(missing_ok=True)

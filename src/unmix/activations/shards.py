@@ -20,6 +20,7 @@ from torch import Tensor
 from unmix.activations.shard_files import (
     AGAIN,
     SCHEMA,
+    WRITING,
     check_folder,
     check_size,
     clear_folder,
@@ -33,7 +34,7 @@ from unmix.core.errors import Failure, UsageError
 from unmix.core.items import Items, VectorItems, load_items
 from unmix.core.rows import as_tensor
 from unmix.core.seeds import Stream
-from unmix.core.store import read_json, write_json
+from unmix.core.store import locked, read_json, write_json
 
 __all__ = ["ShardRows", "ShardWriter", "check_folder", "clear_folder", "library_version", "read_manifest"]
 
@@ -263,15 +264,28 @@ class ShardWriter:
             raise UsageError(f"{self.folder}: is finished already; use another folder or --overwrite")
         with disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / "progress.json").exists():
-            progress = read_json(self.folder / "progress.json")
-            if progress.get("plan") != self._plan:
-                raise UsageError(f"{self.folder}: unfinished with other settings; use another folder or --overwrite")
-            self._shards, self.state = progress["shards"], progress["state"]
-            for number, shard in enumerate(self._shards):
-                check_size(self.folder / shard_name(number), shard["rows"] * width * self.dtype.itemsize)
-        else:
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(locked(self.folder, WRITING, f"{self.folder}, activations", wait=False))
+        try:
+            self._take_up()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _take_up(self) -> None:
+        """Go on after the last whole shard of an unfinished folder, or begin."""
+        file = self.folder / "progress.json"
+        if not file.exists():
             self._record()
+            return
+        progress = read_json(file, AGAIN)
+        if not isinstance(progress, dict) or not {"plan", "shards", "state"} <= progress.keys():
+            raise Failure(f"{file}: not whole; {AGAIN}")
+        if progress["plan"] != self._plan:
+            raise UsageError(f"{self.folder}: unfinished with other settings; use another folder or --overwrite")
+        self._shards, self.state = progress["shards"], progress["state"]
+        for number, shard in enumerate(self._shards):
+            check_size(self.folder / shard_name(number), shard["rows"] * self.width * self.dtype.itemsize)
 
     @property
     def rows(self) -> int:
@@ -283,6 +297,7 @@ class ShardWriter:
 
     def __exit__(self, *exception: object) -> None:
         self._drop()
+        self._held.close()
 
     def append(self, block: Any) -> None:
         """Add rows [b, d] (torch or numpy) after those before."""
@@ -334,6 +349,7 @@ class ShardWriter:
         }
         write_json(self.folder / "manifest.json", manifest)
         (self.folder / "progress.json").unlink(missing_ok=True)
+        self._held.close()
         return ShardRows(self.folder)
 
     @property

@@ -118,21 +118,21 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def recall(path: Path, *fields: str) -> dict[str, Any] | None:
+def recall(path: Path, *fields: str, remedy: str = "it is made again") -> dict[str, Any] | None:
     """The JSON object that earlier work kept in a file, with these fields; None where it has to be made (again).
 
-    A file that is there and is not whole is named in a notice.
+    A file that is there and is not whole is named in a notice, with what becomes of it.
     """
     if not path.exists():
         return None
     try:
-        found = read_json(path, "it is made again")
+        found = read_json(path, remedy)
     except Failure as error:
         notice(str(error))
         return None
     missing = [name for name in fields if name not in found] if isinstance(found, dict) else ["JSON object"]
     if missing:
-        notice(f"{path}: has no {', '.join(missing)}; it is made again")
+        notice(f"{path}: has no {', '.join(missing)}; {remedy}")
         return None
     return found
 
@@ -149,11 +149,11 @@ def set_aside(path: Path, reason: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str, what: str) -> Iterator[None]:
+def locked(folder: Path, name: str, what: str, wait: bool = True) -> Iterator[None]:
     """Keep other processes from the work `name` in a folder while the block runs; one that is at it is waited for.
 
-    what: the work, for the notice that says so. The lock ends with the process, however that ends. Where a folder
-    cannot be written there is no lock, for nothing is done there.
+    what: the work, for the notice that says so. wait: without it such a process is told by `UsageError`. The lock
+    ends with the process, however that ends. A folder that cannot be written has no lock, for nothing is done there.
     """
     from filelock import FileLock, Timeout
 
@@ -163,6 +163,8 @@ def locked(folder: Path, name: str, what: str) -> Iterator[None]:
             (folder / LOCKS).mkdir(parents=True, exist_ok=True)
             held.enter_context(lock.acquire(timeout=0))
         except Timeout:
+            if not wait:
+                raise UsageError(f"{what}: another process is at it; wait for it to end") from None
             notice(f"{what}: another process is at it; this one waits for it to end")
             held.enter_context(lock.acquire(poll_interval=0.2))
         except (OSError, NotImplementedError):  # read-only, or a file system without locks

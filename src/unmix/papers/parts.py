@@ -14,8 +14,10 @@ from typing import Any
 from unmix.core.digest import digest
 from unmix.core.errors import Failure
 from unmix.core.named import load_class, typed
-from unmix.core.store import read_json, write_json
+from unmix.core.store import locked, recall, write_json
 from unmix.study.engines import Engine, Lost
+
+AGAIN = "the same study makes it again"
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,20 @@ class Part:
 def run_part(root: Path, part: Part) -> None:
     """Make the result of a part, unless it is there."""
     file = part.file(root)
-    if file.is_file():
-        return
-    function, working = load_class(part.function), file.with_suffix(".working")
-    resumes = "working" in inspect.signature(function).parameters
-    with typed():  # settings are the fields of a study that somebody runs
-        result = function(**part.settings, **({"working": working} if resumes else {}))
-    write_json(file, {"function": part.function, "settings": part.settings, "result": result})
-    shutil.rmtree(working, ignore_errors=True)
+    with locked(root, file.stem, part.label):
+        if recall(file, "result") is not None:
+            return
+        function, working = load_class(part.function), file.with_suffix(".working")
+        resumes = "working" in inspect.signature(function).parameters
+        with typed():  # settings are the fields of a study that somebody runs
+            result = function(**part.settings, **({"working": working} if resumes else {}))
+        write_json(file, {"function": part.function, "settings": part.settings, "result": result})
+        shutil.rmtree(working, ignore_errors=True)
 
 
 def run_parts(root: Path, parts: Iterable[Part], engine: Engine) -> None:
     """Make the results that are missing; raises `Failure`, when the others are there, where workers died of some."""
-    missing = [part for part in parts if not part.file(root).is_file()]
+    missing = [part for part in parts if recall(part.file(root), "result") is None]
     lost = [
         (job, end)
         for job, end in engine.map(functools.partial(run_part, root.resolve()), missing)
@@ -67,15 +70,15 @@ def run_parts(root: Path, parts: Iterable[Part], engine: Engine) -> None:
 def results(root: Path, parts: Iterable[Part]) -> Iterator[tuple[Part, Any]]:
     """Every part whose result is there, with the result."""
     for part in parts:
-        if part.file(root).is_file():
-            yield part, read_json(part.file(root))["result"]
+        if (kept := recall(part.file(root), "result", remedy=AGAIN)) is not None:
+            yield part, kept["result"]
 
 
 def each_result(pieces: Iterable[tuple[dict[str, Any], Part]], root: Path) -> Iterator[tuple[dict[str, Any], Any]]:
     """What each piece of work is, with its result, of those whose result is there."""
     for what, part in pieces:
-        if part.file(root).is_file():
-            yield what, read_json(part.file(root))["result"]
+        if (kept := recall(part.file(root), "result", remedy=AGAIN)) is not None:
+            yield what, kept["result"]
 
 
 def command_of(study: Any, small: bool) -> str:

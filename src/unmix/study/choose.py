@@ -17,7 +17,7 @@ from unmix.core.errors import Failure, UsageError
 from unmix.core.options import checked
 from unmix.core.rows import gather
 from unmix.core.seeds import Stream
-from unmix.core.store import read_json, write_json
+from unmix.core.store import recall, write_json
 from unmix.core.watch import Progress, Watch
 from unmix.scores.matching import dictionary_mcc
 from unmix.study.agreement import SHARED
@@ -172,8 +172,9 @@ def _described(results: Results, cell: Cell, distortion: float) -> dict[str, flo
     """Bits of one fit's held-out rows, kept in the run folder."""
     name = digest([cell.fit_digest, distortion, LIMIT])
     path = results.store.root / "descriptions" / f"{name}.json"
-    if path.is_file():
-        return dict(read_json(path))
+    parts = ("bits", "error", "codes", "residual", "plain")
+    if (kept := recall(path, *parts)) is not None:
+        return kept
     features, part = results.store.features(cell), split(cell)
     if features is None:
         raise UsageError(f"{results.store.root}: the fit of {cell.label} is missing; fit again")

@@ -16,7 +16,7 @@ from unmix.activations.hooks import quiet
 from unmix.core.digest import digest
 from unmix.core.options import Count, checked
 from unmix.core.rows import Subset
-from unmix.core.store import read_json, write_json
+from unmix.core.store import must_be_writable, recall, write_json
 from unmix.core.watch import Watch
 from unmix.finders.controls import RandomAtoms
 from unmix.scores.sparsity import fvu
@@ -102,9 +102,9 @@ def downstream(
     inside = open_inside(run, finder, seed, encoder, model, data, labels, device).limited(tokens)
     results = Results(run)
     file = results.store.root / "downstream" / f"{digest([VERSION, inside.key, tokens])}.json"
-    if file.is_file():
-        stored = read_json(file)
+    if (stored := recall(file, "facts", "numbers")) is not None:
         return Downstream(stored["facts"], {name: as_numbers(parts) for name, parts in stored["numbers"].items()})
+    must_be_writable(file)
     made = measured(inside, results, watch)
     write_json(file, asdict(made))
     return made

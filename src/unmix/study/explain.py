@@ -19,7 +19,7 @@ from unmix.core.errors import UsageError, suggest
 from unmix.core.options import checked
 from unmix.core.rows import Rows, gather
 from unmix.core.seeds import Stream
-from unmix.core.store import read_json, write_json
+from unmix.core.store import locked, must_be_writable, recall, write_json, writing
 from unmix.core.watch import Progress, Watch
 from unmix.encoders.amortised import TopK
 from unmix.encoders.greedy import Nearest
@@ -128,39 +128,41 @@ def explain(
     label = f"{results.label(cell.finder)} seed {cell.seed}"
     name = digest([cell.fit_digest, recipe.as_dict(), sorted(controls), rng])
     path = Path(folder) / "explanations" / f"{name}.json"
-    if path.is_file():
-        return _read(path, label)
-    journal = _Journal(path.with_suffix(".working.jsonl"))
-    codes = features.encode(rows)
-    sets: dict[str, tuple[Codes, torch.Tensor]] = {"found": (codes, features.atoms)}
-    found: dict[str, Interpretation] = {}
-    for part in ("found", *controls):
-        if part == "random":
-            unlearnt = random_directions(features, rows, float(codes.l0().double().mean()), Stream(rng))
-            sets[part] = unlearnt.encode(rows), unlearnt.atoms
-        elif part == "shuffled":
-            sets[part] = shuffled(codes, Stream(rng)), features.atoms
-        given, atoms = sets.pop(part)
-        said = watch(f"{recipe.judge.kind} on {label if part == 'found' else SAID[part].split(',')[0]}")
-        stream = Stream(rng).child(part)
-        found[part] = recipe.interpret(
-            given, items, atoms, stream, said, journal.known(part), functools.partial(journal.add, part)
-        )
-    whole = {
-        "schema": SCHEMA,
-        "fit": cell.fit_digest,
-        "finder": cell.finder.as_dict(),
-        "seed": cell.seed,
-        "recipe": recipe.as_dict(),
-        "rng": rng,
-        "parts": {
-            part: {"features": [as_plain(one) for one in made.features], "skipped": made.skipped}
-            for part, made in found.items()
-        },
-    }
-    write_json(path, whole)
-    journal.path.unlink(missing_ok=True)
-    return Explanations(label, path, found.pop("found"), found)
+    with locked(results.store.root, name, f"explanations of {label}"):
+        if (kept := recall(path, "schema", "parts")) is not None:
+            return _read(kept, path, label)
+        must_be_writable(path)
+        journal = _Journal(path.with_suffix(".working.jsonl"))
+        codes = features.encode(rows)
+        sets: dict[str, tuple[Codes, torch.Tensor]] = {"found": (codes, features.atoms)}
+        found: dict[str, Interpretation] = {}
+        for part in ("found", *controls):
+            if part == "random":
+                unlearnt = random_directions(features, rows, float(codes.l0().double().mean()), Stream(rng))
+                sets[part] = unlearnt.encode(rows), unlearnt.atoms
+            elif part == "shuffled":
+                sets[part] = shuffled(codes, Stream(rng)), features.atoms
+            given, atoms = sets.pop(part)
+            said = watch(f"{recipe.judge.kind} on {label if part == 'found' else SAID[part].split(',')[0]}")
+            stream = Stream(rng).child(part)
+            found[part] = recipe.interpret(
+                given, items, atoms, stream, said, journal.known(part), functools.partial(journal.add, part)
+            )
+        whole = {
+            "schema": SCHEMA,
+            "fit": cell.fit_digest,
+            "finder": cell.finder.as_dict(),
+            "seed": cell.seed,
+            "recipe": recipe.as_dict(),
+            "rng": rng,
+            "parts": {
+                part: {"features": [as_plain(one) for one in made.features], "skipped": made.skipped}
+                for part, made in found.items()
+            },
+        }
+        write_json(path, whole)
+        journal.path.unlink(missing_ok=True)
+        return Explanations(label, path, found.pop("found"), found)
 
 
 def random_directions(features: Features, rows: Rows, l0: float, rng: Stream) -> Features:
@@ -180,8 +182,7 @@ def named(features: Features, interpretation: Interpretation) -> Features:
     return dataclasses.replace(features, names=tuple(names))
 
 
-def _read(path: Path, label: str) -> Explanations:
-    stored = read_json(path)
+def _read(stored: dict[str, Any], path: Path, label: str) -> Explanations:
     if stored.get("schema") != SCHEMA:
         raise UsageError(f"{path}: written by another version (schema {stored.get('schema')}); remove it")
     parts = {
@@ -212,6 +213,7 @@ class _Journal:
 
     def add(self, part: str, explained: Explained) -> None:
         """One more."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"part": part, **as_plain(explained)}) + "\n")

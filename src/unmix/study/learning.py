@@ -59,7 +59,8 @@ class Learning(Recipe):
     world, learner, seed: what is trained. test: held-out rows, at most, that scores are measured on. watch: "regime"
     looks on at training with the monitors of lazy and rich learning; None does not. pairs: of layers that they
     follow, by hand, such as "encoder.0 -> encoder.2"; none for those that are found. start, begun: folder and digest
-    of a representation to go on from; None begins anew.
+    of a representation to go on from; None begins anew. matched: digest of the job to which this world was matched,
+    where `unmix trust` made it.
     """
 
     world: Annotated[Any, BeforeValidator(WORLDS.make)]
@@ -70,6 +71,7 @@ class Learning(Recipe):
     pairs: tuple[str, ...] = ()
     start: str | None = None
     begun: str | None = None
+    matched: str | None = None
 
     @property
     def digest(self) -> str:
@@ -95,15 +97,16 @@ def learn(
     watch: Literal["regime"] | None = None,
     start: str | Path | None = None,
     pairs: Sequence[str] = (),
+    matched: str | None = None,
 ) -> Learned:
     """Train every learner with every seed on a world; folder/learned/DIGEST/ holds representation and outcome.
 
     What is there is not trained again; an interrupted one goes on from its checkpoint; one that fails is stored with
     its reason. watch: "regime" keeps what the monitors saw in DIGEST/regime.json. start: folder of a representation
     that each learner goes on from. pairs: of layers that the monitors follow, by hand and instead of those that are
-    found: "encoder.0 -> encoder.2" (`regimes.pairs.given_pairs`). Raises `UsageError`, before anything is trained,
-    where the world lacks what a learner needs or holds nothing out, the start is of another network, shape or width,
-    or a pair is not in the network.
+    found: "encoder.0 -> encoder.2" (`regimes.pairs.given_pairs`). matched: digest of the job that the world was
+    matched to. Raises `UsageError`, before anything is trained, where the world lacks what a learner needs or holds
+    nothing out, the start is of another network, shape or width, or a pair is not in the network.
     """
     for learner in learners:
         if reason := learner.refusal(world):
@@ -118,12 +121,12 @@ def learn(
     if pairs:
         _followable(learners, world, pairs)
     store = Store(folder).create()
-    shared: dict[str, Any] = {"world": world, "test": test, "watch": watch, "pairs": tuple(pairs)}
+    shared: dict[str, Any] = {"world": world, "test": test, "watch": watch, "pairs": tuple(pairs), "matched": matched}
     if start is not None:
         shared |= {"start": str(Path(start).resolve()), "begun": _startable(learners, world, start)}
     jobs = [Learning(learner=made, seed=seed, **shared) for made in learners for seed in seeds]
     for job, outcome in (engine or Serial()).map(functools.partial(run_learning, store.root.resolve()), jobs):
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, Lost) and not _done(store.root / "learned" / job.digest):
             file = store.root / "learned" / f"{job.digest}.json"
             write_json(file, {"learning": job.as_dict(), "error": outcome.reason, "label": job.label})
     return Learned(store.root, trusted(learners))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.options import Count, checked
 from unmix.core.seeds import Stream
-from unmix.core.store import read_json, write_json
+from unmix.core.store import must_be_writable, recall, write_json
 from unmix.core.watch import Watch
 from unmix.study.effects import HEADINGS, Effects, Number, as_numbers, effects, grid
 from unmix.study.inside import Inside, one_code, open_inside
@@ -115,13 +115,13 @@ def steer(
     results = Results(run)
     key = [VERSION, inside.key, feature, amount, value, ablate, control, draws, tokens]
     file = results.store.root / "steering" / f"{digest(key)}.json"
-    if file.is_file():
-        stored: dict[str, Any] = read_json(file)
+    if (stored := recall(file, *(part.name for part in fields(Steering)))) is not None:
         for name in ("effect", "control"):
             stored[name] = as_numbers(stored[name])
         for name in ("rising", "falling", "examples"):
             stored[name] = [tuple(entry) for entry in stored[name]]
         return Steering(**stored)
+    must_be_writable(file)
     made = steered(inside, results, feature, amount, 0.0 if ablate else value, ablate, control, draws, tokens, watch)
     write_json(file, asdict(made))
     return made

@@ -11,7 +11,7 @@ import numpy as np
 
 from unmix.core.errors import UsageError
 from unmix.core.options import checked
-from unmix.core.store import read_json, write_json
+from unmix.core.store import write_json
 from unmix.study.engines import Engine
 from unmix.study.learning import Learned, Learning, learn
 from unmix.study.promises import known, match
@@ -86,34 +86,25 @@ def trust_learned(
             _keep(learned.root, job, {"refused": str(error)})
             promises.append(Promise(job.learner.kind, label, str(error), (), ()))
             continue
-        again = [Learning(world=made.world, learner=made.learner, seed=seed, test=job.test) for seed in seeds]
-        # Before it is trained: what a broken run leaves is then not taken for what the user learned.
-        _keep(learned.root, job, {"told": list(made.told), "matched": [one.digest for one in again]})
-        learn(made.world, [made.learner], learned.root, seeds, job.test, engine)
-        files = [learned.root / "learned" / f"{one.digest}.json" for one in again]
-        found = [outcome for file in files if file.is_file() and "error" not in (outcome := read_json(file))]
+        _keep(learned.root, job, {"told": list(made.told)})
+        again = learn(made.world, [made.learner], learned.root, seeds, job.test, engine, matched=job.digest)
+        asked = {Learning(world=made.world, learner=made.learner, seed=seed, test=job.test).digest for seed in seeds}
+        found = [outcome for one, outcome in again.jobs() if one.digest in asked]
         promises.append(Promise(job.learner.kind, label, "", made.told, tuple(found)))
     return Learned(folder), promises
 
 
 def _first(learned: Learned) -> list[tuple[Learning, str]]:
     """Of every learner on every world that is no matched one, the seed with the lowest loss, and the world's name."""
-    ours = {
-        digest for file in (learned.root / "promises").glob("*.json") for digest in read_json(file).get("matched", [])
-    }
     best: dict[str, tuple[float, Learning, str]] = {}
     for job, outcome in learned.jobs():
         loss = outcome["loss"] if outcome["loss"] is not None else float("inf")
         key = f"{job.world.digest} {job.learner.digest}"
-        if job.digest not in ours and (key not in best or loss < best[key][0]):
+        if job.matched is None and (key not in best or loss < best[key][0]):
             best[key] = (loss, job, outcome["world"])
     return [(job, label) for _, job, label in best.values()]
 
 
 def _keep(root: Path, job: Learning, what: dict[str, Any]) -> None:
-    """Keep what became of a job's match, with the matched jobs of earlier calls."""
-    file = root / "promises" / f"{job.digest}.json"
-    before = read_json(file).get("matched", []) if file.is_file() else []
-    if "matched" in what:
-        what = {**what, "matched": sorted({*before, *what["matched"]})}
-    write_json(file, {"of": job.as_dict(), **what})
+    """Keep what became of a job's match."""
+    write_json(root / "promises" / f"{job.digest}.json", {"of": job.as_dict(), **what})

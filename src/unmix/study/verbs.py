@@ -15,7 +15,7 @@ from unmix.core.errors import UsageError
 from unmix.core.options import checked
 from unmix.core.rows import Rows
 from unmix.core.seeds import Stream
-from unmix.core.store import read_json, write_json
+from unmix.core.store import recall, write_json
 from unmix.finders.features import Features
 from unmix.study.cells import Cell, Split, all_rows, split
 from unmix.study.engines import Engine
@@ -129,7 +129,7 @@ def trust(
     cell, features, part = _matchable(results)
     world, rows = MatchedWorld.of(features, part.train), part.train.shape[0]
     note, told = _noted(results, world), {"fit": cell.fit_digest}
-    if not note.is_file() or read_json(note) != told:
+    if recall(note, "fit") != told:
         write_json(note, told)
     samples = sorted({max(2, round(share * rows)) for share in sizes})
     finders = {cell.finder.digest: cell.finder for cell, _ in fits}
@@ -174,7 +174,9 @@ def tried_world(results: Results) -> tuple[MatchedWorld, Cell]:
     if not worlds:
         raise UsageError(f"{results.store.root}: no finder was tried on a matched world; run unmix trust")
     files = {digest: _noted(results, world) for digest, world in worlds.items()}
-    of = {read_json(file)["fit"]: worlds[digest] for digest, file in files.items() if file.is_file()}
+    again = f"unmix trust {results.store.root} makes it again"
+    kept = {digest: recall(file, "fit", remedy=again) for digest, file in files.items()}
+    of = {note["fit"]: worlds[digest] for digest, note in kept.items() if note is not None}
     for cell, _ in _by_explained(results):
         if cell.fit_digest in of:
             return of[cell.fit_digest], cell
