@@ -34,7 +34,7 @@ def atlas_run(
     cell, features, rows, items = chosen(results, finder, seed)
     codes = features.encode(rows)
     table = pd.DataFrame({"feature": range(codes.width)})
-    others = [results.store.features(other) for other in same_fit(results, cell)]
+    others = [results.store.whole_features(other) for other in same_fit(results, cell)]
     matched = [
         np.abs(Agreement().measure(Inputs(atoms=features.atoms, other=other.atoms)).detail["cosines"])
         for other in others

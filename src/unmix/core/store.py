@@ -61,6 +61,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield temporary
             if temporary.is_dir() and path.is_dir():
                 _exchange(temporary, path)
+            elif path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder is in its place; remove or rename that")
             else:
                 os.replace(temporary, path)
         finally:
@@ -106,7 +108,7 @@ def read_json(path: str | Path, remedy: str = "remove it to have it made again")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except OSError as error:
-        raise Failure(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise Failure(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from None
     except RecursionError:
         raise Failure(f"{path}: nested too deeply; {remedy}") from None
     except ValueError as error:

@@ -101,6 +101,8 @@ class Features:
         """Features from a folder; raises `UsageError` for another version, `Failure` for a file that is not whole."""
         folder = Path(folder)
         again = f"remove {folder} and make it again"
+        if folder.is_dir() and (name := Features.lacks(folder)) and not (folder / name).exists():
+            raise Failure(f"{folder / name}: is missing; {again}")
         facts = read_json(folder / "features.json", again)
         schema = facts.get("schema") if isinstance(facts, dict) else None
         if schema != SCHEMA:

@@ -105,6 +105,8 @@ class Representation:
         """
         folder = Path(folder)
         again = f"remove {folder} and make it again"
+        if folder.is_dir() and (name := Representation.lacks(folder)) and not (folder / name).exists():
+            raise Failure(f"{folder / name}: is missing; {again}")
         facts = read_json(folder / "representation.json", again)
         schema = facts.get("schema") if isinstance(facts, dict) else None
         if schema != SCHEMA:

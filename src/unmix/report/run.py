@@ -159,7 +159,8 @@ def _recovery(results: Results, table: pd.DataFrame, look: Look) -> Section:
     )
     blocks: list[Block] = [Paragraph(text), recovery(frame, look)]
     blocks.append(DataTable(lines[[*names, *halves]], "Recovery on the matched world.", FORMATS, notes, LABELS))
-    blocks.append(match_figures(results))
+    if results.store.whole_features(tried_world(results)[1]) is not None:
+        blocks.append(match_figures(results))
     return Section("Trust: recovery where the truth is known", blocks)
 
 

@@ -44,7 +44,7 @@ def agreement(results: Results) -> pd.DataFrame:
     for cells in fits.values():
         cells.sort(key=lambda cell: cell.seed)
         for one, two in itertools.combinations(cells, 2):
-            first, second = results.store.features(one), results.store.features(two)
+            first, second = results.store.whole_features(one), results.store.whole_features(two)
             if first is None or second is None:
                 continue
             outcome = Agreement().measure(Inputs(atoms=first.atoms, other=second.atoms), Stream(0))

@@ -73,6 +73,12 @@ class Holdings:
         return len(names) - now, now
 
     @property
+    def unmeasured(self) -> int:
+        """Number of fits that no cell tells of."""
+        told = {cell.fit_digest for cell, _ in self.results.cells()}
+        return len({path.name for path in (self.root / "fits").glob("*") if DIGEST.fullmatch(path.name)} - told)
+
+    @property
     def harmed(self) -> list[str]:
         """A sentence for every stored fit of which a file is missing or cut off."""
         folders = [path for path in sorted((self.root / "fits").glob("*")) if DIGEST.fullmatch(path.name)]
@@ -103,6 +109,8 @@ class Holdings:
             told = told[1:]
         told += [f"learnt  {name}" for name in self.learnt]
         told += [f"{what} ({reader})" for what, reader in self.beside()]
+        if (count := self.unmeasured) and not failed:
+            told.append(f"{_counted(count, 'fit')} without a cell; run the same fit again to measure")
         if there := [name for name in FILES if (self.root / name).exists()]:
             told.append(f"also {', '.join(there)}")
         told += [f"harmed  {sentence}" for sentence in self.harmed]
@@ -117,6 +125,8 @@ class Holdings:
             names = ", ".join(self.learnt[:3]) + (" ..." if len(self.learnt) > 3 else "")
             told.append(f"{names}, learnt (unmix table, unmix probe and unmix export --encoder read it)")
         told += [f"{what} ({reader})" for what, reader in self.beside()]
+        if (count := self.unmeasured) and not self.failures:
+            told.append(f"{_counted(count, 'fit')} without a cell (run the same fit again to measure)")
         if self.failures:
             told.append(f"{_counted(len(self.failures), 'failure')} (unmix status names them)")
         return f"it holds {'; '.join(told)}" if told else "it is empty"

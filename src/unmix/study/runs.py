@@ -104,6 +104,13 @@ class Store:
         folder = self.root / "fits" / cell.fit_digest
         return Features.load(folder) if folder.exists() else None
 
+    def whole_features(self, cell: Cell) -> Features | None:
+        """The stored features of a cell's fit; None, with a notice, where they are missing or not whole."""
+        if not self.has_fit(cell):
+            notice(f"{self.root}: the fit of {cell.label} is missing or not whole; run the same fit again")
+            return None
+        return self.features(cell)
+
     def fit(self, cell: Cell, part: Split) -> Features:
         """The features of a cell: stored, or fitted now, going on from the checkpoint of an interrupted fit.
 
