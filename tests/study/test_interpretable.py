@@ -15,7 +15,7 @@ from unmix.core.rows import gather
 from unmix.core.seeds import Stream
 from unmix.finders.clusters import SphericalKMeans
 from unmix.finders.dictionary import SparseCoding
-from unmix.finders.linear import FastICA
+from unmix.finders.linear import PCA, FastICA
 from unmix.scores.interpretability.sets import interpretability_index
 from unmix.scores.interpretability.synergy import synergy
 from unmix.scores.matching import dictionary_mcc
@@ -112,6 +112,10 @@ def test_the_table_has_every_control_and_copies_stay_on_one_side():
     columns = ["value", "low", "high", "chance", "z", "effective", "unique", "redundancy", "brightness_z", "colour_z"]
     assert np.isfinite(table[columns].to_numpy(float)).all()
     assert (table[table["basis"] == "neurons"]["beside"] == 0).all()
+    for split, part in table.groupby("split"):
+        _, held = halves_of_images(images, Stream(0).child("compare bases").child(split))
+        assert (part["images"] == len(set((held % 300).tolist()))).all() and part["copies"].iloc[0] > 10
+        assert (part["images"] + part["copies"] == len(held)).all()
     again = compare_bases(
         rows, images, ["SphericalKMeans"], Pixels(), splits=2, whiten=0.1, untrained=start, draws=50
     )
@@ -122,6 +126,26 @@ def test_the_table_has_every_control_and_copies_stay_on_one_side():
         compare_bases(rows, images, ["SphericalKMeans"], embedded(rows))
     with pytest.raises(UsageError, match="none are left"):
         halves_of_images(images, share=0.999)
+
+
+def test_a_common_offset_of_float64_rows_changes_nothing():
+    sample = SuperpositionWorld(latents=8, width=6, side=8).sample(300, 0)
+    rows = sample.h.double().numpy()
+    plain, moved = (compare_bases(rows + off, sample.x, [PCA(width=5)], Pixels(), draws=20) for off in (0.0, 1e7))
+    np.testing.assert_allclose(plain["z"], moved["z"], atol=0.02)
+
+
+def test_sparse_neurons_and_features_without_images_enough_are_said_to_be_left_out():
+    draw = np.random.default_rng(0)
+    rows, images = draw.random((120, 5)), draw.integers(0, 255, (120, 8, 8)).astype(np.uint8)
+    table = compare_bases(rows, images, [SphericalKMeans(width=20)], Pixels(), 15, draws=20)
+    codes = value(table, "SphericalKMeans(width=20)", "codes")
+    assert codes["few"] + codes["constant"] == 20 and np.isnan(codes["z"]) and np.isnan(codes["value"])
+    assert any("(codes): left out, no feature is active on as many" in told for told in findings(table))
+    alike = compare_bases(rows, images, ["SphericalKMeans"], embedded(np.ones((120, 2)), images=images), draws=20)
+    assert findings(alike) == [
+        "All sets of images are equally alike by this similarity: nothing can be said of any feature."
+    ]
 
 
 def test_images_that_are_scored_on_say_nothing_to_what_is_fitted():

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from unmix.activations.data import Data
 from unmix.activations.recordings import collect_recording
@@ -76,8 +78,9 @@ def test_an_embedding_has_one_row_for_each_image_of_the_run_in_any_form(run, tmp
     pd.DataFrame(vectors).to_csv(tmp_path / "e.csv", index=False)
     np.savez(tmp_path / "e.npz", e=vectors.astype(np.float64))
     np.save(tmp_path / "maps.npy", vectors[..., None, None])
-    for name in ("e.csv", "e.npz", "maps.npy"):
-        found = interpret(run, embedding_of(tmp_path / name), draws=20).bases
+    save_file({"vectors": torch.from_numpy(vectors), "more": torch.zeros(2)}, tmp_path / "e.safetensors")
+    for name in ("e.csv", "e.npz", "maps.npy", "e.safetensors", "e.safetensors:vectors"):
+        found = interpret(run, str(tmp_path / name), draws=20).bases
         np.testing.assert_allclose(found["value"], wanted.bases["value"], rtol=1e-4, atol=1e-5)
     for name, given, words in (
         ("few", vectors[:70], "has 70 rows for 700 images"),

@@ -66,8 +66,8 @@ def score(
     """Score codes against true latents, or a run over images: unmix score run/ similarity=OrientedEnergy count=5
 
     Two arrays: --latents z.npy --codes h.csv (codes.drop=id leaves a column of a table out). A run: how interpretable
-    every basis is on held-out images, beside its controls, and every feature; options similarity, count, draws,
-    finder, seed; --untrained ACTS is one more control.
+    every basis is on held-out images, beside its controls, and every feature; options similarity (a name, or a file
+    with an embedding of all images of the run), count, draws, finder, seed; --untrained ACTS is one more control.
     """
     if run is not None and "=" in run.name and not run.exists():
         run, options = None, [str(run), *(options or [])]
@@ -121,15 +121,13 @@ def _interpret(run: Path, options: list[str] | None, untrained: Path | None, csv
     fields = {name: take(given, name, Any, None) for name in WORDS if name in given}
     finish(given, WORDS)
     from unmix.core.named import typed
-    from unmix.scores.similarity import SIMILARITIES
+    from unmix.study.export import write_table
+    from unmix.study.interpretable import over_splits
+    from unmix.study.interpreting import interpret, similarity_of, summary
 
     if "similarity" in fields:
         with typed():
-            fields["similarity"] = SIMILARITIES.make(fields["similarity"])
-    from unmix.study.export import write_table
-    from unmix.study.interpretable import over_splits
-    from unmix.study.interpreting import interpret, summary
-
+            fields["similarity"] = similarity_of(fields["similarity"])
     found = interpret(run, **fields, untrained=untrained)
     means = over_splits(found.bases)
     named = means[["basis", "read", "features", "few", "value", "chance", "z", "beside", "significant", "unique"]]

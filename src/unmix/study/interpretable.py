@@ -87,14 +87,14 @@ def compare_bases(
     Raises `UsageError` for rows and images that differ in number, or where the embedding is the rows.
     Source: Klindt et al. 2023, arXiv 2310.11431.
     """
-    matrix = gather(as_rows(rows)).float()
+    matrix = gather(as_rows(rows))
     recipes: list[Finder] = [FINDERS.make(finder) for finder in finders]
     pictures = images if not hasattr(images, "images") else images.images
     if len(pictures) != len(matrix):
         raise UsageError(f"images: {len(pictures)} for {len(matrix)} rows")
     alike = similarity if isinstance(similarity, Alike) else SIMILARITIES.make(similarity).bind(images)
     alike.guard(matrix)
-    start = None if untrained is None else gather(as_rows(untrained, "untrained")).float()
+    start = None if untrained is None else gather(as_rows(untrained, "untrained"))
     if start is not None and len(start) != len(matrix):
         raise UsageError(f"untrained: {len(start)} rows for {len(matrix)} images")
     stream = as_stream(rng).child("compare bases")
@@ -254,8 +254,9 @@ class Judge:
         aligned: float = math.nan,
     ) -> None:
         """Directions [m, d], read by projection and by angle."""
-        self(name, role, PROJECTIONS, (rows if bias is None else rows - bias) @ atoms.T, aligned)
-        self(name, role, ANGLES, unit_rows(rows - mean) @ atoms.T, aligned)
+        projected = (rows if bias is None else rows - bias) @ atoms.T.to(rows.dtype)
+        self(name, role, PROJECTIONS, projected, aligned)
+        self(name, role, ANGLES, unit_rows(rows - mean) @ atoms.T.float(), aligned)
 
     def __call__(self, name: str, role: str, read: str, activations: Tensor, aligned: float = math.nan) -> None:
         found = interpretability_index(activations, self.alike, self.count, self.rng, self.draws)
@@ -335,11 +336,14 @@ def rotation_test(
     """Whether the neurons are special: their index against that of randomly rotated axes of the same space.
 
     rows: [n, d] on the images of `alike`. Gives value (neurons), mean and deviation over the rotations, z, p
-    (one-sided) and all rotated values. Without a privileged basis p is uniform.
+    (one-sided) and all rotated values. Without a privileged basis p is uniform. Raises `UsageError` for fewer than 2
+    rotations.
     Source: as the rotation test of network dissection, Bau et al. 2017, arXiv 1704.05796.
     """
-    matrix, stream = gather(as_rows(rows)).float(), as_stream(rng).child("rotations")
-    centred, d = matrix - matrix.mean(0), matrix.shape[1]
+    if rotations < 2:
+        raise UsageError(f"rotations={rotations}: at least 2")
+    matrix, stream = gather(as_rows(rows)), as_stream(rng).child("rotations")
+    centred, d = (matrix - matrix.mean(0)).float(), matrix.shape[1]
 
     def index(a: Tensor) -> float:
         return interpretability_index(a, alike, count, stream, draws=2).mean
@@ -349,7 +353,7 @@ def rotation_test(
     for number in range(rotations):
         turn = torch.linalg.qr(torch.randn(d, d, generator=stream.child(number).torch()))[0]
         values.append(index(centred @ turn))
-    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if rotations > 1 else math.nan
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     p = (1 + sum(other >= value for other in values)) / (1 + rotations)
     return {
         "value": value,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from unmix.core.copies import first_copies
@@ -23,7 +23,7 @@ from unmix.scores.interpretability.lowlevel import baselines
 from unmix.scores.interpretability.sets import interpretability_index, label_purity
 from unmix.scores.interpretability.trials import two_choices
 from unmix.scores.similarity import SIMILARITIES
-from unmix.scores.similarity.base import Alike
+from unmix.scores.similarity.base import Alike, Similarity
 from unmix.scores.similarity.learnt import Embedding
 from unmix.study.cells import Cell, all_rows, split_rows
 from unmix.study.export import read_table, write_table
@@ -32,6 +32,7 @@ from unmix.study.interpretable import Judge, findings, side_by_side, turned
 from unmix.study.study import Results
 
 FOLDER = "interpretability"
+FILE = re.compile(r"\.(npy|npz|safetensors|csv|tsv|parquet)(\.gz)?(:[^/]*)?$")  # an embedding
 FEWEST = 30  # held-out images; with fewer the null says nothing
 MANY = 200  # held-out images; with fewer there is a word of caution
 TRIALS = 60  # held-out images from which choices of two are drawn
@@ -71,9 +72,10 @@ def interpret(
 ) -> Interpreted:
     """Interpretability index of the neurons and of every fit of a run, with controls, on held-out images.
 
-    similarity: how images are compared; an `Embedding` has one row for each image of the run, in their order, in any
-    file that `unmix fit` reads rows from. count: exciting images of a feature. draws: random sets of the null.
-    finder, seed: only these fits. untrained: rows of the untrained network on the same images, as a control.
+    similarity: how images are compared, as `similarity_of` takes it; an `Embedding` has one row for each image of the
+    run, in their order, in any file that `unmix fit` reads rows from. count: exciting images of a feature. draws:
+    random sets of the null. finder, seed: only these fits. untrained: rows of the untrained network on the same
+    images, as a control.
     Held-out images that are copies of fitted ones are left out, and copies of one another count once. Everything is
     kept in RUN/interpretability/, where `unmix atlas` finds it: bases.csv, about.json, and a table of features for
     every fit, see `feature_scores`.
@@ -99,11 +101,12 @@ def interpret(
             f"make the rows from {10 * FEWEST} images or more"
         )
     pictures = items.images[test]
-    alike = _alike(SIMILARITIES.make(similarity), items, test)
+    recipe = similarity_of(similarity)
+    alike = _alike(recipe, items, test)
     rng = Stream(0).child("interpret")
     folder = results.store.root / FOLDER
     before = None if untrained is None else _untrained(untrained, len(items), train, test)
-    given, shown = gather(Subset(rows, train)).float(), rows.take(test).float()
+    given, shown = gather(Subset(rows, train)), rows.take(test)
     alike.guard(shown)
     fitted = [(label, one.finder, _features(results, one)) for one, label in fits]
     judge = Judge(alike, pictures, count, draws, rng)
@@ -124,9 +127,16 @@ def interpret(
             f"be missed. Take {10 * MANY:,} images or more, or in Python compare_bases, which scores on half of them"
         )
     write_table(frame.drop(columns="split"), folder / "bases.csv")
-    about = {"similarity": str(SIMILARITIES.make(similarity)), "count": count, "draws": draws, "images": len(test)}
+    about = {"similarity": str(recipe), "count": count, "draws": draws, "images": len(test)}
     write_json(folder / "about.json", {**about, "findings": told})
     return Interpreted(frame, told, features, len(test), count, folder)
+
+
+def similarity_of(given: Any) -> Similarity:
+    """A similarity from a recipe, its name or a dict; the path of a file of numbers is an `Embedding`."""
+    if isinstance(given, (str, Path)) and FILE.search(str(given)):
+        given = {"kind": "Embedding", "path": str(given)}
+    return SIMILARITIES.make(given)
 
 
 def feature_scores(
@@ -199,6 +209,8 @@ def _alike(recipe: Any, items: Any, test: np.ndarray) -> Alike:
         return recipe.bind(items.images[test])
     from unmix.activations.arrays import open_array
 
+    if recipe.path.endswith(".safetensors"):  # which of its arrays it is, the recipe knows
+        return recipe.bind(items).take(test)
     found = open_array(recipe.path)
     vectors = gather(found) if hasattr(found, "blocks") else found
     return recipe.of(vectors, items).take(test)
@@ -246,4 +258,4 @@ def _untrained(path: str | Path, n: int, train: np.ndarray, test: np.ndarray) ->
     rows = open_rows(path)
     if rows.shape[0] != n:
         raise UsageError(f"untrained={path}: {rows.shape[0]} rows for {n} images")
-    return torch.as_tensor(rows.take(train)).float(), torch.as_tensor(rows.take(test)).float()
+    return rows.take(train), rows.take(test)

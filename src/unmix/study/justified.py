@@ -47,7 +47,7 @@ def signs(features: Features, rows: Any) -> dict[str, float]:
     h = gather(as_rows(rows), LIMIT, Stream(0).child("signs"))
     codes = features.encode(h)
     firing = codes.firing()
-    kept = firing.argsort(descending=True)[:WATCHED]
+    kept = firing.argsort(descending=True, stable=True)[:WATCHED]
     kept = kept[(firing[kept] > 0) & (firing[kept] < len(h))]
     if len(kept) < 2:
         return {"together": 0.0, "alike": 0.0}

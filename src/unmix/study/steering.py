@@ -254,7 +254,7 @@ def _examples(found: Effects, names: Sequence[str]) -> list[tuple[str, str, str]
     original, changed = found.embedded["original"], found.embedded["feature"]
     own = torch.eye(len(original), dtype=torch.bool)
     before, after = ((e @ original.T).masked_fill(own, -torch.inf).argmax(1) for e in (original, changed))
-    most = (changed * original).sum(1).argsort()[:EXAMPLES].tolist()
+    most = (changed * original).sum(1).argsort(stable=True)[:EXAMPLES].tolist()
     return [(names[i], names[int(before[i])], names[int(after[i])]) for i in most]
 
 

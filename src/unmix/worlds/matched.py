@@ -84,7 +84,7 @@ class MatchedWorld(DictionaryWorld):
         alive = counts > 0
         means = torch.where(alive, sums / counts.clamp_min(1), torch.zeros_like(sums))
         relative = (active / means[columns]).numpy()
-        order = counts[alive].argsort(descending=True)
+        order = counts[alive].argsort(descending=True, stable=True)
         rates, amplitudes = (counts[alive] / len(h))[order].numpy(), means[alive][order].numpy()
         if not len(rates):
             rates, amplitudes, relative = np.array([0.0]), np.array([0.0]), np.array([1.0])
