@@ -29,6 +29,7 @@ NEURONS, POOLS, DIRECTIONS = "neurons", "random pools", "random directions"
 SHUFFLED, UNTRAINED = "shuffled activations", "untrained neurons"
 COLUMNS, CODES, PROJECTIONS, ANGLES = "columns", "codes", "projections", "angles"
 ALIGNED = 0.9  # |cosine| with one neuron above which an atom is that neuron
+SHUFFLES = 5  # of the activations over the images
 MOSTLY = 0.75  # share of such atoms from which a basis is said to be the neurons again
 
 
@@ -140,7 +141,7 @@ def side_by_side(
     own, d, mean = as_stream(rng), given.shape[1], given.mean(0)
     judge(NEURONS, "basis", COLUMNS, shown)
     judge(NEURONS, "basis", ANGLES, unit_rows(shown - mean))
-    judge(SHUFFLED, "control", COLUMNS, controls.shuffled(shown, own))
+    judge.on_other_images(shown, own)
     judge.directions(DIRECTIONS, "control", controls.random_directions(d, d, own), shown, mean)
     judge.directions(POOLS, "control", controls.random_pools(given, d, rng=own), shown, mean)
     if untrained is not None:
@@ -242,6 +243,14 @@ class Judge:
         aligned = float((atoms.abs().amax(1) > ALIGNED).float().mean())
         self(name, role, CODES, dense, aligned)
         self.directions(name, role, features.atoms * sign[:, None], rows, mean, features.bias, aligned)
+
+    def on_other_images(self, rows: Tensor, rng: Stream) -> None:
+        """The neurons' activations on other images, the mean of some shuffles: a single one is far from its mean."""
+        before = len(self.rows)
+        for number in range(SHUFFLES):
+            self(SHUFFLED, "control", COLUMNS, controls.shuffled(rows, rng.child(number)))
+        every = pd.DataFrame(self.rows[before:])
+        self.rows[before:] = [{**self.rows[before], **every.mean(numeric_only=True)}]
 
     def directions(
         self,

@@ -16,6 +16,7 @@ from unmix.core.seeds import Stream
 from unmix.scores import SCORES
 from unmix.scores.base import Inputs
 from unmix.scores.interpretability.sets import clarity, index_of, interpretability_index, label_purity, pairwise
+from unmix.scores.interpretability.stimuli import leave_one_out
 from unmix.scores.interpretability.synergy import synergy
 from unmix.scores.interpretability.ties import constant, extreme_sets, resting
 from unmix.scores.interpretability.trials import intruder, machine_interpretability, two_choices
@@ -195,6 +196,17 @@ def test_copies_known_only_by_an_embedding_have_equal_activations_and_labels_of_
     assert shown.detail["copies"] == 20  # copies with unlike activations have their mean
     mixed = np.r_[a[:20] + 0.5, a[20:]]
     agree(shown, interpretability_index(mixed, embedded(e, images=images[:60]), draws=20))
+
+
+def test_stimuli_that_are_copies_count_once_and_none_is_on_both_sides():
+    e = np.random.default_rng(0).standard_normal((8, 3))
+    images = np.random.default_rng(1).integers(0, 256, (8, 4, 4)).astype(np.uint8)
+    images[6:] = images[0]
+    alike = embedded(e, images=images)
+    assert leave_one_out(alike, [0, 1, 2], [3, 4, 5]) == leave_one_out(alike, [6, 1, 2, 0, 7], [5, 4, 3])
+    for most, least, words in (([0, 1], [2, 7], "among the most and"), ([0, 6], [2, 3], "1 most and 2 least")):
+        with pytest.raises(UsageError, match=words):
+            leave_one_out(alike, most, least)
 
 
 def test_purity_counts_copies_once_and_ties_are_averaged():

@@ -73,10 +73,10 @@ def covariates(sets: Tensor, images: Any, rng: int | Stream = 0, draws: int = 10
     found = {}
     stream = as_stream(rng).child("covariates")
     for name, recipe in (("brightness_z", Brightness()), ("colour_z", MeanColour())):
-        alike = recipe.bind(images)
+        alike, _, group = recipe.bind(images).different
         null = pairwise(random_sets(len(alike), draws, sets.shape[1], stream), alike)
         spread = float(null.std())
-        mean = float(pairwise(sets, alike).mean()) if len(sets) else math.nan
+        mean = float(pairwise(torch.from_numpy(group)[sets], alike).mean()) if len(sets) else math.nan
         found[name] = (mean - float(null.mean())) / spread if spread > EVEN * float(null.abs().max()) else math.nan
     return found
 

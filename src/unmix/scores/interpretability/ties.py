@@ -88,9 +88,12 @@ def resting(activations: Tensor) -> Tensor:
 
     Most are more than half of them; the largest value is none, for a feature may be on almost always.
     """
-    low, high, middle = activations.amin(0), activations.amax(0), activations.median(0).values
-    shared = 2 * (activations == middle).sum(0) > len(activations)
-    return torch.where(shared & (middle < high), middle, low)
+    found = []
+    for part in activations.split(max(1, SORTED // len(activations)), dim=1):
+        low, high, middle = part.amin(0), part.amax(0), part.median(0).values
+        shared = 2 * (part == middle).sum(0) > len(part)
+        found.append(torch.where(shared & (middle < high), middle, low))
+    return torch.cat(found)
 
 
 def _shuffled(rows: Tensor, values: Tensor, rng: Stream) -> Tensor:
