@@ -86,16 +86,16 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path):
 
 def test_a_dry_run_measures_few_rows_and_proposes_a_smaller_network_for_few_images(tmp_path):
     from unmix.learners.diet import Diet
-    from unmix.study import learning
+    from unmix.study import learning_costs
     from unmix.worlds.images import Images
 
     np.save(tmp_path / "pictures.npy", np.random.default_rng(0).integers(0, 255, (400, 96, 96, 3), dtype=np.uint8))
     world, diet = Images(path=str(tmp_path / "pictures.npy")), Diet(width=8, steps=1000, batch=32)
-    costs = learning.estimate(world, [diet], 1)
-    small = learning.smaller_network(world, diet)
+    costs = learning_costs.estimate(world, [diet], 1)
+    small = learning_costs.smaller_network(world, diet)
     assert small.channels == 8 and small.stem == "standard"
-    less = learning.estimate(world, [diet.but(network=small)], 1)
+    less = learning_costs.estimate(world, [diet.but(network=small)], 1)
     assert less["flops"] < costs["flops"] / 4 and less["memory_bytes"] < costs["memory_bytes"] / 4
     # What a step keeps for its gradient: at least the output of the first convolution, for every row of the batch.
     assert costs["memory_bytes"] > 32 * 16 * 96 * 96 * 4
-    assert learning.smaller_network(world, diet.but(network=small)) is None
+    assert learning_costs.smaller_network(world, diet.but(network=small)) is None

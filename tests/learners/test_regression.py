@@ -16,7 +16,8 @@ from unmix.networks.mlp import MLP
 from unmix.regimes.balance import unit_balance
 from unmix.regimes.initialise import Upstream
 from unmix.regimes.monitors import RegimeWatch
-from unmix.study.learning import Learning, learn, show_learned
+from unmix.study.learning import Learning, learn
+from unmix.study.present import show_learned
 from unmix.worlds.parity import Parity
 from unmix.worlds.teacher import TeacherStudent
 

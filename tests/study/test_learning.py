@@ -9,7 +9,9 @@ from unmix.core.errors import UsageError
 from unmix.learners.contrastive import InfoNCE
 from unmix.learners.supervised import InstanceDiscrimination, Supervised
 from unmix.networks.mlp import MLP
-from unmix.study.learning import Learned, Learning, estimate, learn, show_learned, warnings_of
+from unmix.study.learning import Learned, Learning, learn, warnings_of
+from unmix.study.learning_costs import estimate
+from unmix.study.present import show_learned
 from unmix.worlds.cluster import ClusterWorld
 from unmix.worlds.pairs import PairWorld
 

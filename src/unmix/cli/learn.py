@@ -63,14 +63,15 @@ def learn(
         ["learner", "learner.FIELD", "KIND.FIELD", "init", "watch", "watch.pairs", "seed", "test", *OF_DATA],
     )
     from unmix.learners import parallel
-    from unmix.study import learning
+    from unmix.study import learning, learning_costs
     from unmix.study.cautions import cautions_of_learning
+    from unmix.study.present import show_learned
 
     parallel.join()
     first = parallel.rank() == 0
-    smaller = {made.kind: learning.smaller_network(world, made) for made in learners} if first else {}
+    smaller = {made.kind: learning_costs.smaller_network(world, made) for made in learners} if first else {}
     if dry_run:
-        tell_costs(learning.estimate(world, learners, len(seeds)))
+        tell_costs(learning_costs.estimate(world, learners, len(seeds)))
         _tell_smaller(world, learners, smaller, len(seeds))
         return
     _tell_smaller(world, learners, smaller, None)
@@ -78,7 +79,7 @@ def learn(
         typer.echo(f"warning: {sentence}", err=True)
     learned = learning.learn(world, learners, out, seeds, test, engine_of(engine), watched, start, followed)
     if first:
-        learning.show_learned(learned)
+        show_learned(learned)
         if probes and hasattr(world, "pictures") and len(learned.table()):
             _tell_probes(world, out, learning.trusted(learners))
         tell(f"representations  {out / 'learned'}")
@@ -106,7 +107,7 @@ def _suited(world: Any) -> str:
 
 def _tell_smaller(world: Any, learners: list[Any], smaller: dict[str, Any], seeds: int | None) -> None:
     """Propose smaller networks for few images, with what they would take where that is asked."""
-    from unmix.study import learning
+    from unmix.study import learning_costs
     from unmix.study.present import duration
 
     for made in learners:
@@ -116,7 +117,7 @@ def _tell_smaller(world: Any, learners: list[Any], smaller: dict[str, Any], seed
                 f"{made.kind}: {world.size:,} images are few for {made.network}; try '{made.kind}.network={option}'"
             )
             if seeds is not None:
-                took = learning.estimate(world, [made.but(network=network)], seeds)["seconds"]
+                took = learning_costs.estimate(world, [made.but(network=network)], seeds)["seconds"]
                 line += f", about {duration(took)}"
             tell(line)
 

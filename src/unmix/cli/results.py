@@ -31,7 +31,8 @@ def table(run: Run, csv: Csv = None) -> None:
         tell(str(write_table(frame, csv)))
         return
     if held.learnt:
-        from unmix.study.learning import Learned, show_learned
+        from unmix.study.learning import Learned
+        from unmix.study.present import show_learned
 
         show_learned(Learned(run))
     tell_results(held.results)

@@ -94,7 +94,7 @@ def trust(
     finish(given, ["size", "seed"])
     from unmix.papers.trust.lessons import lesson
     from unmix.study import verbs
-    from unmix.study.learning import show_learned
+    from unmix.study.present import show_learned
     from unmix.study.study import Results
     from unmix.study.trusting import trust_learned
     from unmix.study.verdict import verdict

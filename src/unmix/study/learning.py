@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import shutil
-import textwrap
-import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,12 +15,12 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from unmix.core.digest import digest
-from unmix.core.errors import UnmixError, UsageError, notice, reason, visible
+from unmix.core.errors import UnmixError, UsageError, notice, reason
 from unmix.core.named import trusting
 from unmix.core.options import checked
 from unmix.core.recipe import Recipe
 from unmix.core.sample import Sample
-from unmix.core.seeds import Stream, untouched
+from unmix.core.seeds import Stream
 from unmix.core.store import read_json, set_aside, write_json
 from unmix.core.watch import Checkpoint, Following, Watch, resumed
 from unmix.learners import LEARNERS, parallel
@@ -30,7 +28,6 @@ from unmix.learners.base import _first as first_batch
 from unmix.learners.labels import UNKNOWN
 from unmix.learners.loop import moved
 from unmix.learners.representation import Representation
-from unmix.networks.resnet import ResNet
 from unmix.regimes.monitors import RegimeWatch
 from unmix.regimes.pairs import given_pairs
 from unmix.scores import SCORES
@@ -40,17 +37,12 @@ from unmix.study.engines import Engine, Lost, Serial
 from unmix.study.runs import Store, made_of, records
 from unmix.worlds import WORLDS
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 MEASURED = ("r2", "r2_linear", "procrustes_scaled", "mcc", "weights_r2", "within_class", "duality", "excess_loss")
 
 
 FACTS = ("world", "learner", "recipe", "seed", "loss", "scores")
 REGIME = ("verdict", "kernel distance", "hamming", "relative motion", "drift")
 PROBE = 64  # held-out rows that the monitors look at
-TIMED = 8  # rows of the first batch that is timed
-LONG = 0.1  # seconds of a step that is timed well enough
 
 
 class Learning(Recipe):
@@ -327,76 +319,6 @@ def warnings_of(world: Any) -> tuple[str, ...]:
         return ()
 
 
-def estimate(world: Any, learners: Sequence[Any], seeds: int) -> dict[str, float]:
-    """What training would cost: work, seconds on this machine now, memory and disk.
-
-    Measured on up to three steps of a small batch, which grows while steps are too short to be timed; work, time and
-    what the gradient keeps of a step grow with the batch.
-    """
-    total = {"flops": 0.0, "seconds": 0.0, "memory_bytes": 0.0, "disk_bytes": 0.0}
-    for learner in learners:
-        whole, batch = learner.batch, min(learner.batch, TIMED)
-        while True:
-            few = learner.but(steps=min(3, learner.steps), batch=batch, accumulate=1)
-            clock = _Clock()
-            begun = time.perf_counter()
-            with torch.autograd.graph.saved_tensors_hooks(clock.keep, lambda kept: kept):
-                learnt = few.fit(world, watch=clock)
-            around = time.perf_counter() - begun - sum(clock.steps)
-            if batch == whole or min(clock.steps) > LONG:
-                break
-            batch = min(whole, 4 * batch)
-        grown = whole / batch
-        own = [*learnt.module.state_dict().values(), *learnt.parts.values()]
-        weights = float(sum(tensor.numel() * tensor.element_size() for tensor in own))
-        total["flops"] += seeds * learner.steps * few.flops(world) * grown
-        total["seconds"] += seeds * (around + learner.steps * min(clock.steps) * grown)
-        total["memory_bytes"] = max(total["memory_bytes"], 4 * weights + clock.most * grown / learner.accumulate)
-        total["disk_bytes"] += seeds * weights
-    return total
-
-
-class _Clock(Watch):
-    """Seconds of every step, and the bytes that a step's gradient keeps, each storage once."""
-
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-        self.last, self.most = time.perf_counter(), 0.0
-        self.kept: dict[int, int] = {}
-
-    def restore(self) -> None:
-        self.last = time.perf_counter()
-
-    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What autograd saves passes here on its way."""
-        storage = tensor.untyped_storage()
-        self.kept[storage.data_ptr()] = storage.nbytes()
-        self.most = max(self.most, float(sum(self.kept.values())))
-        return tensor
-
-    def on_step(self, step: int, total: int, facts: Mapping[str, Any]) -> None:
-        now = time.perf_counter()
-        self.steps.append(now - self.last)
-        self.last, self.kept = now, {}
-
-
-def smaller_network(world: Any, learner: Any) -> Any | None:
-    """A network that suits a few hundred images better than a learner's own, or None where that is small enough.
-
-    Proposed where there are fewer images than a hundredth of the weights: half the channels, and for images of 96
-    pixels or more the stem that works on a sixteenth of the places.
-    """
-    if not isinstance(learner.network, ResNet) or not world.size or not hasattr(world, "pictures"):
-        return None
-    shape = tuple(world.sample(1, Stream(0).child("shape")).x.shape[1:])
-    built = learner.network.build(shape, learner.width)
-    if world.size >= sum(weight.numel() for weight in built.parameters()) / 100:
-        return None
-    stem = "standard" if min(shape[1:]) >= 96 else learner.network.stem
-    small = learner.network.but(channels=max(4, learner.network.channels // 2), stem=stem)
-    return None if small == learner.network else small
-
-
 class Learned:
     """What has been learnt in a run folder, as a table and as representations.
 
@@ -462,65 +384,3 @@ def _harm(record: Any) -> str | None:
     missing = [name for name in needed if name not in record]
     missing += [name for name in ("learning", "scores") if not isinstance(record.get(name, {}), dict)]
     return f"has no {', '.join(missing)}" if missing else None
-
-
-SHOWN = {
-    "seed": ("seed", "{:.0f}"),
-    "loss": ("loss", "{:.4g}"),
-    "excess_loss": ("above Bayes", "{:.4f}"),
-    "r2": ("R2", "{:.3f}"),
-    "r2_minimum": ("R2 worst", "{:.3f}"),
-    "r2_x": ("R2 of x", "{:.3f}"),
-    "r2_untrained": ("R2 at start", "{:.3f}"),
-    "mcc": ("MCC", "{:.3f}"),
-    "beta": ("beta", "{:.3g}"),
-    "verdict": ("regime", "{}"),
-    "kernel_distance": ("kernel moved", "{:.3f}"),
-    "hamming": ("patterns moved", "{:.3f}"),
-    "relative_motion": ("weights moved", "{:.3f}"),
-}
-
-
-def show_learned(learned: Learned) -> None:
-    """Print what was learnt: one line for every learner and seed, the baselines beside it.
-
-    R2 of x is that of the raw observations, at start that of the network before training.
-    """
-    with untouched():  # importing rich draws from Python's global state
-        from rich.console import Console
-
-        _print(learned.table().map(visible), Console(markup=False, emoji=False))
-
-
-def _print(frame: pd.DataFrame, console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    for number, world in enumerate(frame["world"].unique() if len(frame) else []):
-        part = frame[frame["world"] == world]
-        names = [name for name in SHOWN if name in part and part[name].notna().any()]
-        names = [name for name in names if name != "loss" or "excess_loss" not in names]
-        names = [name for name in names if name != "beta" or (part["beta"].dropna() != 1).any()]  # a factor of 1
-        rows = []
-        for _, row in part.iterrows():
-            several = part["recipe"][part["learner"] == row["learner"]].nunique() > 1
-            told = ("" if pd.isna(row[name]) else SHOWN[name][1].format(row[name]) for name in names)
-            rows.append((row["recipe"] if several else row["learner"], *told))
-        # Several recipes of one learner are told by their fields, which are long: they are folded, never the numbers.
-        # Nor are numbers cut off on a narrow terminal, which breaks the lines instead.
-        long = bool((part.groupby("learner")["recipe"].nunique() > 1).any())
-        first, *columns = zip(*rows, strict=True)
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        grid.add_column("learner", no_wrap=not long, overflow="fold")
-        needed = 16 if long else max(map(len, first))
-        for name, cells in zip(names, columns, strict=True):
-            width = max(map(len, (*cells, *SHOWN[name][0].split())))
-            grid.add_column("\n".join(textwrap.wrap(SHOWN[name][0], width)), justify="right", no_wrap=True)
-            needed += width + 2
-        console.width = max(console.width, needed)
-        for cells in rows:
-            grid.add_row(*cells)
-        if number:
-            console.print()
-        console.print(Text(str(world), style="italic"), soft_wrap=True)  # a title would be as narrow as the table
-        console.print(grid)

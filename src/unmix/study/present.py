@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,6 +15,8 @@ from unmix.study.study import Results
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from unmix.study.learning import Learned
 
 MEASURES = ("l0", "fvu", "encode_flops", "dead", "found", "dictionary_mcc", "mcc", "fit_seconds")
 HEADINGS = {
@@ -128,3 +131,65 @@ def _number(name: str, value: float) -> str:
     if name == "found":
         return f"{value:.0%}"
     return f"{value:.1f}" if name in ("fit_seconds", "l0") else f"{value:.3f}"
+
+
+SHOWN = {
+    "seed": ("seed", "{:.0f}"),
+    "loss": ("loss", "{:.4g}"),
+    "excess_loss": ("above Bayes", "{:.4f}"),
+    "r2": ("R2", "{:.3f}"),
+    "r2_minimum": ("R2 worst", "{:.3f}"),
+    "r2_x": ("R2 of x", "{:.3f}"),
+    "r2_untrained": ("R2 at start", "{:.3f}"),
+    "mcc": ("MCC", "{:.3f}"),
+    "beta": ("beta", "{:.3g}"),
+    "verdict": ("regime", "{}"),
+    "kernel_distance": ("kernel moved", "{:.3f}"),
+    "hamming": ("patterns moved", "{:.3f}"),
+    "relative_motion": ("weights moved", "{:.3f}"),
+}
+
+
+def show_learned(learned: Learned) -> None:
+    """Print what was learnt: one line for every learner and seed, the baselines beside it.
+
+    R2 of x is that of the raw observations, at start that of the network before training.
+    """
+    with untouched():  # importing rich draws from Python's global state
+        from rich.console import Console
+
+        _print(learned.table().map(visible), Console(markup=False, emoji=False))
+
+
+def _print(frame: pd.DataFrame, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    for number, world in enumerate(frame["world"].unique() if len(frame) else []):
+        part = frame[frame["world"] == world]
+        names = [name for name in SHOWN if name in part and part[name].notna().any()]
+        names = [name for name in names if name != "loss" or "excess_loss" not in names]
+        names = [name for name in names if name != "beta" or (part["beta"].dropna() != 1).any()]  # a factor of 1
+        rows = []
+        for _, row in part.iterrows():
+            several = part["recipe"][part["learner"] == row["learner"]].nunique() > 1
+            told = ("" if pd.isna(row[name]) else SHOWN[name][1].format(row[name]) for name in names)
+            rows.append((row["recipe"] if several else row["learner"], *told))
+        # Several recipes of one learner are told by their fields, which are long: they are folded, never the numbers.
+        # Nor are numbers cut off on a narrow terminal, which breaks the lines instead.
+        long = bool((part.groupby("learner")["recipe"].nunique() > 1).any())
+        first, *columns = zip(*rows, strict=True)
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        grid.add_column("learner", no_wrap=not long, overflow="fold")
+        needed = 16 if long else max(map(len, first))
+        for name, cells in zip(names, columns, strict=True):
+            width = max(map(len, (*cells, *SHOWN[name][0].split())))
+            grid.add_column("\n".join(textwrap.wrap(SHOWN[name][0], width)), justify="right", no_wrap=True)
+            needed += width + 2
+        console.width = max(console.width, needed)
+        for cells in rows:
+            grid.add_row(*cells)
+        if number:
+            console.print()
+        console.print(Text(str(world), style="italic"), soft_wrap=True)  # a title would be as narrow as the table
+        console.print(grid)
