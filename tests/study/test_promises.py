@@ -102,6 +102,8 @@ def test_learners_of_data_get_data_and_vectors():
     assert made.world.instances == world.size == made.world.classes
     assert made.world.width == 64 and made.learner.augment is None and made.learner.classes is None
     assert made.learner.refusal(made.world) is None
+    # After 30 steps the head tells next to nothing: no concentration is low enough, and that is said.
+    assert "concentration 0.3: the bound of its search, where the best possible classifier is already" in made.told[1]
 
 
 def test_learners_of_motion_get_the_law_of_the_codes():

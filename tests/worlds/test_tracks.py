@@ -293,3 +293,29 @@ def test_real_masks_are_read():
     sample = world.sample(20, Stream(0))
     assert world.size + world.held_out.size == 3423
     assert (sample.z[:, 2] >= 1).all() and (sample.z[1::2] - sample.z[::2])[:, :2].abs().median() < 3
+
+
+def test_a_search_that_ends_at_its_bound_is_no_estimate(tmp_path):
+    """Whole numbers of which two in three stand still, and a uniform law: alpha runs to an end of its range."""
+    draw = np.random.default_rng(0)
+    steps = draw.integers(-3, 4, (50, 40)) * (draw.random((50, 40)) < 0.38)
+    fits = fit_transitions(np.stack([steps.ravel(), draw.uniform(-1, 1, 2000), draw.laplace(size=2000)], 1))
+    assert fits[0].alpha == pytest.approx(0.05, abs=1e-3) and fits[1].alpha == pytest.approx(20, abs=0.1)
+    spike = f"{fits[0].still:.0%} of the differences are exactly 0, a spike that no density has"
+    assert fits[0].caution == f"alpha is at 0.05, the bound of its search, and no estimate: {spike}"
+    assert fits[1].caution == "alpha is at 20, the bound of its search, and no estimate"
+    assert fits[2].caution is None
+    z = np.stack([steps.cumsum(1).ravel(), draw.laplace(size=(50, 40)).cumsum(1).ravel()], 1).astype(float)
+    group, time = np.repeat(np.arange(50), 40), np.tile(np.arange(40), 50)
+    np.savez(tmp_path / "tracks.npz", z=z, group=group, time=time)
+    lines = check_tracks(tmp_path / "tracks.npz").splitlines()
+    place = next(i for i, line in enumerate(lines) if line.strip().startswith("z0"))
+    assert "the bound of its search" in lines[place + 1] and "z1" in lines[place + 2]
+
+
+def test_a_constant_speed_up_to_rounding_has_no_law(tmp_path):
+    z = np.arange(100)[:, None] * np.array([[0.1, 0.0]]) + np.array([[7.0, 0.0]])
+    z[:, 1] = np.random.default_rng(0).standard_normal(100).cumsum()
+    assert np.ptp(np.diff(z[:, 0])) > 0
+    np.savez(tmp_path / "tracks.npz", z=z, group=np.zeros(100, int), time=np.arange(100))
+    assert "cannot be told for z0 (never moves: no law)" in check_tracks(tmp_path / "tracks.npz")

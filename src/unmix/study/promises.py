@@ -27,6 +27,7 @@ ROWS = 4096
 SHARE = 0.99  # of the variance of a representation: as many directions as carry it count as latents
 WIDEST = 64  # dimensions of the matched observations at most: the latents are few
 CONCENTRATIONS = (0.3, 1000.0)
+SHAPES = (0.3, 4.0)
 NEIGHBOURS = 10
 QUIET = 0.002  # less noise than this is none
 SURE = 0.995  # a label that is told as often as this says nothing of how latents scatter
@@ -127,8 +128,7 @@ def _classes(world: Any, learner: Any, learnt: Representation, seed: int) -> tup
     made = base.but(concentration=_concentration(base, accuracy))
     told = (
         f"{latents} latents: so many directions carry {SHARE:.0%} of the variance of the representation",
-        f"concentration {made.concentration:.3g}: the best possible classifier is right as often as this one, "
-        f"{accuracy:.1%}",
+        f"concentration {made.concentration:.3g}: {_reached(made.concentration)}, {accuracy:.1%}",
         f"{count} {'data' if instances else 'classes'}, uniform class vectors, {width} observed dimensions",
         MIXED,
     )
@@ -141,6 +141,15 @@ def _accuracy(learnt: Representation, h: Tensor, labels: Tensor) -> float:
     scores = h @ head["weights"].T * float(head["beta"])
     scores = scores + head["bias"] if "bias" in head else scores
     return float((scores.argmax(1) == labels).double().mean())
+
+
+def _reached(concentration: float) -> str:
+    """What the found concentration means; at a bound of its search it is no estimate."""
+    if concentration > 0.99 * CONCENTRATIONS[1]:
+        return "the bound of its search, where the best possible classifier is still right less often than this one"
+    if concentration < 1.01 * CONCENTRATIONS[0]:
+        return "the bound of its search, where the best possible classifier is already right more often than this one"
+    return "the best possible classifier is right as often as this one"
 
 
 def _concentration(world: ClusterWorld, accuracy: float) -> float:
@@ -164,7 +173,9 @@ def _motion(world: Any, learner: Any, learnt: Representation, seed: int) -> tupl
     next_to = (sample.group[1:] == sample.group[:-1]).numpy()
     scaled = ((h - h.mean(0)) / h.std(0)).double().numpy()
     fits = fit_transitions((scaled[1:] - scaled[:-1])[next_to])
-    alpha = float(np.clip(np.median([fit.alpha for fit in fits]), 0.3, 4.0))
+    found = float(np.median([fit.alpha for fit in fits]))
+    alpha = min(max(found, SHAPES[0]), SHAPES[1])
+    beyond = "" if alpha == found else f" would with a shape of {found:.2g}, which is beyond what is taken here"
     rate = float(1 / np.median([fit.scale for fit in fits]))
     latents = h.shape[1]
     width = _width(sample.x, latents)
@@ -177,7 +188,8 @@ def _motion(world: Any, learner: Any, learnt: Representation, seed: int) -> tupl
     kind = "sparse" if alpha < 1.5 else "close to Gaussian, which leaves rotations open" if alpha < 2.5 else "bounded"
     told = (
         f"{latents} latents: so many codes say something of the data",
-        f"they move by a generalised Laplace law of shape {alpha:.2f} ({kind}), rate {rate:.2g}, as the codes do",
+        f"they move by a generalised Laplace law of shape {alpha:.2f} ({kind}), rate {rate:.2g}, as the codes do"
+        f"{beyond}",
         f"noise: {left:.1%} of the variance of the observations, what rows with nearly the same codes differ by",
         MIXED,
     )

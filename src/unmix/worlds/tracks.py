@@ -16,6 +16,7 @@ from unmix.core.tables import is_table, open_table
 
 COLUMNS = ("source", "sequence", "object", "frame", "x", "y", "area")
 LOWEST, HIGHEST = 0.05, 20.0
+SPIKE = 0.1  # share of equal differences from which on they are no draw of a density
 QUIET = 0.1
 CHI_SQUARE = 3.841458820694124  # 95 % point, one degree of freedom
 
@@ -62,7 +63,8 @@ class Fit:
     alpha, centre, scale: of the generalised Laplace law p(d) ~ exp(-(|d - centre| / scale)^alpha). low, high: 95 %
     interval of alpha by the likelihood ratio, as if differences were independent. likelihood: log-likelihood under
     "generalised Laplace", "Laplace" and "Gaussian". kurtosis: excess, 0 for a Gaussian. still: share of differences
-    that are exactly 0. moves: share that is larger than a tenth of the standard deviation.
+    that are exactly 0. moves: share that is larger than a tenth of the standard deviation. common, spike: the
+    commonest difference, and the share that is exactly that.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Fit:
     kurtosis: float
     still: float
     moves: float
+    common: float
+    spike: float
 
     @property
     def best(self) -> str:
@@ -86,6 +90,19 @@ class Fit:
     def holds(self) -> bool | None:
         """Whether alpha < 2, as SlowVAE's theorem asks; None where the interval has 2 in it."""
         return True if self.high < 2 else False if self.low > 2 else None
+
+    @property
+    def caution(self) -> str | None:
+        """Why alpha is no estimate, or a bad one: the search ended there, or a spike is no part of such a law."""
+        spike = ""
+        if self.spike >= SPIKE and self.spike * self.count >= 8:
+            spike = f"{self.spike:.0%} of the differences are exactly {self.common:g}, a spike that no density has"
+        for bound in (LOWEST, HIGHEST):
+            if abs(np.log(self.alpha / bound)) < 1e-3:
+                return f"alpha is at {bound:g}, the bound of its search, and no estimate" + (spike and f": {spike}")
+        if self.low == LOWEST or self.high == HIGHEST:
+            spike = f"the interval ends at a bound of the search{spike and '; '}{spike}"
+        return spike or None
 
 
 def read_tracks(path: str | Path) -> Tracks:
@@ -142,7 +159,7 @@ def fit_transitions(
     if len(names) != d.shape[1]:
         raise UsageError(f"names: {len(names)} for {d.shape[1]} latents")
     for name, column in zip(names, d.T, strict=True):
-        if np.ptp(column) == 0:
+        if np.ptp(column) <= 1e-13 * np.abs(column).max():
             raise UsageError(f"{name}: all differences are {column[0]:g}; a latent that never moves has no law")
     return [_fit(name, column, solver) for name, column in zip(names, d.T, strict=True)]
 
@@ -177,7 +194,7 @@ def _check(tracks: Tracks, source: str) -> str:
     if len(rows) < 8:
         return f"{head}\n  too few pairs of consecutive frames to fit a law to (8 at least)"
     d = tracks.differences()
-    moves = np.ptp(d, axis=0) > 0
+    moves = np.ptp(d, axis=0) > 1e-13 * np.abs(tracks.values).max(0)
     fits = (
         fit_transitions(d[:, moves], [n for n, m in zip(tracks.names, moves, strict=True) if m]) if any(moves) else []
     )
@@ -193,6 +210,8 @@ def _check(tracks: Tracks, source: str) -> str:
             f"  {fit.name:<12} {fit.alpha:6.3f} {interval:>14} {fit.kurtosis:9.1f} {fit.still:6.1%} {fit.moves:6.1%}"
             f"   {each}"
         )
+        if fit.caution:
+            lines.append(f"  {'':<12} {fit.caution}")
     if len(tracks.names) > 1:
         shares = ", ".join(f"{i}: {share:.0%}" for i, share in enumerate(moving(d)))
         lines.append(f"  latents that move by more than a tenth of their deviation at once: {shares}")
@@ -240,6 +259,8 @@ def _fit(name: str, d: np.ndarray, solver: str) -> Fit:
         kurtosis=float(stats.kurtosis(d)),
         still=float(np.mean(d == 0)),
         moves=float(np.mean(np.abs(d) > QUIET * unit)),
+        common=(common := _commonest(d)),
+        spike=float(np.mean(d == common)),
     )
 
 
