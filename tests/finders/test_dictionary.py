@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from unmix.activations.shards import ShardRows, ShardWriter
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, Notice, UsageError
 from unmix.core.rows import ArrayRows
 from unmix.core.seeds import Stream
 from unmix.core.watch import Watch
@@ -268,7 +269,9 @@ def odd(kind: str) -> torch.Tensor:
 )
 def test_odd_rows_give_finite_unit_atoms(kind, fields):
     x = odd(kind)
-    features = SparseCoding(width=10, passes=6, batch=20, restarts=2, **fields).fit(x)
+    jumps = fields == {"active": 1.0} and kind in ("width 1", "zero rows")  # atoms there are alike or fire together
+    with pytest.warns(Notice, match="is the nearest that a penalty gives") if jumps else contextlib.nullcontext():
+        features = SparseCoding(width=10, passes=6, batch=20, restarts=2, **fields).fit(x)
     assert torch.isfinite(features.atoms).all() and features.atoms.dtype == torch.float32
     assert (features.atoms.norm(dim=1) - 1).abs().max() < 1e-5
     left = (x - features.reconstruct(x)).double().square().sum()

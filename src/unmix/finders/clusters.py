@@ -87,13 +87,13 @@ class SphericalKMeans(Finder):
         x = framed(gather(rows, self.limit, rng.child("rows")).to(device), mean.to(device), scale)
         x = torch.nn.functional.normalize(x[x.norm(dim=1) > 1e-6])
         found = [self._start(x, rng.child(f"start {number}")) for number in range(self.starts)]
-        atoms, cosine = max(found, key=lambda pair: pair[1])
+        atoms, cosine, converged = max(found, key=lambda start: start[1])
         tensors = {"weight": atoms.clone(), "shift": atoms.new_zeros(self.width)}
-        return assemble(atoms, mean.to(device), TopK(k=1), tensors, cosine=cosine)
+        return assemble(atoms, mean.to(device), TopK(k=1), tensors, cosine=cosine, converged=converged)
 
-    def _start(self, x: Tensor, rng: Stream) -> tuple[Tensor, float]:
-        """Atoms [m, d] and the mean cosine of unit rows x [n, d] with their own atom."""
-        atoms = self._first(x, rng)
+    def _start(self, x: Tensor, rng: Stream) -> tuple[Tensor, float, bool]:
+        """Atoms [m, d], the mean cosine of unit rows x [n, d] with their own atom, and whether no row changes it."""
+        atoms, settled = self._first(x, rng), False
         nearest, cosine = _nearest(x, atoms)
         for _ in range(self.iterations):
             sums = torch.zeros_like(atoms).index_add_(0, nearest, x)
@@ -102,9 +102,9 @@ class SphericalKMeans(Finder):
             empty = (torch.bincount(nearest, minlength=self.width) == 0).nonzero().squeeze(1)[: len(x)]
             atoms[empty] = x[cosine.topk(len(empty), largest=False).indices]
             before, (nearest, cosine) = nearest, _nearest(x, atoms)
-            if torch.equal(before, nearest):
+            if settled := torch.equal(before, nearest):
                 break
-        return atoms, float(cosine.double().mean())
+        return atoms, float(cosine.double().mean()), settled
 
     def _first(self, x: Tensor, rng: Stream) -> Tensor:
         """Some rows: of four drawn by their angle to those before, the one that leaves least (greedy k-means++)."""

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from unmix.core import flops
-from unmix.core.errors import Failure
+from unmix.core.errors import Failure, notice
 from unmix.core.rows import Rows, gather
 from unmix.core.scale import kept
 from unmix.core.seeds import Stream
@@ -22,6 +22,8 @@ from unmix.encoders.iterative import Fista
 from unmix.finders.alternation import Alternation, batch_count, batches
 from unmix.finders.base import Finder, centre_and_scale, framed, require_no_offset
 from unmix.finders.features import Features, assemble
+
+BEGUN = 0.1  # how near to the wanted number of codes a fit begins
 
 
 class SparseCoding(Finder):
@@ -168,7 +170,7 @@ class SparseCoding(Finder):
         elif start is not None and isinstance(start.encoder.recipe, Fista):
             learner.penalty = start.encoder.recipe.penalty / run.scale
         else:
-            learner.penalty = self._penalty(run, learner, draw, 0.1)
+            learner.penalty = self._penalty(run, learner, draw, BEGUN)
         return learner
 
     def _penalty(self, run: _Run, learner: Alternation, draw: Stream, near: float) -> float:
@@ -200,6 +202,10 @@ class SparseCoding(Finder):
                 low, count = middle, between
             else:
                 high = middle
+        if count > (1 + near) * wanted and near < BEGUN:
+            notice(
+                f"SparseCoding.active={wanted:g}: {count:.3g} active codes a row is the nearest that a penalty gives"
+            )
         return low
 
     def _first_atoms(self, run: _Run, draw: Stream) -> Tensor:

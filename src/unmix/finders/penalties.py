@@ -11,6 +11,7 @@ from torch import Tensor
 from unmix.core import parallel
 
 SHARPNESS = 4.0
+BOUNDS = 1e-7, 1e4  # of a weight that moves, for rows of scale 1
 
 
 def l1(activity: Tensor) -> Tensor:
@@ -45,8 +46,13 @@ class SparsityWeight:
         count = float(parallel.mean(codes.count_nonzero().double())) / max(1, len(codes))
         error = min(2.0, max(-2.0, math.log(max(count, 0.05) / self.wanted)))
         change = 0.0 if math.isnan(self.error) else (error - self.error) / 2
-        self.weight = min(max(self.weight * math.exp(change + self.rate * error), 1e-7), 1e4)
+        self.weight = min(max(self.weight * math.exp(change + self.rate * error), BOUNDS[0]), BOUNDS[1])
         self.error = error
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether the weight is where it may go no further."""
+        return self.wanted is not None and self.weight in BOUNDS
 
     def state(self) -> Tensor:
         """Everything a resumed run needs: weight and last error."""

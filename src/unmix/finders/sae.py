@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unmix.core import flops, parallel
 from unmix.core.adam import Adam
-from unmix.core.errors import Failure, UsageError
+from unmix.core.errors import Failure, UsageError, notice
 from unmix.core.loop import minibatches, warm_then_decay
 from unmix.core.rows import Rows, gather
 from unmix.core.scale import unit
@@ -157,6 +157,11 @@ class SAE(Finder):
         if aim is not None:
             fitted = encoder._calibrated(fitted, sample, aim)
             facts = self._facts(sample, fitted, sparsity.weight)
+        if sparsity.at_bound:
+            notice(
+                f"SAE.active={self.active:g}: the penalty ended at {sparsity.weight * units:.3g}, a bound of its "
+                f"search, with {facts['l0']:.3g} active codes a row; ask for another number, or give more steps"
+            )
         atoms, bias = fitted.pop("atoms"), centre + fitted.pop("bias") * scale
         own = {name: tensor * scale if name in encoder.units else tensor for name, tensor in fitted.items()}
         spent = self.steps * self._step_flops(min(self.batch, rows.shape[0]), len(centre))

@@ -36,7 +36,8 @@ class Probed:
     """A probe on k features.
 
     active: k. auc, balanced: on the test rows, with chance and interval. chosen: [k] features, best first. strength:
-    the C that validation chose. converged: whether the regression ended before its last step.
+    the C that validation chose; at an end of those tried a wider range may do better. converged: whether the
+    regression ended before its last step.
     """
 
     active: int

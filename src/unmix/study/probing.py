@@ -16,6 +16,7 @@ from unmix.core.copies import first_copies, hold_out
 from unmix.core.errors import UsageError, notice
 from unmix.core.labels import numbered
 from unmix.core.options import checked
+from unmix.core.scale import resolution, varies
 from unmix.core.seeds import Stream, untouched
 from unmix.learners.representation import Representation
 from unmix.study.labels import labels_of
@@ -57,7 +58,7 @@ def linear_probe(parts: Parts, strengths: Sequence[float] = STRENGTHS) -> Probe:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
     mean, deviation = parts.train[0].mean(0), parts.train[0].std(0)
-    deviation[deviation == 0] = 1
+    deviation[~varies(torch.as_tensor(parts.train[0]), resolution(parts.train[0])).numpy()] = np.inf
     scaled = [((h - mean) / deviation, y) for h, y in parts]
     model = LogisticRegression(max_iter=STEPS, warm_start=True)
     tried: list[tuple[float, np.ndarray, float]] = []
