@@ -14,6 +14,7 @@ from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_ratio
 from unmix.scores.base import Inputs, Outcome, Score
 from unmix.scores.identifiability.linear import LeastSquares
+from unmix.scores.influence import tell_of_rows
 from unmix.scores.pairing import columns_of
 
 
@@ -78,6 +79,11 @@ def linear_ceiling(h: Any, latents: Any, rng: int | Stream = 0, folds: int = 2) 
     per_latent = 1 - error.sum(0) / total.sum(0).clamp_min(1e-300)
     low, high = bootstrap_ratio(error.sum(1).numpy(), total.sum(1).numpy(), stream)
     value = float(1 - error.sum() / total.sum())
+
+    def again(kept: np.ndarray) -> float:
+        return linear_ceiling(x[kept], z[kept], rng, folds).value
+
+    tell_of_rows("linear_ceiling", value, {"h": x, "latents": z}, again)
     detail = {"per_latent": per_latent.numpy(), "ratio": x.shape[1] / z.shape[1]}
     return Outcome(value, 0.0, 1.0, (1 - high, 1 - low), detail)
 

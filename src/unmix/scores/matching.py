@@ -16,6 +16,7 @@ from unmix.core.scale import centred, near_one, unit
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean
 from unmix.scores.base import Inputs, Outcome, Score
+from unmix.scores.influence import tell_of_rows
 from unmix.scores.pairing import COMPAT, Matching, Pairing, columns_of, standardised
 
 
@@ -51,6 +52,12 @@ def mcc(
     for draw in range(draws or (16 if cheap else 1)):
         order = torch.from_numpy(stream.child(f"shuffle {draw}").numpy().permutation(len(a)))
         unrelated.append(rule(a[order].T @ b / len(a)))
+
+    def again(kept: np.ndarray) -> float:
+        one, two = (standardised(part[torch.from_numpy(kept)]) for part in (given, truth))
+        return rule(one.T @ two / len(kept)).value
+
+    tell_of_rows("mcc", matched.value, {"codes": given, "latents": truth}, again)
     return _outcome(matched, unrelated, stream, "correlations")
 
 

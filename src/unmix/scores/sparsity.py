@@ -18,6 +18,7 @@ from unmix.core.scale import centred, flattened, resolution, together_near_one
 from unmix.core.seeds import Stream, as_stream
 from unmix.core.statistics import bootstrap_mean, bootstrap_ratio
 from unmix.scores.base import Inputs, Outcome, Score
+from unmix.scores.influence import tell_of_rows
 
 
 def fvu(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:
@@ -37,7 +38,13 @@ def fvu(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:
     if total.sum() == 0:
         raise UsageError("fvu: all rows are equal, there is no variance to explain")
     low, high = bootstrap_ratio(error.numpy(), total.numpy(), as_stream(rng))
-    return Outcome(float(error.sum() / total.sum()), 1.0, 0.0, (low, high))
+    value = float(error.sum() / total.sum())
+
+    def again(kept: np.ndarray) -> float:
+        return float(error[kept].sum() / centred(a[kept]).square().sum())
+
+    tell_of_rows("fvu", value, {"h": a}, again)
+    return Outcome(value, 1.0, 0.0, (low, high))
 
 
 def explained_variance(h: Any, reconstruction: Any, rng: int | Stream = 0) -> Outcome:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from unmix.core.errors import UsageError
 from unmix.core.factors import Factor
@@ -28,7 +30,8 @@ class Paired:
     """Codes [n, m] and factors z [n, f] of the same rows, float64, rows and code columns in a canonical order.
 
     factors: [f] what each column of z is. group: [n] numbers of sequences, or None. columns: [m] where each column
-    stood. live: [m] codes that vary. varied: [f] factors that vary. single: codes came as float32 or less.
+    stood. live: [m] codes that vary. varied: [f] factors that vary. single: codes came as float32 or less. rows: [n]
+    where each row stood.
     """
 
     codes: np.ndarray
@@ -39,6 +42,21 @@ class Paired:
     live: np.ndarray
     varied: np.ndarray
     single: bool
+    rows: np.ndarray
+
+    def only(self, kept: np.ndarray) -> Paired:
+        """Some of the rows [k]."""
+        codes, z = self.codes[kept], self.z[kept]
+        live, varied = np.ptp(codes, axis=0) > 0, np.ptp(z, axis=0) > 0
+        group = None if self.group is None else np.unique(self.group[kept], return_inverse=True)[1]
+        return replace(self, codes=codes, z=z, group=group, live=live, varied=varied, rows=self.rows[kept])
+
+    @property
+    def arrays(self) -> dict[str, Tensor]:
+        """Codes, their columns as they were given, and factors, those that are no numbers as 0."""
+        numbers = [factor.kind in ("continuous", "ordinal") for factor in self.factors]
+        z = np.where(numbers, self.z, 0.0)
+        return {"codes": torch.from_numpy(self.back(self.codes.T).T), "z": torch.from_numpy(z)}
 
     def back(self, by_code: np.ndarray) -> np.ndarray:
         """Values for each code [m, ...] in the order in which the codes were given."""
@@ -97,7 +115,7 @@ def paired(
     live = np.ptp(h, axis=0) > 0
     sequence = None if group is None else members(group, len(rows), f"{name}: group")[rows]
     dtype = str(getattr(getattr(codes, "values", codes), "dtype", "float32"))
-    return Paired(h, values, tuple(factors), sequence, columns, live, varied, "64" not in dtype)
+    return Paired(h, values, tuple(factors), sequence, columns, live, varied, "64" not in dtype, rows)
 
 
 def split(pair: Paired, rng: Stream, share: float = 1 / 3) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from unmix.scores.disentanglement.data import (
     split,
 )
 from unmix.scores.disentanglement.typed import Associations, spread
+from unmix.scores.influence import tell_of_rows
 
 
 def sap(
@@ -66,7 +67,12 @@ def sap(
     def rule(weights: np.ndarray | None = None, order: np.ndarray | None = None) -> float:
         return float(_gaps(measure(weights, order)[0] ** 2)[pair.varied].mean())
 
+    def again(kept: np.ndarray) -> float:
+        some = pair.only(kept)
+        return float(_gaps(Associations(some)()[0] ** 2)[some.varied].mean())
+
     matrix, value = measure()[0] ** 2, rule()
+    tell_of_rows("sap", value, pair.arrays, again, pair.rows)
     orders = [stream.child(f"shuffle {draw}").numpy().permutation(len(pair.z)) for draw in range(draws)]
     level = np.array([rule(None, order) for order in orders])
     drawn = np.array([rule(weights) for weights in reweighted(pair, stream, resamples)])

@@ -21,6 +21,7 @@ from unmix.scores.disentanglement.data import (
     paired,
     reweighted,
 )
+from unmix.scores.influence import tell_of_rows
 
 Correlation = Literal["pearson", "spearman"]
 PROJECTED_ROWS = 5000
@@ -100,6 +101,7 @@ def typed_mcc(
     rows, columns = _assign(size, pair.varied)
     count = int(pair.varied.sum())
     value = float(size[rows, columns].sum() / count)
+    tell_of_rows("typed_mcc", value, pair.arrays, lambda kept: _mcc_of(pair.only(kept), correlation), pair.rows)
     pairs, strength, signs = np.full(len(pair.factors), -1), np.zeros(len(pair.factors)), np.zeros(len(pair.factors))
     pairs[columns], strength[columns] = pair.columns[rows], size[rows, columns]
     signs[columns] = sign[rows, columns]
@@ -145,7 +147,7 @@ def projections(pair: Paired, rng: Stream, correlation: Correlation = "pearson",
         mix = rng.child(f"projection {draw}").numpy().standard_normal((p, max(m, p)))
         mix = np.linalg.qr(mix[:, :p])[0][:, :m] if m <= p else mix[:, :m]
         mixed = Paired(
-            columns @ mix, z, pair.factors, None, np.arange(m), np.ones(m, bool), np.ptp(z, axis=0) > 0, False
+            columns @ mix, z, pair.factors, None, np.arange(m), np.ones(m, bool), np.ptp(z, axis=0) > 0, False, rows
         )
         values.append(_value(Associations(mixed, correlation)()[0], mixed.varied))
     return np.array(values)
@@ -200,6 +202,10 @@ class TypedMcc(Disentanglement):
     def _measure(self, inputs: Inputs, rng: Stream) -> Outcome:
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return typed_mcc(inputs.codes, inputs.z, inputs.factors, inputs.group, rng, **fields)
+
+
+def _mcc_of(pair: Paired, correlation: Correlation) -> float:
+    return _value(Associations(pair, correlation)()[0], pair.varied)
 
 
 def _value(size: np.ndarray, varied: np.ndarray) -> float:

@@ -25,6 +25,7 @@ from unmix.scores.identifiability.explained import (
     with_chance,
 )
 from unmix.scores.identifiability.kinds import targets
+from unmix.scores.influence import tell_of_rows
 
 
 class LeastSquares:
@@ -99,6 +100,11 @@ def r2(
         found = score(read(source), source, columns, owners)
         return {"value": found.value, "minimum": found.minimum}
 
+    def again(kept: np.ndarray) -> float:
+        inside = None if group is None else member[kept]
+        return r2(a[kept], z[kept], rng, intercept, inside, factors).value
+
+    tell_of_rows(name, value.value, {"h": a, "latents": columns}, again)
     detail = {
         "names": names,
         "back": {"value": back.value, "minimum": back.minimum},

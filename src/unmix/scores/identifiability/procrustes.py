@@ -24,6 +24,7 @@ from unmix.scores.identifiability.explained import (
 )
 from unmix.scores.identifiability.kinds import require_numbers
 from unmix.scores.identifiability.linear import require_same_width
+from unmix.scores.influence import tell_of_rows
 
 
 def procrustes(
@@ -68,6 +69,11 @@ def procrustes(
         found = score(source, z)[0]
         return {"value": found.value, "minimum": found.minimum}
 
+    def again(kept: np.ndarray) -> float:
+        inside = None if group is None else member[kept]
+        return procrustes(a[kept], z[kept], rng, scaled, centred, inside).value
+
+    tell_of_rows(name, value.value, {"h": a, "latents": z}, again)
     detail = {
         "names": [factor.name for factor in factors] if factors else None,
         "rotation": rotation.numpy(),
