@@ -198,3 +198,8 @@ def test_writer_refuses_what_it_should(tmp_path: Path, array: np.ndarray) -> Non
         writer.append(array)
         with pytest.raises(UsageError, match="2 items for 47 rows"):
             writer.finish(VectorItems(np.arange(2)))
+
+
+def test_complex_rows_are_refused(tmp_path):
+    with ShardWriter(tmp_path / "rows", 2) as writer, pytest.raises(UsageError, match="block: must be real numbers"):
+        writer.append(np.ones((3, 2)) * 1j)

@@ -74,3 +74,8 @@ def test_rows_are_taken_by_number_in_any_layout(layout):
     }[layout]
     assert torch.equal(codes.take([2, 0, 1, 2]).dense(), dense[[2, 0, 1, 2]])
     assert len(codes.take([])) == 0
+
+
+def test_complex_codes_are_refused():
+    with pytest.raises(UsageError, match=r"codes: must be real numbers, got torch\.complex64"):
+        Codes(torch.zeros(2, 3, dtype=torch.complex64), None, 3)

@@ -32,7 +32,7 @@ from unmix.activations.shard_files import (
 from unmix.core.digest import digest
 from unmix.core.errors import Failure, UsageError
 from unmix.core.items import Items, VectorItems, load_items
-from unmix.core.rows import as_tensor
+from unmix.core.rows import as_array, as_tensor
 from unmix.core.seeds import Stream
 from unmix.core.store import locked, read_json, write_json
 
@@ -300,7 +300,8 @@ class ShardWriter:
         self._held.close()
 
     def append(self, block: Any) -> None:
-        """Add rows [b, d] (torch or numpy) after those before."""
+        """Add rows [b, d] of real numbers (torch or numpy) after those before."""
+        block = as_array(block, "block")
         array = np.ascontiguousarray(block.detach().cpu().numpy() if isinstance(block, Tensor) else block)
         if array.ndim != 2 or array.shape[1] != self.width:
             raise UsageError(f"block: must be [b, {self.width}], got {list(array.shape)}")

@@ -30,6 +30,8 @@ class Codes:
     certificate: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.values.is_complex():
+            raise UsageError(f"codes: must be real numbers, got {self.values.dtype}")
         if self.indices is None and (self.values.ndim != 2 or self.values.shape[1] != self.width):
             raise UsageError(f"codes: dense values must be [n, {self.width}], got {list(self.values.shape)}")
         if self.indices is not None and self.indices.shape != self.values.shape:

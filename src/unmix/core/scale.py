@@ -68,7 +68,8 @@ def near_one(columns: Tensor, owners: np.ndarray | None = None) -> Tensor:
     """
     if not len(columns):
         return columns
-    largest = columns.abs().amax(0)
+    low, high = torch.aminmax(columns, dim=0)
+    largest = torch.maximum(-low, high)
     if bool(((largest == 0) | ((largest > 1 / LARGEST) & (largest < LARGEST))).all()):
         return columns
     if owners is not None:
@@ -88,8 +89,8 @@ def together_near_one(*arrays: Tensor) -> tuple[Tensor, ...]:
 
 def centred(columns: Tensor) -> Tensor:
     """Columns [n, f] less their means; 0 to the last bit where a column is constant."""
-    away = columns - columns.mean(0)
-    return torch.where(varies(columns, 0.0), away, 0)
+    away, moves = columns - columns.mean(0), varies(columns, 0.0)
+    return away if moves.all() else torch.where(moves, away, 0)
 
 
 def unit(rows: Tensor) -> Tensor:

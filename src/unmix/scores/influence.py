@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unmix.core.errors import UsageError, notice
-from unmix.core.scale import near_one
+from unmix.core.scale import together_near_one
 
 FEW = 3  # rows that may hold a column together
 ROWS = 20  # of fewer rows each one counts anyway
@@ -27,9 +27,9 @@ def leading_rows(columns: Tensor) -> dict[int, int]:
     found: dict[int, int] = {}
     if len(columns) < ROWS:
         return found
-    columns = near_one(columns)
+    (columns,) = together_near_one(columns)
     mean, (low, high) = columns.mean(0), torch.aminmax(columns, dim=0)
-    total = columns.var(0, correction=0) * len(columns)
+    total = (columns - mean).square().sum(0)
     # Few columns come near: three rows hold at most three times the share of the first one.
     most = torch.maximum(high - mean, mean - low).square()
     for column in ((FEW * most > total / 2) & (total > 0)).nonzero().squeeze(1).tolist():
