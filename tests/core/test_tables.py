@@ -124,7 +124,7 @@ def test_what_is_left_out_is_said(tmp_path, text, rows, said):
         (bytes(range(256)), Failure, "not a whole table"),
         (b"a,b\n1,\x002\n", Failure, "bytes that are no text"),
         (b"PK\x03\x04....", Failure, "is a spreadsheet or zip archive"),
-        (gzip.compress(b"a\n1\n"), Failure, "its name must end in .gz"),
+        (gzip.compress(b"a\n1\n", mtime=0), Failure, "its name must end in .gz"),
     ],
 )
 def test_what_can_be_read_in_two_ways_or_none_is_refused(tmp_path, text, error, message):

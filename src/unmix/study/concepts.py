@@ -221,11 +221,12 @@ def _classes(y: np.ndarray) -> list[Any]:
 
 
 def _some(rows: np.ndarray, documents: np.ndarray | None, limit: int) -> np.ndarray:
-    """About `limit` of the rows, neighbours together: whole documents drawn by name, or a run of rows."""
+    """About `limit` of the rows: whole documents drawn by name, so that neighbours stay together, or single rows."""
+    draw = Stream(0, ("concepts",)).child("documents").numpy()
     if documents is None or len(np.unique(documents[rows])) < 2:
-        return rows[:limit]
+        return np.sort(draw.permutation(rows)[:limit])
     names, member = np.unique(documents[rows], return_inverse=True)
-    order = Stream(0, ("concepts",)).child("documents").numpy().permutation(len(names))
+    order = draw.permutation(len(names))
     sizes = np.bincount(member)[order].cumsum()
     return rows[np.isin(member, order[: max(1, int(np.searchsorted(sizes, limit, side="right")))])]
 

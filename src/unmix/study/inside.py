@@ -19,7 +19,7 @@ from unmix.activations.modules import ModuleActivations
 from unmix.activations.reading import Reading
 from unmix.activations.transforms import Affine, TransformedRows
 from unmix.core.digest import array_digest
-from unmix.core.errors import UsageError
+from unmix.core.errors import Failure, UsageError
 from unmix.core.labels import plain
 from unmix.core.rows import Rows, Subset
 from unmix.core.seeds import Stream
@@ -154,6 +154,11 @@ def open_inside(
         raise UsageError(
             f"{run}: its rows are {cell.world.path}, no activations of a model; make some with unmix activations"
         )
+    wanted = {"text": ("context", "batch", "output", "call"), "module": ("batch",)}.get(about.get("kind"), ())
+    if lacking := [name for name in ("model", "weights", "kind", "recipe") if name not in about] or [
+        name for name in wanted if name not in about["recipe"]
+    ]:
+        raise Failure(f"{cell.world.path}: its manifest lacks {', '.join(lacking)}; collect the activations again")
     train, test = split_rows(raw, cell.test, items)
     source = find_model(model or about["model"], about["recipe"].get("arguments"), stored=model is None)
     if source.digest != about["weights"]:
