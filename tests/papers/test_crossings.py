@@ -13,6 +13,8 @@ from unmix.papers.crossings import answers, claims, grids, runs
 from unmix.papers.crossings.study import Crossings
 from unmix.study.engines import Serial
 
+# Scores of so short trainings rest on few rows, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore::unmix.core.errors.Notice")
 TINY = {"training": 0.01, "samples": 200, "test": 100}
 
 

@@ -173,8 +173,9 @@ class Table(ABC):
         finite = np.isfinite(values).all(0)
         held = np.where(finite, values, 0.0)
         whole = (held == np.round(held)).all(0) & (np.diff(np.sort(held, axis=0), axis=0) > 0).all(0)
-        steps = np.diff(held, axis=0)
-        even = (np.abs(steps - steps[:1]) <= 1e-6 * np.abs(steps[:1])).all(0) & (steps[0] != 0)
+        with np.errstate(over="ignore", invalid="ignore"):  # steps beyond what float64 holds are not even
+            steps = np.diff(held, axis=0)
+            even = (np.abs(steps - steps[:1]) <= 1e-6 * np.abs(steps[:1])).all(0) & (steps[0] != 0)
         found = [names[place] for place in np.flatnonzero(finite & (whole | even))]
         if found and len(found) < len(names):
             one = len(found) == 1

@@ -51,7 +51,7 @@ def tell_of_rows(
     again: Callable[[np.ndarray], float],
     numbers: np.ndarray | None = None,
 ) -> None:
-    """Say where a score is another by more than .1 without the few rows that hold half of the variance of a column.
+    """Say where a score is another by more than .1 (of scores above 1, by a tenth) without the few rows that hold half of the variance of a column.
 
     arrays: [n, .] by name. again: the score of the rows that are left [k]. numbers: [n] of the rows, where these are
     in another order.
@@ -70,7 +70,7 @@ def tell_of_rows(
         return  # without them there is nothing to score
     finally:
         _asking.reset(token)
-    if abs(rest - value) > DECIDES:
+    if abs(rest - value) > DECIDES * max(1.0, abs(value)):
         named = np.sort(rows if numbers is None else numbers[rows]).tolist()
         which = ("row " if len(named) == 1 else "rows ") + ", ".join(map(str, named[:FEW]))
         which += f" and {len(named) - FEW} more" if len(named) > FEW else ""
