@@ -136,7 +136,7 @@ def test_fit_on_a_synthetic_world_and_dry_run(tmp_path):
                  "finder=SparseCoding", "finder.width=12", "finder.active=2", "-o", tmp_path / "r")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "dict. MCC" in done.stdout and "chance" in done.stdout
-    dry = unmix("fit", "digits", "--dry-run", "-o", tmp_path / "dry")
+    dry = unmix("fit", "digits", "finder.width=64", "finder.k=4", "--dry-run", "-o", tmp_path / "dry")
     assert dry.returncode == 0 and "memory" in dry.stdout and "disk" in dry.stdout
     assert not (tmp_path / "dry").exists()
 

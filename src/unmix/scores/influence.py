@@ -51,7 +51,9 @@ def tell_of_rows(
     again: Callable[[np.ndarray], float],
     numbers: np.ndarray | None = None,
 ) -> None:
-    """Say where a score is another by more than .1 (of scores above 1, by a tenth) without the few rows that hold half of the variance of a column.
+    """Say where a score moves by more than .1 without the few rows that hold half of the variance of a column.
+
+    Scores above 1 must move by more than a tenth of themselves.
 
     arrays: [n, .] by name. again: the score of the rows that are left [k]. numbers: [n] of the rows, where these are
     in another order.
