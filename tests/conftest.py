@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from unmix.worlds.sparse import SparseWorld
 
+settings.register_profile("same examples in every run", derandomize=True)
+settings.load_profile("same examples in every run")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
