@@ -154,7 +154,7 @@ def open_inside(
         raise UsageError(
             f"{run}: its rows are {cell.world.path}, no activations of a model; make some with unmix activations"
         )
-    wanted = {"text": ("context", "batch", "output", "call"), "module": ("batch",)}.get(about.get("kind"), ())
+    wanted = {"text": ("context", "batch", "output", "call"), "module": ("batch",)}.get(str(about.get("kind")), ())
     if lacking := [name for name in ("model", "weights", "kind", "recipe") if name not in about] or [
         name for name in wanted if name not in about["recipe"]
     ]:
