@@ -246,3 +246,17 @@ def test_scale_helpers_at_the_ends_of_the_numbers():
     assert not varies(jitter).any() and varies(jitter + torch.tensor([[0.0], [0.0], [1e-11]])).all()
     assert flattened(jitter, 1e-13).unique().numel() == 1
     assert resolution(np.ones(2, np.float32)) == pytest.approx(4.8e-7, rel=0.01) and resolution([1.0]) == 1e-13
+
+
+def test_a_folder_that_cannot_be_locked_is_told(tmp_path, monkeypatch):
+    import filelock
+
+    from unmix.core.errors import Notice
+    from unmix.core.store import locked
+
+    def refused(*_args, **_more):
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+    with pytest.warns(Notice, match="cannot be locked"), locked(tmp_path, "fit", "a fit"):
+        pass

@@ -83,3 +83,10 @@ def test_scores_at_chance_are_told_where_the_truth_is_known(tmp_path):
     poor = TopKSAE(width=8, k=8, steps=1, batch=16)
     told = cautions(verbs.fit(world, [poor], tmp_path, samples=(64,), test=64), [poor], world)
     assert len(told) == 1 and "at chance by" in told[0]
+
+
+@pytest.mark.parametrize("wrong", [{"width": "abc"}, {"width": -3}, {"batch": "x"}, {"steps": 0}, {"width": None}])
+def test_what_is_given_wrongly_is_left_to_the_recipe_to_refuse(planted, wrong):
+    assert Sizing(as_rows(planted[1])).fields(TopKSAE, wrong) == {}
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        TopKSAE(**wrong)

@@ -169,8 +169,9 @@ def locked(folder: Path, name: str, what: str, wait: bool = True) -> Iterator[No
                 raise UsageError(f"{what}: another process is at it; wait for it to end") from None
             notice(f"{what}: another process is at it; this one waits for it to end")
             held.enter_context(lock.acquire(poll_interval=0.2))
-        except (OSError, NotImplementedError):  # read-only, or a file system without locks
-            pass
+        except (OSError, NotImplementedError) as error:
+            if os.access(folder, os.W_OK):
+                notice(f"{folder}: cannot be locked ({error}); run one command on it at a time")
         yield
 
 

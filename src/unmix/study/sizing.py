@@ -51,6 +51,9 @@ class Sizing:
         """Values for fields of a finder's class that are not among those given; other fields keep their defaults."""
         n = self.rows.shape[0]
         known, found = cls.model_fields, {}
+        numbers = [given[name] for name in ("width", "batch", "steps", "passes") if name in given]
+        if not all(isinstance(number, (int, float)) and number >= 1 for number in numbers):
+            return {}  # the recipe says what is wrong with them
         sparse = "k" in known or "active" in known
         if "width" in known and "width" not in given:
             found["width"] = self._tell(cls, "width", *self._width(sparse, known["width"].default))
@@ -62,20 +65,15 @@ class Sizing:
         if not sparse:
             return found
         batch = given.get("batch", default.get("batch"))
-        if (
-            "batch" in default
-            and "batch" not in given
-            and batch > (least := max(16, 1 << int(math.log2(max(n / 8, 1)))))
-        ):
-            batch = found["batch"] = self._tell(cls, "batch", least, f"an eighth of the {n:,} rows")
+        least = max(16, 1 << int(math.log2(max(n / 8, 1))))
+        if "batch" in default and "batch" not in given and batch > least:
+            reason = f"a power of two, at most an eighth of the {n:,} rows where that is 16 or more"
+            batch = found["batch"] = self._tell(cls, "batch", least, reason)
         if "steps" in default and "steps" not in given:
             steps = default["steps"]
             if n > steps * batch:
-                steps, reason = (
-                    min(math.ceil(n / batch), 5 * steps),
-                    f"one pass over {n:,} rows, at most {5 * steps:,}",
-                )
-                found["steps"] = self._tell(cls, "steps", steps, reason)
+                reason = f"one pass over {n:,} rows, at most {5 * steps:,}"
+                found["steps"] = self._tell(cls, "steps", min(math.ceil(n / batch), 5 * steps), reason)
         if "passes" in default and "passes" not in given and n * default["passes"] < UPDATES:
             passes = min(50, math.ceil(UPDATES / n))
             found["passes"] = self._tell(
